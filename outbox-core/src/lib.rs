@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod error;
+pub mod memory;
 pub mod message;
 pub mod publisher;
 pub mod store;

@@ -1,0 +1,270 @@
+//! The memory store.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::error::{Error, Result};
+use crate::message::{Message, MessageId};
+use crate::store::{
+    Content, DeadLetters, Membership, Partition, Position, Reader, RelayId, Settle, Stats, Store, Wakeups,
+};
+use crate::time::Timestamp;
+
+use super::clock::Clock;
+use super::faults::{Faults, Operation};
+use super::reader::MemoryReader;
+use super::state::State;
+use super::transaction::MemoryTransaction;
+
+/// A store in memory. Clones share the same messages.
+///
+/// It keeps the whole contract of [`Store`]: leases, blocked keys, retries, dead letters, retention, and wake-ups
+/// that are given only while some living relay has said by [`Store::set_idle`] that it sleeps. Positions are drawn
+/// when a message is enqueued and rows appear at the commit, so transactions can commit late.
+///
+/// Its clock is [`tokio::time::Instant`]; see the [module](super).
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    clock: Clock,
+    faults: Faults,
+    wakeups: Option<watch::Sender<u64>>,
+}
+
+/// Settings of a [`MemoryStore`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct MemoryStoreBuilder {
+    partitions: u16,
+    wakeups: bool,
+}
+
+impl MemoryStoreBuilder {
+    /// Sets how many partitions there are. Default: 16, as in the other stores.
+    pub fn partitions(mut self, partitions: u16) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// Sets whether the store has wake-ups. Default: `true`; without, it is like a database that is only polled.
+    pub fn wakeups(mut self, wakeups: bool) -> Self {
+        self.wakeups = wakeups;
+        self
+    }
+
+    /// Makes the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there are no partitions.
+    pub fn build(self) -> Result<MemoryStore> {
+        if self.partitions == 0 {
+            return Err(Error::config("partitions must be at least 1"));
+        }
+        Ok(MemoryStore::with(self))
+    }
+}
+
+impl MemoryStore {
+    /// An empty store with 16 partitions and wake-ups.
+    pub fn new() -> Self {
+        Self::with(Self::builder())
+    }
+
+    /// Settings other than the default ones.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder { partitions: 16, wakeups: true }
+    }
+
+    fn with(settings: MemoryStoreBuilder) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State::new(settings.partitions)),
+                clock: Clock::new(),
+                faults: Faults::default(),
+                wakeups: settings.wakeups.then(|| watch::Sender::new(0)),
+            }),
+        }
+    }
+
+    /// Begins a transaction. Any number may be open.
+    pub fn begin(&self) -> MemoryTransaction {
+        MemoryTransaction::new(self.clone())
+    }
+
+    /// Enqueues one message in a transaction of its own.
+    pub fn enqueue(&self, message: &Message) -> Position {
+        let mut transaction = self.begin();
+        let position = transaction.enqueue(message);
+        transaction.commit();
+        position
+    }
+
+    /// Puts a row that nobody can read, as a person or another program might, with what is left of it.
+    pub fn insert_malformed(
+        &self,
+        id: Option<MessageId>,
+        topic: Option<&str>,
+        key: Option<&str>,
+        reason: &str,
+    ) -> Position {
+        let mut transaction = self.begin();
+        let position = transaction.enqueue_content(Content::Malformed {
+            id,
+            topic: topic.map(str::to_owned),
+            key: key.map(str::to_owned),
+            reason: reason.to_owned(),
+        });
+        transaction.commit();
+        position
+    }
+
+    /// Deletes a message, undelivered or dead, as a person with a database shell might: nothing else follows from
+    /// it. Says whether it was there. Looks at every row.
+    pub fn delete_by_hand(&self, id: MessageId) -> bool {
+        self.lock().delete(id)
+    }
+
+    /// What is undelivered, in position order.
+    pub fn undelivered(&self) -> Vec<(Position, Content)> {
+        self.lock().undelivered()
+    }
+
+    /// The delivered messages that were kept, in the order of their delivery.
+    pub fn kept_delivered(&self) -> Vec<(Position, Content)> {
+        self.lock().delivered.iter().map(|((_, position), content)| (*position, content.clone())).collect()
+    }
+
+    /// The living relays that have said they sleep.
+    pub fn idle_relays(&self) -> Vec<RelayId> {
+        self.lock().leases.idle_relays(self.now())
+    }
+
+    /// What goes wrong with which calls.
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
+    /// The present by the store's clock. Under paused time it differs from the machine's clock; base the delivery
+    /// times of messages on it.
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // No code of the caller runs under the lock, so a poisoned one still holds whole rows.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) async fn perform<T>(
+        &self,
+        operation: Operation,
+        effect: impl FnOnce(&mut State, Timestamp) -> T,
+    ) -> Result<T> {
+        self.faults().run(operation, || effect(&mut self.lock(), self.now())).await
+    }
+
+    /// Gives a hint, if some relay wants one.
+    pub(super) fn wake(&self) {
+        if let Some(wakeups) = &self.shared.wakeups
+            && !self.idle_relays().is_empty()
+        {
+            wakeups.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (partitions, stats) = {
+            let state = self.lock();
+            (state.slices.len(), state.stats(u64::MAX - 1, self.now()))
+        };
+        f.debug_struct("MemoryStore").field("partitions", &partitions).field("stats", &stats).finish()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn heartbeat(&self, relay: RelayId, ttl: Duration) -> Result<Membership> {
+        self.perform(Operation::Heartbeat, |state, now| state.leases.heartbeat(relay, ttl, now)).await
+    }
+
+    async fn release(&self, relay: RelayId, partitions: &[Partition]) -> Result<()> {
+        self.perform(Operation::Release, |state, _| state.leases.release(relay, partitions)).await
+    }
+
+    async fn leave(&self, relay: RelayId) -> Result<()> {
+        self.perform(Operation::Leave, |state, _| state.leases.leave(relay)).await
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        Box::new(MemoryReader::new(self.clone()))
+    }
+
+    async fn settle(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
+        self.perform(Operation::Settle, |state, now| state.settle(relay, batch, keep_delivered, now)).await
+    }
+
+    async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
+        self.perform(Operation::Purge, |state, now| state.purge(older_than, limit, now)).await
+    }
+
+    async fn repair(&self, relay: RelayId, partitions: &[Partition], limit: usize) -> Result<u64> {
+        self.perform(Operation::Repair, |state, now| state.repair(relay, partitions, limit, now)).await
+    }
+
+    async fn stats(&self, limit: u64) -> Result<Stats> {
+        self.perform(Operation::Stats, |state, now| state.stats(limit, now)).await
+    }
+
+    async fn wakeups(&self) -> Result<Option<Box<dyn Wakeups>>> {
+        let store = self.clone();
+        self.faults()
+            .run_answered(Operation::Wakeups, move || {
+                let receiver = store.shared.wakeups.as_ref()?.subscribe();
+                Some(Box::new(MemoryWakeups { store, receiver }) as Box<dyn Wakeups>)
+            })
+            .await
+    }
+
+    async fn set_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
+        self.perform(Operation::SetIdle, |state, _| state.leases.set_idle(relay, idle)).await
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+}
+
+struct MemoryWakeups {
+    store: MemoryStore,
+    receiver: watch::Receiver<u64>,
+}
+
+#[async_trait]
+impl Wakeups for MemoryWakeups {
+    async fn wait(&mut self) -> Result<()> {
+        self.store.faults().run(Operation::Wait, || ()).await?;
+        // The sender lives in the store that this holds on to, so this ends only with a hint.
+        let _ = self.receiver.changed().await;
+        Ok(())
+    }
+}
