@@ -1,20 +1,25 @@
 #![doc = include_str!("../README.md")]
 
 pub mod error;
+pub mod event;
 pub mod memory;
 pub mod message;
+pub mod metrics;
 pub mod publisher;
+pub mod relay;
 pub mod store;
 pub mod time;
 
 pub use error::{Error, ErrorKind, Result, Scope, Verdict};
+pub use event::{Delivery, Event, Events, Received};
 pub use message::{
     Headers, Message, MessageBuilder, MessageId, Options, PublisherOptions, TRACEPARENT, TRACESTATE, Trace,
     TraceContext,
 };
 pub use publisher::{Outcome, Publisher, PublisherCapabilities, fail_all};
+pub use relay::{KeyOrder, Relay, RelayBuilder, RelayHandle, RetryPolicy, Settings};
 pub use store::{
-    Batch, Content, Count, DeadLetter, DeadLetterFilter, DeadLetters, FetchLimit, Fetched, Membership, Partition,
-    Position, Reader, RelayId, Settle, Settlement, Stats, Store, StoreExt, Wakeups,
+    Batch, Content, Count, DeadLetter, DeadLetterFilter, DeadLetters, FetchLimit, Fetched, Membership,
+    Partition, Position, Reader, RelayId, Settle, Settlement, Stats, Store, StoreExt, Wakeups,
 };
 pub use time::Timestamp;

@@ -199,7 +199,9 @@ impl Message {
     pub fn json<T: Serialize + ?Sized>(topic: impl Into<String>, payload: &T) -> Result<MessageBuilder> {
         let topic = topic.into();
         let bytes = serde_json::to_vec(payload).map_err(|source| {
-            Error::malformed("the payload cannot be written as JSON").with("topic", &topic).with_source(source)
+            Error::malformed("the payload cannot be written as JSON")
+                .with("topic", &topic)
+                .with_source(source)
         })?;
         Ok(MessageBuilder::new(topic, bytes.into()).content_type("application/json"))
     }

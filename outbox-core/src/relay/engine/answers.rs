@@ -1,0 +1,341 @@
+//! What the engine does with the answers of its tasks.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinError;
+use tokio::time::Instant;
+
+use super::call::{CallId, Pending, Ruling, failure, judge};
+use super::jobs::Done;
+use super::{Assignment, Engine};
+use crate::error::{Error, ErrorKind, Result, Scope, Verdict};
+use crate::event::Event;
+use crate::message::Message;
+use crate::publisher::{Outcome, Publisher};
+use crate::relay::window::{Offer, Row};
+use crate::store::{Batch, Content, Fetched, Membership, Partition, Reader, Settlement, Stats, Store};
+
+impl<S: Store, P: Publisher> Engine<S, P> {
+    pub(super) fn take_in(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Heartbeat { sent, answer }) => self.heartbeat_answered(sent, answer),
+            Ok(Done::Released { partitions, answer }) => self.released(&partitions, answer),
+            Ok(Done::Fetched { reader, number, answer }) => self.fetched(reader, number, answer),
+            Ok(Done::Published { call, messages, outcomes }) => self.published(call, messages, outcomes),
+            Ok(Done::Settled { answer }) => self.settled(answer),
+            Ok(Done::Announced { idle, answer }) => {
+                self.announcing = false;
+                match answer {
+                    Ok(()) => self.pacer.announced(idle, Instant::now()),
+                    Err(error) => {
+                        self.store_failed("set_idle", &error);
+                        self.announce_at = Instant::now() + self.store_pause();
+                    }
+                }
+            }
+            Ok(Done::Maintained { purged, answer }) => {
+                self.maintaining = false;
+                self.metrics.purged.increment(purged);
+                if let Err(error) = answer {
+                    self.store_failed("maintain", &error);
+                }
+            }
+            Ok(Done::Measured { answer }) => self.measured(answer),
+            // Panics are caught inside the tasks and aborts happen only after the loop.
+            Err(error) => tracing::error!(%error, "a task of the relay ended without an answer"),
+        }
+    }
+
+    fn store_failed(&mut self, operation: &'static str, error: &Error) {
+        self.store_failures = self.store_failures.saturating_add(1);
+        self.metrics.store_errors.increment(1);
+        let text = error.report();
+        tracing::warn!(operation, error = %text, "a call to the store failed and will be repeated");
+        self.events.emit(|| Event::StoreFailed { operation, error: text.into() });
+    }
+
+    fn heartbeat_answered(&mut self, sent: Instant, answer: Result<Membership>) {
+        self.lease_call = false;
+        let membership = match answer {
+            Ok(membership) => membership,
+            Err(error) => {
+                self.store_failed("heartbeat", &error);
+                let pause = self.store_pause().min(self.settings.heartbeat_interval);
+                self.heartbeat_at = Instant::now() + pause;
+                return;
+            }
+        };
+        let valid = self.settings.lease_ttl.saturating_sub(self.settings.lease_margin());
+        let relays_before = self.leases.relays();
+        let changes = self.leases.renew(&membership, sent, valid, self.fetches + 1);
+        if changes.gained.is_empty() && changes.stopped.is_empty() && relays_before == membership.relays {
+            return;
+        }
+        self.stop_reading(&changes.stopped);
+        self.assignments.extend(changes.gained.iter().copied().map(Assignment::Assign));
+        if !changes.gained.is_empty() {
+            let now = Instant::now();
+            self.pacer.wake(now);
+            // Whoever had these partitions before may have died between two halves of something.
+            self.maintain_at = self.maintain_at.min(now);
+        }
+        self.leases_changed();
+    }
+
+    fn released(&mut self, partitions: &[Partition], answer: Result<()>) {
+        self.lease_call = false;
+        match answer {
+            Ok(()) => self.leases.released(partitions),
+            // They stay "draining" and are released again with the next turn of the loop that may.
+            Err(error) => {
+                self.store_failed("release", &error);
+                self.heartbeat_at = self.heartbeat_at.min(Instant::now());
+            }
+        }
+    }
+
+    fn fetched(&mut self, reader: Option<Box<dyn Reader>>, number: u64, answer: Result<Batch>) {
+        let now = Instant::now();
+        match reader {
+            Some(reader) => self.reader = Some(reader),
+            None => {
+                self.reader = Some(self.jobs.store.reader());
+                self.assignments.clear();
+                self.assignments.extend(self.leases.owned().into_iter().map(Assignment::Assign));
+            }
+        }
+        let batch = match answer {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.store_failed("fetch", &error);
+                let pause = self.store_pause();
+                self.pacer.failed(pause, now);
+                return;
+            }
+        };
+        self.store_failures = 0;
+        let count = batch.rows.len();
+        if count > 0 {
+            self.metrics.fetch_batch.record(count as f64);
+        }
+        for fetched in batch.rows {
+            if !self.stopping && self.leases.accepts(fetched.partition, number) {
+                self.take_row(fetched, now);
+            }
+        }
+        self.pacer.fetched(count, batch.more, batch.next_due, now);
+    }
+
+    fn take_row(&mut self, mut fetched: Fetched, now: Instant) {
+        let blocked = fetched.blocked;
+        if let Content::Message(message) = &fetched.content
+            && let Some(most) = self.capabilities.max_message_bytes
+            && message.payload().len() > most
+        {
+            let error = Error::new(ErrorKind::TooLarge, "the payload is larger than the publisher takes")
+                .with("bytes", message.payload().len())
+                .with("limit", most);
+            let row = Row::new(fetched, now);
+            return self.reject(row, blocked, error);
+        }
+        if let Content::Malformed { reason, .. } = &mut fetched.content {
+            let error = Error::malformed(std::mem::take(reason));
+            let row = Row::new(fetched, now);
+            return self.reject(row, blocked, error);
+        }
+        let row = Row::new(fetched, now);
+        if blocked {
+            if self.window.admit(&row.meta) {
+                self.hold(row);
+            }
+            return;
+        }
+        if let Offer::Blocked(row) = self.window.offer(row) {
+            self.hold(*row);
+        }
+    }
+
+    /// A row that cannot be published at all. Behind a blocked key it waits like any other.
+    fn reject(&mut self, row: Row, blocked: bool, error: Error) {
+        if !self.window.admit(&row.meta) {
+            return;
+        }
+        let waits = row.meta.key.as_ref().is_some_and(|key| self.window.is_blocked(key, row.meta.position));
+        if blocked || waits { self.hold(row) } else { self.fail(row, &error, Duration::ZERO) }
+    }
+
+    fn hold(&mut self, row: Row) {
+        self.metrics.held.increment(1);
+        self.pending.push(Pending::new(row, Settlement::Held, Duration::ZERO));
+    }
+
+    /// Counts an attempt, and blocks the key if it is to wait.
+    fn fail(&mut self, row: Row, error: &Error, publish_time: Duration) {
+        let (settlement, block_key) = failure(&row.meta, error, &self.settings, &mut self.rng);
+        if error.verdict() == Verdict::Unknown {
+            self.metrics.unknown.increment(1);
+        }
+        let key = row.meta.key.clone().filter(|_| block_key);
+        let position = row.meta.position;
+        self.pending.push(Pending::new(row, settlement, publish_time));
+        if let Some(key) = key {
+            // A new failure of a key whose last one was just recorded: it has to be recorded again.
+            self.recorded.remove(&key);
+            for held in self.window.block(&key, position) {
+                self.hold(held);
+            }
+        }
+    }
+
+    fn published(&mut self, id: CallId, messages: Arc<Vec<Message>>, outcomes: Vec<Outcome>) {
+        let Some(call) = self.calls.end(id) else { return };
+        let now = Instant::now();
+        let publish_time = now - call.started;
+        self.metrics.publish_time.record(publish_time.as_secs_f64());
+        // The task has ended and dropped its share, so this copies nothing.
+        let messages = Arc::try_unwrap(messages).unwrap_or_else(|shared| shared.to_vec());
+        let alone = messages.len() == 1;
+        let answered = outcomes.iter().any(|outcome| match outcome {
+            Ok(()) => true,
+            Err(error) => error.scope() == Scope::Message,
+        });
+        let mut outage: Option<(String, Option<Duration>)> = None;
+
+        for ((mut meta, message), outcome) in call.metas.into_iter().zip(messages).zip(outcomes) {
+            if let Err(error) = &outcome
+                && error.scope() == Scope::Endpoint
+            {
+                outage.get_or_insert_with(|| (error.report(), error.retry_after()));
+                if error.verdict() == Verdict::Unknown {
+                    self.metrics.unknown.increment(1);
+                }
+            }
+            let key = meta.key.clone();
+            let others_succeeded = self.successes > meta.successes_then;
+            match judge(outcome, &meta, alone, others_succeeded) {
+                Ruling::Delivered => {
+                    self.metrics.confirmed.increment(1);
+                    let pending = Pending::new(Row::of(meta, message), Settlement::Delivered, publish_time);
+                    self.metrics.commit_to_confirm.record(pending.confirmed_after.as_secs_f64());
+                    self.pending.push(pending);
+                    self.window.landed(key.as_ref());
+                }
+                Ruling::PutBack if self.stopping || !self.leases.is_active(meta.partition) => {
+                    self.window.forget(meta.position);
+                    self.window.landed(key.as_ref());
+                }
+                Ruling::PutBack => {
+                    meta.returned = meta.returned.saturating_add(1);
+                    meta.successes_then = self.successes;
+                    if let Some(row) = self.window.put_back(Row::of(meta, message)) {
+                        self.hold(row);
+                    }
+                }
+                Ruling::Failed(error) => {
+                    let row = Row::of(meta, message);
+                    // Behind a failure of the same call it failed with it, which is no attempt of its own.
+                    if key.as_ref().is_some_and(|key| self.window.is_blocked(key, row.meta.position)) {
+                        self.hold(row);
+                    } else {
+                        if alone && error.scope() == Scope::Endpoint {
+                            outage = None;
+                        }
+                        self.fail(row, &error, publish_time);
+                    }
+                    self.window.landed(key.as_ref());
+                }
+            }
+        }
+
+        if answered {
+            self.successes += 1;
+            if self.circuit.answered() {
+                self.circuit_changed(false);
+                tracing::info!("the broker answers again");
+                self.events.emit(|| Event::CircuitClosed);
+            }
+        }
+        match outage {
+            Some((error, advice)) => {
+                let was_open = self.circuit.is_open();
+                if let Some(pause) = self.circuit.failed(now, advice) {
+                    self.circuit_changed(true);
+                    if was_open {
+                        tracing::debug!(%error, ?pause, "the broker still does not answer");
+                    } else {
+                        tracing::warn!(%error, ?pause, "the broker fails as a whole; pausing");
+                    }
+                    self.events.emit(|| Event::CircuitOpened { pause, error: error.into() });
+                }
+            }
+            // A probe that was a breaking message says nothing about the broker but that it is there.
+            None if !answered && self.circuit.is_open() => {
+                self.circuit.answered();
+                self.circuit_changed(false);
+                self.events.emit(|| Event::CircuitClosed);
+            }
+            None => {}
+        }
+    }
+
+    fn circuit_changed(&self, open: bool) {
+        self.metrics.circuit_open.set(f64::from(u8::from(open)));
+        self.status.send_if_modified(|status| {
+            let changed = status.circuit_open != open;
+            status.circuit_open = open;
+            changed
+        });
+    }
+
+    fn settled(&mut self, answer: Result<()>) {
+        self.settle_call = None;
+        if let Err(error) = answer {
+            self.store_failed("settle", &error);
+            self.settle_at = Instant::now() + self.store_pause();
+            return;
+        }
+        self.store_failures = 0;
+        let mut settled = std::mem::take(&mut self.settling);
+        // Keys with another failure that is yet to be recorded stay blocked.
+        let failing: HashSet<Arc<str>> =
+            self.pending.iter().filter_map(Pending::blocked_key).cloned().collect();
+        for pending in &settled {
+            self.window.forget(pending.row.meta.position);
+            match &pending.settlement {
+                Settlement::Delivered => self.events.emit(|| Event::Delivered(pending.delivery())),
+                Settlement::Held => {}
+                Settlement::Retry { after, .. } => {
+                    self.metrics.retried.increment(1);
+                    self.events.emit(|| Event::Retrying { delivery: pending.delivery(), after: *after });
+                    self.pacer.expect(*after, Instant::now());
+                }
+                Settlement::Dead { error, .. } => {
+                    self.metrics.dead.increment(1);
+                    tracing::warn!(position = %pending.row.meta.position, %error, "a message is dead");
+                    self.events.emit(|| Event::DeadLettered(pending.delivery()));
+                }
+            }
+            self.recorded.extend(pending.blocked_key().filter(|key| !failing.contains(*key)).cloned());
+            // Its delivery, or the end of it, may have made held messages of its key due.
+            if pending.row.meta.due || pending.settlement == Settlement::Held {
+                self.pacer.wake(Instant::now());
+            }
+        }
+        settled.clear();
+        self.settling = settled;
+    }
+
+    fn measured(&mut self, answer: Result<Stats>) {
+        self.measuring = false;
+        match answer {
+            Ok(stats) => {
+                self.metrics.backlog.set(stats.backlog.value as f64);
+                self.metrics.dead_letters.set(stats.dead_letters.value as f64);
+                self.metrics.lag.set(stats.lag.unwrap_or_default().as_secs_f64());
+            }
+            Err(error) => self.store_failed("stats", &error),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Publish calls in flight, and what their outcomes mean.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, Scope, Verdict};
+use crate::event::Delivery;
+use crate::message::Message;
+use crate::relay::settings::{KeyOrder, Settings};
+use crate::relay::window::{Meta, Row};
+use crate::store::{Content, Settle, Settlement};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CallId(u64);
+
+/// A publish call in flight. Its messages are with the task and come back with the outcomes.
+pub(super) struct Call {
+    pub(super) metas: Vec<Meta>,
+    pub(super) started: Instant,
+}
+
+#[derive(Default)]
+pub(super) struct Calls {
+    next: u64,
+    running: HashMap<CallId, Call>,
+}
+
+impl Calls {
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) fn begin(&mut self, rows: Vec<Row>) -> (CallId, Arc<Vec<Message>>) {
+        let id = CallId(self.next);
+        self.next += 1;
+        let (mut metas, mut messages) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        for row in rows {
+            // Unreadable rows are settled on arrival and never wait for a call.
+            if let Content::Message(message) = row.content {
+                metas.push(row.meta);
+                messages.push(message);
+            }
+        }
+        self.running.insert(id, Call { metas, started: Instant::now() });
+        (id, Arc::new(messages))
+    }
+
+    pub(super) fn end(&mut self, id: CallId) -> Option<Call> {
+        self.running.remove(&id)
+    }
+}
+
+/// What to do with one message of a call that has ended.
+pub(super) enum Ruling {
+    Delivered,
+    /// The broker failed as a whole: back to the queue, no attempt counted.
+    PutBack,
+    /// The message failed: count the attempt.
+    Failed(Error),
+}
+
+/// Judges one outcome. `others_succeeded`: whether the broker has served other calls since this message last came
+/// back from one that failed as a whole.
+pub(super) fn judge(outcome: Result<(), Error>, meta: &Meta, alone: bool, others_succeeded: bool) -> Ruling {
+    match outcome {
+        Ok(()) => Ruling::Delivered,
+        Err(error) if error.scope() == Scope::Message => Ruling::Failed(error),
+        // Sent alone time and again it breaks the connection, while others pass: it is the message, not the broker.
+        Err(error) if alone && meta.is_loner() && others_succeeded => Ruling::Failed(error),
+        Err(_) => Ruling::PutBack,
+    }
+}
+
+/// A settlement on its way into the store, with what the events will say about it.
+pub(super) struct Pending {
+    pub(super) row: Row,
+    pub(super) settlement: Settlement,
+    pub(super) confirmed_after: Duration,
+    pub(super) publish_time: Duration,
+}
+
+impl Pending {
+    pub(super) fn new(row: Row, settlement: Settlement, publish_time: Duration) -> Self {
+        let confirmed_after = row.meta.age + row.meta.fetched_at.elapsed();
+        Self { row, settlement, confirmed_after, publish_time }
+    }
+
+    pub(super) fn settle(&self) -> Settle {
+        Settle {
+            position: self.row.meta.position,
+            partition: self.row.meta.partition,
+            settlement: self.settlement.clone(),
+        }
+    }
+
+    /// The key that this settlement blocks.
+    pub(super) fn blocked_key(&self) -> Option<&Arc<str>> {
+        match &self.settlement {
+            Settlement::Retry { block_key: true, .. } | Settlement::Dead { block_key: true, .. } => {
+                self.row.meta.key.as_ref()
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn delivery(&self) -> Arc<Delivery> {
+        let meta = &self.row.meta;
+        let (attempts, error) = match &self.settlement {
+            Settlement::Delivered => (meta.attempts + 1, None),
+            Settlement::Retry { attempts, error, .. } | Settlement::Dead { attempts, error, .. } => {
+                (*attempts, Some(error.clone()))
+            }
+            Settlement::Held => (meta.attempts, None),
+        };
+        let (id, topic) = match &self.row.content {
+            Content::Message(message) => (Some(message.id()), Some(message.topic().to_owned())),
+            Content::Malformed { id, topic, .. } => (*id, topic.clone()),
+        };
+        Arc::new(Delivery {
+            id,
+            position: meta.position,
+            topic,
+            key: meta.key.as_deref().map(str::to_owned),
+            attempts,
+            error,
+            since_enqueued: self.confirmed_after,
+            publish_time: self.publish_time,
+        })
+    }
+}
+
+/// What is stored about a failed message, and whether it blocks its key.
+pub(super) fn failure(
+    meta: &Meta,
+    error: &Error,
+    settings: &Settings,
+    rng: &mut fastrand::Rng,
+) -> (Settlement, bool) {
+    let attempts = meta.attempts.saturating_add(1);
+    let dead = error.verdict() == Verdict::Permanent || attempts >= settings.retry.max_attempts;
+    let block_key = meta.key.is_some()
+        && match settings.key_order {
+            KeyOrder::Strict => true,
+            KeyOrder::SkipDead => !dead,
+            KeyOrder::Progress => false,
+        };
+    let error_text = limited(error.report());
+    let settlement = if dead {
+        Settlement::Dead { attempts, error: error_text, block_key }
+    } else {
+        let after = settings.retry.wait(attempts, error.retry_after(), rng);
+        Settlement::Retry { after, attempts, error: error_text, block_key }
+    };
+    (settlement, block_key)
+}
+
+/// Stored errors are for people: a page is enough, and no broker's answer may fill the database.
+fn limited(mut text: String) -> String {
+    const LONGEST: usize = 4_000;
+    if text.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    // PostgreSQL keeps no NUL in a text.
+    text.replace('\0', "\u{fffd}")
+}

@@ -1,0 +1,441 @@
+//! The relay's loop: wait, fetch, dispatch, settle, with leases alongside.
+//!
+//! One task owns all state. It starts calls to the store and the publisher as tasks ([`jobs`]), at most one fetch,
+//! one settle and one lease call at a time, and takes in their answers one after the other ([`answers`]); so there
+//! are no locks, and every decision sees a consistent state.
+
+mod answers;
+mod call;
+mod jobs;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::call::{Calls, Pending};
+use self::jobs::Jobs;
+use super::backoff::RetryPolicy;
+use super::circuit::{Circuit, Permission};
+use super::handle::Status;
+use super::leases::Leases;
+use super::pacer::Pacer;
+use super::settings::Settings;
+use super::wake::WakeTask;
+use super::window::{CallLimit, Window};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EventSender};
+use crate::metrics::Metrics;
+use crate::publisher::{Publisher, PublisherCapabilities};
+use crate::store::{FetchLimit, Partition, Reader, RelayId, Settle, Store};
+
+/// Something to tell the reader once it is back from its fetch.
+enum Assignment {
+    Assign(Partition),
+    Revoke(Partition),
+}
+
+pub(super) struct Engine<S, P> {
+    jobs: Jobs<S, P>,
+    settings: Settings,
+    capabilities: PublisherCapabilities,
+    events: EventSender,
+    metrics: Metrics,
+    status: watch::Sender<Status>,
+    rng: fastrand::Rng,
+
+    leases: Leases,
+    lease_call: bool,
+    heartbeat_at: Instant,
+
+    reader: Option<Box<dyn Reader>>,
+    assignments: Vec<Assignment>,
+    pacer: Pacer,
+    fetches: u64,
+    announcing: bool,
+    announce_at: Instant,
+
+    window: Window,
+    calls: Calls,
+    circuit: Circuit,
+    /// Calls in which the broker answered, for telling a broken broker from a breaking message.
+    successes: u64,
+
+    pending: Vec<Pending>,
+    settling: Vec<Pending>,
+    settle_call: Option<Arc<Vec<Settle>>>,
+    settle_at: Instant,
+    /// Keys whose failed message the store has recorded; unblocked once no older fetch is under way.
+    recorded: HashSet<Arc<str>>,
+
+    store_failures: u32,
+    maintaining: bool,
+    maintain_at: Instant,
+    measuring: bool,
+    measure_at: Option<Instant>,
+    stopping: bool,
+}
+
+impl<S: Store, P: Publisher> Engine<S, P> {
+    pub(super) fn new(
+        store: Arc<S>,
+        publisher: Arc<P>,
+        settings: Settings,
+        events: EventSender,
+        status: watch::Sender<Status>,
+    ) -> Self {
+        let now = Instant::now();
+        let seed = settings.seed.unwrap_or_else(|| fastrand::u64(..));
+        Self {
+            capabilities: publisher.capabilities(),
+            metrics: Metrics::new(store.name(), publisher.name()),
+            reader: Some(store.reader()),
+            events,
+            status,
+            rng: fastrand::Rng::with_seed(seed),
+            leases: Leases::default(),
+            lease_call: false,
+            heartbeat_at: now,
+            assignments: Vec::new(),
+            pacer: Pacer::new(settings.min_poll_interval, settings.poll_interval, now),
+            fetches: 0,
+            announcing: false,
+            announce_at: now,
+            window: Window::default(),
+            calls: Calls::default(),
+            circuit: Circuit::new(settings.circuit_pause, settings.circuit_max_pause),
+            successes: 0,
+            pending: Vec::new(),
+            settling: Vec::new(),
+            settle_call: None,
+            settle_at: now,
+            recorded: HashSet::new(),
+            store_failures: 0,
+            maintaining: false,
+            maintain_at: now + settings.purge_interval,
+            measuring: false,
+            measure_at: settings.stats_interval.map(|_| now),
+            stopping: false,
+            jobs: Jobs { store, publisher, relay: RelayId::new(), running: JoinSet::new() },
+            settings,
+        }
+    }
+
+    /// Runs until `shutdown` resolves and everything in flight is settled, or the shutdown deadline passes.
+    pub(super) async fn run(mut self, shutdown: impl Future<Output = ()>, poke: Arc<Notify>) -> Result<()> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut deadline = None;
+        let mut wake = WakeTask::spawn(self.jobs.store.clone());
+        loop {
+            self.start_what_may_start();
+            if self.stopping && self.is_at_rest() {
+                break;
+            }
+            let next = deadline.map_or(self.next_timer(), |deadline| self.next_timer().min(deadline));
+            tokio::select! {
+                // Answers first: they free what everything else waits for.
+                biased;
+                Some(done) = self.jobs.running.join_next() => {
+                    self.take_in(done);
+                    while let Some(done) = self.jobs.running.try_join_next() {
+                        self.take_in(done);
+                    }
+                }
+                () = &mut shutdown, if !self.stopping => {
+                    self.stop();
+                    deadline = Some(Instant::now() + self.settings.shutdown_timeout);
+                }
+                () = poke.notified() => self.pacer.wake(Instant::now()),
+                arrive = wake.changed() => match arrive {
+                    Some(arrive) => self.pacer.wakeups(arrive, Instant::now()),
+                    None => self.pacer.wake(Instant::now()),
+                },
+                () = tokio::time::sleep_until(next) => {}
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) && !self.is_at_rest() {
+                break;
+            }
+        }
+        self.leave().await
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.window.drop_waiting(|_| true);
+    }
+
+    /// Nothing is in flight, nothing is to be settled.
+    fn is_at_rest(&self) -> bool {
+        self.calls.len() == 0
+            && self.nothing_to_settle()
+            && self.settle_call.is_none()
+            && self.reader.is_some()
+            && !self.lease_call
+    }
+
+    fn nothing_to_settle(&self) -> bool {
+        self.pending.is_empty() && self.settling.is_empty()
+    }
+
+    /// The end: whatever still runs is abandoned, and the leases are given back.
+    async fn leave(mut self) -> Result<()> {
+        let (published, unsettled) = (self.calls.len(), self.pending.len() + self.settling.len());
+        self.jobs.running.shutdown().await;
+        // Whatever happens to it, the leases run out by themselves.
+        let leave = self.jobs.store.leave(self.jobs.relay);
+        let left = tokio::time::timeout(Duration::from_secs(5), leave).await;
+        if let Ok(Err(error)) = left {
+            tracing::warn!(error = %error.report(), "the leases could not be released and will run out");
+        }
+        self.jobs.publisher.close().await;
+        if published + unsettled > 0 {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "the shutdown deadline passed with work in flight; these messages may be published once more",
+            )
+            .with("publish calls abandoned", published)
+            .with("outcomes not recorded", unsettled));
+        }
+        Ok(())
+    }
+
+    /// When the loop must turn next even if nothing answers. Holds only times at which something can be started
+    /// then; everything else waits for an answer.
+    fn next_timer(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = now + Duration::from_secs(60);
+        let mut consider = |time: Instant| next = next.min(time);
+        if let Some(until) = self.leases.valid_until() {
+            consider(until);
+        }
+        if self.settle_call.is_none() && !self.nothing_to_settle() {
+            consider(self.settle_at);
+        }
+        if self.stopping {
+            return next;
+        }
+        if !self.lease_call {
+            consider(self.heartbeat_at);
+        }
+        if self.may_fetch() {
+            consider(self.pacer.next());
+        }
+        if let Permission::Wait(until) = self.circuit.permission(now) {
+            consider(until);
+        }
+        if !self.announcing && self.pacer.announce().is_some() {
+            consider(self.announce_at);
+        }
+        if !self.maintaining {
+            consider(self.maintain_at);
+        }
+        if let Some(at) = self.measure_at
+            && !self.measuring
+        {
+            consider(at);
+        }
+        next
+    }
+
+    fn start_what_may_start(&mut self) {
+        let now = Instant::now();
+        self.expire_leases(now);
+        self.dispatch(now);
+        self.start_settle(now);
+        self.start_lease_call(now);
+        self.start_fetch(now);
+        self.start_side_jobs(now);
+        self.metrics.in_flight.set(self.window.len() as f64);
+        self.metrics.in_flight_bytes.set(self.window.bytes() as f64);
+    }
+
+    fn expire_leases(&mut self, now: Instant) {
+        let stopped = self.leases.expire(now);
+        if !stopped.is_empty() {
+            tracing::warn!(partitions = stopped.len(), "the lease ran out before it could be renewed");
+            self.stop_reading(&stopped);
+            self.leases_changed();
+        }
+    }
+
+    fn stop_reading(&mut self, partitions: &[Partition]) {
+        let gone: HashSet<Partition> = partitions.iter().copied().collect();
+        self.window.drop_waiting(|partition| gone.contains(&partition));
+        self.assignments.extend(partitions.iter().copied().map(Assignment::Revoke));
+    }
+
+    fn leases_changed(&self) {
+        let owned = self.leases.owned();
+        self.metrics.leases.set(owned.len() as f64);
+        let relays = self.leases.relays();
+        self.status.send_if_modified(|status| {
+            let changed = status.owned != owned || status.relays != relays;
+            status.owned.clone_from(&owned);
+            status.relays = relays;
+            changed
+        });
+        self.events.emit(|| Event::LeasesChanged { owned: owned.into(), relays });
+    }
+
+    /// Hands waiting rows to the publisher, as far as the circuit, the lease and the limits allow.
+    fn dispatch(&mut self, now: Instant) {
+        while !self.stopping
+            && self.window.has_waiting()
+            && self.leases.outlasts(now, self.settings.publish_timeout)
+        {
+            let probe = match self.circuit.permission(now) {
+                Permission::Full if self.calls.len() < self.settings.publish_concurrency => false,
+                // Calls from before the failure must end first: one of them may answer.
+                Permission::Probe if self.calls.len() == 0 => true,
+                _ => break,
+            };
+            let messages = self.capabilities.max_batch_messages.min(self.settings.publish_batch).max(1);
+            let limit = CallLimit {
+                messages: if probe { 1 } else { messages },
+                bytes: self.capabilities.max_batch_bytes,
+                many_per_key: self.capabilities.ordered_batches,
+            };
+            let rows = self.window.take(limit);
+            if rows.is_empty() {
+                break;
+            }
+            if probe {
+                self.circuit.probe_started();
+            }
+            self.metrics.published.increment(rows.len() as u64);
+            self.metrics.publish_batch.record(rows.len() as f64);
+            let (call, messages) = self.calls.begin(rows);
+            self.jobs.publish(call, messages, self.settings.publish_timeout);
+        }
+    }
+
+    fn start_settle(&mut self, now: Instant) {
+        if self.settle_call.is_some() || now < self.settle_at {
+            return;
+        }
+        if self.settling.is_empty() {
+            // One home for what is being written: a failed call is repeated with the same rows, then the next.
+            let most = self.settings.fetch_batch.max(self.settings.publish_batch);
+            let count = self.pending.len().min(most);
+            self.settling.extend(self.pending.drain(..count));
+        }
+        if self.settling.is_empty() {
+            return;
+        }
+        let batch = Arc::new(self.settling.iter().map(Pending::settle).collect::<Vec<_>>());
+        self.metrics.settle_batch.record(batch.len() as f64);
+        self.settle_call = Some(batch.clone());
+        self.jobs.settle(batch, self.settings.retention.is_some());
+    }
+
+    fn may_fetch(&self) -> bool {
+        // Waiting for room for a good part of a batch keeps fetches few while the window is nearly full.
+        let room = self.settings.max_in_flight.saturating_sub(self.window.len());
+        let wanted = self.settings.fetch_batch.min(self.settings.max_in_flight / 2).max(1);
+        let bytes_room = self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes());
+        let has_room =
+            self.window.len() == 0 || (room >= wanted && bytes_room >= self.settings.max_bytes_in_flight / 4);
+        !self.stopping && self.reader.is_some() && self.leases.any_active() && has_room
+    }
+
+    fn start_fetch(&mut self, now: Instant) {
+        self.apply_assignments();
+        if !self.may_fetch() || now < self.pacer.next() {
+            return;
+        }
+        let Some(reader) = self.reader.take() else { return };
+        let limit = FetchLimit {
+            messages: self.settings.fetch_batch.min(self.settings.max_in_flight - self.window.len()).max(1),
+            bytes: self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes()).max(1),
+        };
+        self.fetches += 1;
+        self.jobs.fetch(reader, self.fetches, limit, self.window.due_positions());
+    }
+
+    /// Brings the reader up to date, while it is not out on a fetch.
+    fn apply_assignments(&mut self) {
+        let Some(reader) = &mut self.reader else { return };
+        // A partition that was lost and has come back is read again from its start only when nothing of it is in
+        // memory any more: what is would be read a second time.
+        let mut deferred: HashSet<Partition> = HashSet::new();
+        self.assignments.retain(|assignment| match *assignment {
+            Assignment::Assign(partition)
+                if deferred.contains(&partition) || !self.window.is_empty_of(partition) =>
+            {
+                deferred.insert(partition);
+                true
+            }
+            Assignment::Revoke(partition) if deferred.contains(&partition) => true,
+            Assignment::Assign(partition) => {
+                reader.assign(partition);
+                false
+            }
+            Assignment::Revoke(partition) => {
+                reader.revoke(partition);
+                false
+            }
+        });
+        // No fetch is under way that could still show these keys as they were.
+        for key in self.recorded.drain() {
+            self.window.unblock(&key);
+        }
+    }
+
+    fn start_lease_call(&mut self, now: Instant) {
+        if self.lease_call || self.stopping {
+            return;
+        }
+        // A partition is handed over when nothing of it is in memory. What a running fetch brings of it is refused.
+        let drained: Vec<Partition> =
+            self.leases.draining().filter(|partition| self.window.is_empty_of(*partition)).collect();
+        if !drained.is_empty() {
+            self.lease_call = true;
+            self.jobs.release(drained);
+        } else if now >= self.heartbeat_at {
+            self.lease_call = true;
+            self.heartbeat_at = now + self.settings.heartbeat_interval;
+            self.jobs.heartbeat(self.settings.lease_ttl);
+        }
+    }
+
+    fn start_side_jobs(&mut self, now: Instant) {
+        if self.stopping {
+            return;
+        }
+        if let Some(idle) = self.pacer.announce()
+            && !self.announcing
+            && now >= self.announce_at
+        {
+            self.announcing = true;
+            self.jobs.announce(idle);
+        }
+        if !self.maintaining && now >= self.maintain_at && self.leases.any_active() {
+            self.maintaining = true;
+            // One relay of the group is enough to purge: the one that owns the first partition.
+            let retention = self.settings.retention.filter(|_| self.leases.is_active(Partition(0)));
+            self.jobs.maintain(self.leases.owned(), retention, self.settings.purge_batch);
+        }
+        if !self.maintaining && now >= self.maintain_at {
+            self.maintain_at = now + self.settings.purge_interval;
+        }
+        if let (Some(at), Some(interval)) = (self.measure_at, self.settings.stats_interval)
+            && !self.measuring
+            && now >= at
+        {
+            self.measuring = true;
+            self.measure_at = Some(now + interval);
+            self.jobs.measure(self.settings.stats_limit);
+        }
+    }
+
+    /// How long to leave the store alone after its last failure.
+    fn store_pause(&mut self) -> Duration {
+        let pauses = RetryPolicy::default().initial(Duration::from_millis(100)).max(Duration::from_secs(5));
+        let ceiling = pauses.ceiling(self.store_failures);
+        // Not below half, so that many relays neither hammer the store nor come back in step.
+        ceiling / 2 + pauses.jitter(true).initial(ceiling / 2).max(ceiling / 2).wait(1, None, &mut self.rng)
+    }
+}

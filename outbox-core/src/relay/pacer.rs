@@ -1,0 +1,159 @@
+//! When to look at the store again.
+//!
+//! Three moods. *Busy*: rows keep coming, so look again at once or after the shortest pause, and let nobody spend
+//! a notification on us. *Slackening*: nothing came; pauses double. *Idle*: the store has been told that we sleep,
+//! so a commit wakes us; look once per poll interval in case a wake-up was lost. Without wake-ups there is no
+//! idle mood, and the pauses double up to the poll interval.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Nothing came for so long: time to sleep. Long enough that a steady trickle does not make us flip all the time.
+const SLACK: Duration = Duration::from_millis(20);
+/// So many fetches in a row brought something: notifications would cost the writers more than polling costs us.
+const BUSY_STREAK: u32 = 32;
+
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    min: Duration,
+    max: Duration,
+    pause: Duration,
+    next: Instant,
+    streak: u32,
+    /// Whether wake-ups arrive at present.
+    wakeups: bool,
+    /// What the store was last told.
+    idle: bool,
+    /// Whether commits may still be under way whose enqueuer was told that nobody sleeps.
+    unnotified: bool,
+}
+
+impl Pacer {
+    pub(crate) fn new(min: Duration, max: Duration, now: Instant) -> Self {
+        Self { min, max, pause: min, next: now, streak: 0, wakeups: false, idle: false, unnotified: false }
+    }
+
+    /// When the next fetch is wanted.
+    pub(crate) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Something was committed, or may have been: look now, and stay attentive for a while.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        self.next = self.next.min(now);
+        self.pause = self.min;
+    }
+
+    /// Wake-ups have begun or ceased to arrive.
+    pub(crate) fn wakeups(&mut self, arrive: bool, now: Instant) {
+        self.wakeups = arrive;
+        self.wake(now);
+    }
+
+    /// A fetch brought so many rows. `next_due` is when the store will have a due row.
+    pub(crate) fn fetched(&mut self, rows: usize, more: bool, next_due: Option<Duration>, now: Instant) {
+        if rows > 0 {
+            self.streak = self.streak.saturating_add(1);
+            self.pause = self.min;
+        } else {
+            self.streak = 0;
+            let certain = self.idle && self.wakeups && !self.unnotified;
+            self.pause = if certain { self.max } else { (self.pause * 2).min(self.max) };
+            self.unnotified &= self.pause < self.max;
+        }
+        // A due row that is already in flight, or does not fit, is reported as due now: do not spin on it.
+        let due = next_due.map_or(self.pause, |due| due.max(self.min));
+        self.next = if more { now } else { now + self.pause.min(due) };
+    }
+
+    /// Something will be due after this time.
+    pub(crate) fn expect(&mut self, after: Duration, now: Instant) {
+        self.next = self.next.min(now + after.max(self.min));
+    }
+
+    /// A fetch failed.
+    pub(crate) fn failed(&mut self, pause: Duration, now: Instant) {
+        self.next = now + pause;
+    }
+
+    /// What the store should be told, if that is news.
+    pub(crate) fn announce(&self) -> Option<bool> {
+        if !self.idle && self.wakeups && self.pause >= SLACK.min(self.max) {
+            Some(true)
+        } else if self.idle && (self.streak >= BUSY_STREAK || !self.wakeups) {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    /// The store was told. Enqueuers that asked just before got "no" for an answer and commit without waking us,
+    /// so look again at once, and a few times more.
+    pub(crate) fn announced(&mut self, idle: bool, now: Instant) {
+        self.idle = idle;
+        self.unnotified = idle;
+        self.streak = 0;
+        self.wake(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIN: Duration = Duration::from_millis(2);
+    const MAX: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn without_wakeups_the_pauses_double_up_to_the_poll_interval() {
+        let mut now = Instant::now();
+        let mut pacer = Pacer::new(MIN, MAX, now);
+        let mut pauses = Vec::new();
+        for _ in 0..11 {
+            pacer.fetched(0, false, None, now);
+            pauses.push((pacer.next() - now).as_millis());
+            now = pacer.next();
+        }
+        assert_eq!(pauses, [4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000, 1000]);
+        assert_eq!(pacer.announce(), None);
+        pacer.fetched(1, false, None, now);
+        assert_eq!(pacer.next(), now + MIN);
+    }
+
+    #[test]
+    fn with_wakeups_it_sleeps_when_told_and_polls_when_busy() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(MIN, MAX, now);
+        pacer.wakeups(true, now);
+        while pacer.announce().is_none() {
+            pacer.fetched(0, false, None, now);
+        }
+        assert_eq!(pacer.announce(), Some(true));
+        pacer.announced(true, now);
+        assert_eq!(pacer.next(), now, "commits just before the announcement are looked for");
+        for _ in 0..9 {
+            pacer.fetched(0, false, None, now);
+        }
+        pacer.wake(now);
+        pacer.fetched(0, false, None, now);
+        assert_eq!(pacer.next(), now + MAX, "after that, a wake-up that finds nothing is followed by sleep");
+        for _ in 0..BUSY_STREAK {
+            pacer.fetched(1, false, None, now);
+        }
+        assert_eq!(pacer.announce(), Some(false));
+    }
+
+    #[test]
+    fn a_due_time_shortens_the_pause_but_never_to_nothing() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(MIN, MAX, now);
+        for _ in 0..20 {
+            pacer.fetched(0, false, None, now);
+        }
+        pacer.fetched(0, false, Some(Duration::from_millis(30)), now);
+        assert_eq!(pacer.next(), now + Duration::from_millis(30));
+        pacer.fetched(0, false, Some(Duration::ZERO), now);
+        assert_eq!(pacer.next(), now + MIN);
+    }
+}

@@ -1,0 +1,340 @@
+//! The messages in memory, and which of them may go to the broker now.
+//!
+//! A row enters by [`Window::offer`] and leaves by [`Window::forget`], when the store has recorded what became of
+//! it. In between it waits, or is in flight. Nothing here does I/O or reads a clock.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::message::Message;
+use crate::store::{Content, Fetched, Partition, Position};
+
+/// A message that came back undelivered from so many calls is sent in a call of its own: it may be what makes the
+/// broker drop the connection, and must not take others with it.
+const LONER_AFTER: u32 = 2;
+
+/// What the relay knows of a row besides its content.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    pub(crate) position: Position,
+    pub(crate) partition: Partition,
+    pub(crate) attempts: u32,
+    pub(crate) due: bool,
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) size: usize,
+    /// Its age when it was fetched, by the database's clock, and when that was, by ours.
+    pub(crate) age: Duration,
+    pub(crate) fetched_at: Instant,
+    /// How many calls it came back from because the broker failed as a whole.
+    pub(crate) returned: u32,
+    /// How many calls had succeeded when it last came back.
+    pub(crate) successes_then: u64,
+}
+
+impl Meta {
+    pub(crate) fn is_loner(&self) -> bool {
+        self.returned >= LONER_AFTER
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) meta: Meta,
+    pub(crate) content: Content,
+}
+
+impl Row {
+    pub(crate) fn new(fetched: Fetched, now: Instant) -> Self {
+        let meta = Meta {
+            position: fetched.position,
+            partition: fetched.partition,
+            attempts: fetched.attempts,
+            due: fetched.due,
+            key: fetched.key().map(Arc::from),
+            size: fetched.size(),
+            age: fetched.age,
+            fetched_at: now,
+            returned: 0,
+            successes_then: 0,
+        };
+        Self { meta, content: fetched.content }
+    }
+
+    pub(crate) fn of(meta: Meta, message: Message) -> Self {
+        Self { meta, content: Content::Message(message) }
+    }
+}
+
+/// What became of an offered row.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// It waits for its turn.
+    Waiting,
+    /// Its key is blocked by an earlier message: to be settled as held.
+    Blocked(Box<Row>),
+    /// It is in the window already, left over from an earlier lease on its partition.
+    Known,
+}
+
+/// Limits of one publish call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallLimit {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    /// Whether a call may hold several messages of one key.
+    pub(crate) many_per_key: bool,
+}
+
+#[derive(Debug)]
+struct Member {
+    partition: Partition,
+    size: usize,
+    due: bool,
+}
+
+/// Whose turn it is: a row without a key, or the next row of a key.
+#[derive(Debug)]
+enum Turn {
+    Row(Box<Row>),
+    Key(Arc<str>),
+}
+
+#[derive(Debug, Default)]
+struct Key {
+    waiting: BTreeMap<Position, Row>,
+    in_flight: usize,
+    has_turn: bool,
+    /// Rows after this position must not be published. Set until the store itself holds them back.
+    blocked_after: Option<Position>,
+}
+
+impl Key {
+    fn blocks(&self, position: Position) -> bool {
+        self.blocked_after.is_some_and(|after| position > after)
+    }
+
+    fn is_unused(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight == 0 && !self.has_turn && self.blocked_after.is_none()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    members: HashMap<Position, Member>,
+    by_partition: HashMap<Partition, usize>,
+    bytes: usize,
+    waiting: usize,
+    turns: VecDeque<Turn>,
+    keys: HashMap<Arc<str>, Key>,
+}
+
+impl Window {
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty_of(&self, partition: Partition) -> bool {
+        !self.by_partition.contains_key(&partition)
+    }
+
+    /// The rows that came as due, which the store would otherwise return again.
+    pub(crate) fn due_positions(&self) -> Vec<Position> {
+        self.members.iter().filter(|(_, member)| member.due).map(|(position, _)| *position).collect()
+    }
+
+    /// Counts a row in without queueing it, for rows that are settled without being published.
+    /// Says whether it was new.
+    pub(crate) fn admit(&mut self, meta: &Meta) -> bool {
+        if self.members.contains_key(&meta.position) {
+            return false;
+        }
+        let member = Member { partition: meta.partition, size: meta.size, due: meta.due };
+        self.members.insert(meta.position, member);
+        *self.by_partition.entry(meta.partition).or_default() += 1;
+        self.bytes += meta.size;
+        true
+    }
+
+    /// Takes a fetched row in.
+    pub(crate) fn offer(&mut self, row: Row) -> Offer {
+        if !self.admit(&row.meta) {
+            return Offer::Known;
+        }
+        self.queue(row).map_or(Offer::Waiting, |row| Offer::Blocked(Box::new(row)))
+    }
+
+    /// Queues a row, or gives it back if its key is blocked in front of it.
+    fn queue(&mut self, row: Row) -> Option<Row> {
+        let Some(name) = row.meta.key.clone() else {
+            self.turns.push_back(Turn::Row(Box::new(row)));
+            self.waiting += 1;
+            return None;
+        };
+        let key = self.keys.entry(name.clone()).or_default();
+        if key.blocks(row.meta.position) {
+            return Some(row);
+        }
+        key.waiting.insert(row.meta.position, row);
+        self.waiting += 1;
+        if key.in_flight == 0 && !key.has_turn {
+            key.has_turn = true;
+            self.turns.push_back(Turn::Key(name));
+        }
+        None
+    }
+
+    /// Takes the next call's worth of rows. Empty if nothing may go now.
+    pub(crate) fn take(&mut self, limit: CallLimit) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        let mut bytes = 0;
+        while rows.len() < limit.messages {
+            let next = match self.turns.front() {
+                None => break,
+                Some(Turn::Row(row)) => Some(&row.meta),
+                Some(Turn::Key(name)) => {
+                    self.keys.get(name).and_then(|key| key.waiting.values().next()).map(|row| &row.meta)
+                }
+            };
+            if let Some(next) = next
+                && !rows.is_empty()
+                && (bytes + next.size > limit.bytes || next.is_loner())
+            {
+                break;
+            }
+            match self.turns.pop_front() {
+                None => break,
+                Some(Turn::Row(row)) => {
+                    bytes += row.meta.size;
+                    self.waiting -= 1;
+                    rows.push(*row);
+                }
+                Some(Turn::Key(name)) => {
+                    let Some(key) = self.keys.get_mut(&name) else { continue };
+                    key.has_turn = false;
+                    while let Some(first) = key.waiting.first_entry() {
+                        let meta = &first.get().meta;
+                        let fits = rows.is_empty() || (bytes + meta.size <= limit.bytes && !meta.is_loner());
+                        let more_of_key = key.in_flight > 0;
+                        if !fits || rows.len() >= limit.messages || (more_of_key && !limit.many_per_key) {
+                            break;
+                        }
+                        bytes += meta.size;
+                        self.waiting -= 1;
+                        key.in_flight += 1;
+                        let alone = meta.is_loner();
+                        rows.push(first.remove());
+                        if alone {
+                            break;
+                        }
+                    }
+                    if key.is_unused() {
+                        self.keys.remove(&name);
+                    }
+                }
+            }
+            if rows.first().is_some_and(|row| row.meta.is_loner()) {
+                break;
+            }
+        }
+        rows
+    }
+
+    /// A row of this key is not in flight any more; the next one of the key may go.
+    pub(crate) fn landed(&mut self, key: Option<&Arc<str>>) {
+        let Some(name) = key else { return };
+        let Some(key) = self.keys.get_mut(name) else { return };
+        key.in_flight = key.in_flight.saturating_sub(1);
+        if key.in_flight == 0 && !key.waiting.is_empty() && !key.has_turn {
+            key.has_turn = true;
+            self.turns.push_back(Turn::Key(name.clone()));
+        } else if key.is_unused() {
+            self.keys.remove(name);
+        }
+    }
+
+    /// A row that was in flight waits again, or is given back because its key is blocked in front of it.
+    pub(crate) fn put_back(&mut self, row: Row) -> Option<Row> {
+        let name = row.meta.key.clone();
+        let blocked = self.queue(row);
+        self.landed(name.as_ref());
+        blocked
+    }
+
+    /// Blocks a key behind a position. Gives the rows that waited there: to be settled as held.
+    pub(crate) fn block(&mut self, name: &Arc<str>, position: Position) -> Vec<Row> {
+        let key = self.keys.entry(name.clone()).or_default();
+        key.blocked_after = Some(key.blocked_after.map_or(position, |after| after.min(position)));
+        let after = Position(position.0.saturating_add(1));
+        let held = key.waiting.split_off(&after);
+        self.waiting -= held.len();
+        held.into_values().collect()
+    }
+
+    /// Whether a row of this key at this position would have to be held.
+    pub(crate) fn is_blocked(&self, name: &Arc<str>, position: Position) -> bool {
+        self.keys.get(name).is_some_and(|key| key.blocks(position))
+    }
+
+    /// The store itself now holds back what comes after the failed row, and no older view of it is under way.
+    pub(crate) fn unblock(&mut self, name: &Arc<str>) {
+        if let Some(key) = self.keys.get_mut(name) {
+            key.blocked_after = None;
+            if key.is_unused() {
+                self.keys.remove(name);
+            }
+        }
+    }
+
+    /// The store has recorded what became of this row, or the row was dropped.
+    pub(crate) fn forget(&mut self, position: Position) {
+        let Some(member) = self.members.remove(&position) else { return };
+        self.bytes -= member.size;
+        if let Some(count) = self.by_partition.get_mut(&member.partition) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_partition.remove(&member.partition);
+            }
+        }
+    }
+
+    /// Drops the waiting rows of the partitions for which `drop` is true; they are in the store as they were.
+    pub(crate) fn drop_waiting(&mut self, drop: impl Fn(Partition) -> bool) {
+        let mut dropped = Vec::new();
+        self.turns.retain(|turn| match turn {
+            Turn::Row(row) if drop(row.meta.partition) => {
+                dropped.push(row.meta.position);
+                false
+            }
+            _ => true,
+        });
+        for key in self.keys.values_mut() {
+            key.waiting.retain(|position, row| {
+                let gone = drop(row.meta.partition);
+                if gone {
+                    dropped.push(*position);
+                }
+                !gone
+            });
+        }
+        self.waiting -= dropped.len();
+        for position in dropped {
+            self.forget(position);
+        }
+    }
+
+    /// Whether anything waits.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+}
+
+#[cfg(test)]
+#[path = "window_tests.rs"]
+mod tests;
