@@ -1,1 +1,35 @@
-//! integration-tests
+#![doc = include_str!("../README.md")]
+// A harness for tests: to fail loudly, and at once, is its job.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod availability;
+mod environment;
+mod eventually;
+mod instance;
+mod launch;
+mod ports;
+mod proxy;
+mod runtime;
+mod scratch;
+mod server;
+mod signal;
+
+#[cfg(feature = "containers")]
+mod container;
+#[cfg(feature = "rabbitmq")]
+mod http;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+
+pub use availability::{Service, Unavailable};
+pub use environment::Environment;
+pub use eventually::eventually;
+pub use instance::Instance;
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
+pub use proxy::{Mode, Proxy};
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::RabbitMq;
+pub use server::Server;

@@ -1,0 +1,236 @@
+//! What happens when a test needs a server which cannot be had: a skip that nobody can overlook, or a failure
+//! where the server is required.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::environment::Environment;
+
+/// Names the services that must be there: a comma-separated list, or `all`.
+const REQUIRE: &str = "OUTBOX_TEST_REQUIRE";
+/// A file to which every skip appends one line, so that whoever runs several test binaries can count them.
+const SKIP_REPORT: &str = "OUTBOX_TEST_SKIP_REPORT";
+/// `container` or `process`: the only way in which servers may be started.
+const MODE: &str = "OUTBOX_TEST_MODE";
+
+/// A service the harness knows how to provide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Service {
+    /// PostgreSQL.
+    Postgres,
+    /// RabbitMQ with its management plugin.
+    RabbitMq,
+}
+
+impl Service {
+    /// Every service, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::Postgres, Self::RabbitMq];
+
+    /// The name in `OUTBOX_TEST_REQUIRE`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::RabbitMq => "rabbitmq",
+        }
+    }
+
+    /// The variable that holds the URL of a server to use.
+    pub const fn url_variable(self) -> &'static str {
+        match self {
+            Self::Postgres => "OUTBOX_TEST_POSTGRES_URL",
+            Self::RabbitMq => "OUTBOX_TEST_RABBITMQ_URL",
+        }
+    }
+
+    /// The Debian package with the server.
+    const fn package(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgresql",
+            Self::RabbitMq => "rabbitmq-server",
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Postgres => "PostgreSQL",
+            Self::RabbitMq => "RabbitMQ",
+        })
+    }
+}
+
+/// Why a service cannot be had: every way that was tried, with what came of it.
+#[derive(Clone, Debug)]
+pub struct Unavailable {
+    pub(crate) service: Service,
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Unavailable {
+    /// The service that was asked for.
+    pub const fn service(&self) -> Service {
+        self.service
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, reasons } = self;
+        for reason in reasons {
+            writeln!(f, "  - {reason}")?;
+        }
+        write!(
+            f,
+            "  To have {service}: run scripts/test, which installs it; or `apt-get install {}`; or start Docker; \
+             or set {} to a server of yours.",
+            service.package(),
+            service.url_variable()
+        )
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// How servers may be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ways {
+    pub(crate) container: bool,
+    pub(crate) process: bool,
+}
+
+impl Ways {
+    pub(crate) fn of(environment: &Environment) -> Self {
+        match environment.get(MODE) {
+            None | Some("auto") => Self { container: true, process: true },
+            Some("container") => Self { container: true, process: false },
+            Some("process") => Self { container: false, process: true },
+            Some(other) => panic!("{MODE} is {other:?}; it may be auto, container or process"),
+        }
+    }
+}
+
+/// What a test does that asked for a service in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Skip,
+    Fail,
+}
+
+pub(crate) fn decide(environment: &Environment, service: Service) -> Decision {
+    let mut decision = Decision::Skip;
+    for entry in environment.list(REQUIRE) {
+        // A misspelt name would require nothing and let the run pass.
+        let known = entry == "all" || Service::ALL.iter().any(|service| service.name() == entry);
+        assert!(known, "{REQUIRE} names {entry:?}, which is no service of this harness");
+        if entry == "all" || entry == service.name() {
+            decision = Decision::Fail;
+        }
+    }
+    decision
+}
+
+/// Hands out what there is. Otherwise panics if the service is required, and reports a skip if it is not.
+pub(crate) fn available<T>(result: Result<T, Unavailable>, environment: &Environment) -> Option<T> {
+    let unavailable = match result {
+        Ok(service) => return Some(service),
+        Err(unavailable) => unavailable,
+    };
+    let service = unavailable.service;
+    match decide(environment, service) {
+        Decision::Fail => panic!("{REQUIRE} names {service}, which cannot be had:\n{unavailable}"),
+        Decision::Skip => {
+            report_skip(&unavailable, environment);
+            None
+        }
+    }
+}
+
+fn report_skip(unavailable: &Unavailable, environment: &Environment) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let service = unavailable.service;
+    let text = format!(
+        "\n==== SKIPPED, NOT PASSED: {test} needs {service} ({count} skipped so far in this test binary)\n\
+         {unavailable}\n\n"
+    );
+    // The test runner captures what a test prints with `eprintln!`, and shows it only if the test fails. What is
+    // written to the stream itself is always shown. One write keeps the lines together.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    if let Some(report) = environment.get(SKIP_REPORT) {
+        let line = format!("{} {test}\n", service.name());
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(report)
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .unwrap_or_else(|error| panic!("{SKIP_REPORT}: cannot write to {report}: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unavailable() -> Unavailable {
+        Unavailable { service: Service::Postgres, reasons: vec!["it is raining".to_owned()] }
+    }
+
+    #[test]
+    fn a_service_that_nobody_requires_is_skipped() {
+        for require in ["", "rabbitmq", " rabbitmq , "] {
+            let environment = Environment::from_pairs([(REQUIRE, require)]);
+            assert_eq!(decide(&environment, Service::Postgres), Decision::Skip, "{require:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_required_fails_the_test() {
+        for require in ["all", "postgres", "rabbitmq, postgres", "rabbitmq,all"] {
+            let environment = Environment::from_pairs([(REQUIRE, require)]);
+            assert_eq!(decide(&environment, Service::Postgres), Decision::Fail, "{require:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "OUTBOX_TEST_REQUIRE names PostgreSQL, which cannot be had:\n  - it is raining")]
+    fn the_failure_gives_the_reasons() {
+        available::<()>(Err(unavailable()), &Environment::from_pairs([(REQUIRE, "postgres")]));
+    }
+
+    #[test]
+    #[should_panic(expected = "\"postgers\", which is no service")]
+    fn a_misspelt_requirement_is_refused() {
+        decide(&Environment::from_pairs([(REQUIRE, "postgers")]), Service::Postgres);
+    }
+
+    #[test]
+    fn a_skip_names_the_remedy_and_is_counted_in_the_report() {
+        let text = unavailable().to_string();
+        assert!(text.contains("it is raining"), "{text}");
+        assert!(text.contains("scripts/test") && text.contains("OUTBOX_TEST_POSTGRES_URL"), "{text}");
+
+        let folder = crate::scratch::Scratch::new("skip-report").unwrap();
+        let report = folder.path().join("skips");
+        let environment = Environment::from_pairs([(SKIP_REPORT, report.to_str().unwrap())]);
+        assert!(available::<()>(Err(unavailable()), &environment).is_none());
+        assert!(available::<()>(Err(unavailable()), &environment).is_none());
+        let lines = std::fs::read_to_string(report).unwrap();
+        assert_eq!(lines.lines().count(), 2);
+        assert!(lines.lines().all(|line| line.starts_with("postgres ")), "{lines}");
+    }
+
+    #[test]
+    fn the_mode_limits_the_ways() {
+        let ways = |mode: &str| Ways::of(&Environment::from_pairs([(MODE, mode)]));
+        assert_eq!(ways(""), Ways { container: true, process: true });
+        assert_eq!(ways("auto"), Ways { container: true, process: true });
+        assert_eq!(ways("container"), Ways { container: true, process: false });
+        assert_eq!(ways("process"), Ways { container: false, process: true });
+    }
+}

@@ -1,0 +1,94 @@
+//! A server, in whichever way it was had, and the faults that can be done to it.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use crate::launch::LocalServer;
+
+/// Where a server runs: somewhere else, in processes of this machine, or in a container.
+#[derive(Clone, Debug)]
+pub struct Instance(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// Somebody else's. We may use it, and must not hurt it.
+    External,
+    Local(Arc<LocalServer>),
+    #[cfg(feature = "containers")]
+    Container(Arc<crate::container::Container>),
+}
+
+impl Instance {
+    pub(crate) const EXTERNAL: Self = Self(Kind::External);
+
+    pub(crate) fn local(server: LocalServer) -> Self {
+        Self(Kind::Local(Arc::new(server)))
+    }
+
+    #[cfg(feature = "containers")]
+    pub(crate) fn container(container: crate::container::Container) -> Self {
+        Self(Kind::Container(Arc::new(container)))
+    }
+
+    /// Whether the server is somebody else's, given by a URL.
+    pub fn is_external(&self) -> bool {
+        matches!(self.0, Kind::External)
+    }
+
+    /// An error if the server has ended by itself.
+    pub(crate) async fn check(&self) -> Result<()> {
+        match &self.0 {
+            Kind::External => Ok(()),
+            Kind::Local(server) => server.check(),
+            #[cfg(feature = "containers")]
+            Kind::Container(container) => container.check().await,
+        }
+    }
+
+    pub(crate) async fn kill(&self) -> Result<()> {
+        match &self.0 {
+            Kind::External => external(),
+            Kind::Local(server) => server.kill(),
+            #[cfg(feature = "containers")]
+            Kind::Container(container) => container.kill().await,
+        }
+    }
+
+    /// Starts the server again where it was; kills it first if it is up.
+    pub(crate) async fn restart(&self) -> Result<()> {
+        match &self.0 {
+            Kind::External => external(),
+            Kind::Local(server) => {
+                if server.is_up() {
+                    server.kill()?;
+                }
+                server.launch()
+            }
+            #[cfg(feature = "containers")]
+            Kind::Container(container) => container.restart().await,
+        }
+    }
+
+    pub(crate) async fn stop(&self) -> Result<()> {
+        match &self.0 {
+            Kind::External => external(),
+            Kind::Local(server) => server.stop(),
+            #[cfg(feature = "containers")]
+            Kind::Container(container) => container.pause().await,
+        }
+    }
+
+    pub(crate) async fn cont(&self) -> Result<()> {
+        match &self.0 {
+            Kind::External => external(),
+            Kind::Local(server) => server.cont(),
+            #[cfg(feature = "containers")]
+            Kind::Container(container) => container.unpause().await,
+        }
+    }
+}
+
+fn external() -> Result<()> {
+    bail!("this server was given by a URL, so it is not ours to harm; take a private one with `start`")
+}

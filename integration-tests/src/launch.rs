@@ -1,0 +1,224 @@
+//! A private server made of processes of this machine.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::environment::Environment;
+use crate::eventually::poll_until_blocking;
+use crate::scratch::{Record, Scratch};
+use crate::signal;
+
+/// Most of a log is start-up noise; the reason for an end is at its end.
+const LOG_TAIL: usize = 4_000;
+
+/// The user a server runs as.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl User {
+    /// The user for a server: none in particular, but if we are root the one of its package. PostgreSQL refuses to
+    /// run as root, and RabbitMQ had better not.
+    pub(crate) fn for_server(name: &str) -> Result<Option<Self>> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(None);
+        }
+        let id = |option| -> Result<u32> {
+            let output = Command::new("id").args([option, name]).output().context("cannot run `id`")?;
+            ensure!(output.status.success(), "we are root, and there is no user {name} to run the server as");
+            Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
+        };
+        Ok(Some(Self { uid: id("-u")?, gid: id("-g")? }))
+    }
+
+    /// Gives a folder to its server and hides it from others.
+    pub(crate) fn own(user: Option<Self>, folder: &Path) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+        user.map_or(Ok(()), |user| std::os::unix::fs::chown(folder, Some(user.uid), Some(user.gid)))
+    }
+}
+
+/// A command and the circumstances it runs in.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    /// Names the log and the record.
+    pub(crate) name: &'static str,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    /// The whole environment: nothing is inherited, so that a developer's settings cannot change a server.
+    pub(crate) variables: Vec<(&'static str, String)>,
+    pub(crate) user: Option<User>,
+    /// If given, the command counts as started only when this port takes connections.
+    pub(crate) port: Option<u16>,
+}
+
+impl Launch {
+    pub(crate) fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env_clear().envs(self.variables.iter().map(|(k, v)| (k, v)));
+        command.current_dir(folder).stdin(Stdio::null());
+        // A group of its own, so that a Ctrl-C meant for the tests does not shut the server down under them.
+        command.process_group(0);
+        if let Some(user) = self.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+
+    /// Runs a command that ends by itself.
+    pub(crate) fn run(&self, folder: &Path) -> Result<String> {
+        let output = self
+            .command(folder)
+            .output()
+            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        ensure!(output.status.success(), "{} failed ({}): {text}", self.program.display(), output.status);
+        Ok(text)
+    }
+
+    fn log(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}.log", self.name))
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    _record: Record,
+}
+
+/// A server that runs as processes of this machine. It is killed when dropped.
+#[derive(Debug)]
+pub(crate) struct LocalServer {
+    /// In the order in which they start. The last one is the server, those before it only serve it.
+    launches: Vec<Launch>,
+    /// Empty while the server is down. The helpers before the last one stay up.
+    running: Mutex<Vec<Running>>,
+    scratch: Scratch,
+}
+
+impl LocalServer {
+    pub(crate) fn start(launches: Vec<Launch>, scratch: Scratch) -> Result<Self> {
+        let server = Self { launches, running: Mutex::default(), scratch };
+        server.launch()?;
+        Ok(server)
+    }
+
+    /// Starts what is down. Whether the server is ready is for its client to find out.
+    pub(crate) fn launch(&self) -> Result<()> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = self.scratch.path();
+        for launch in self.launches.iter().skip(running.len()) {
+            let log = File::options().create(true).append(true).open(launch.log(folder))?;
+            let child = launch
+                .command(folder)
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()
+                .with_context(|| format!("cannot run {}", launch.program.display()))?;
+            let record = self.scratch.record_process(launch.name, child.id())?;
+            running.push(Running { child, _record: record });
+            if let Some(port) = launch.port {
+                let connected = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok();
+                poll_until_blocking(Duration::from_secs(30), connected)
+                    .with_context(|| format!("{} does not listen on port {port}", launch.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An error if any of the processes has ended by itself, with the end of its log.
+    pub(crate) fn check(&self) -> Result<()> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        for (launch, process) in self.launches.iter().zip(running.iter_mut()) {
+            if let Some(status) = process.child.try_wait()? {
+                let log = fs::read(launch.log(self.scratch.path())).unwrap_or_default();
+                let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL)..]).into_owned();
+                bail!("{} has ended ({status}). The end of its log:\n{tail}", launch.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the server and all it has forked, at once, as a crash of its machine would.
+    pub(crate) fn kill(&self) -> Result<()> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(running.len() == self.launches.len(), "the server is down already");
+        running.pop().map_or(Ok(()), kill)
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).len() == self.launches.len()
+    }
+
+    pub(crate) fn stop(&self) -> Result<()> {
+        signal::stop_tree(self.pid()?);
+        Ok(())
+    }
+
+    pub(crate) fn cont(&self) -> Result<()> {
+        signal::continue_tree(self.pid()?);
+        Ok(())
+    }
+
+    fn pid(&self) -> Result<u32> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        ensure!(running.len() == self.launches.len(), "the server is down");
+        running.last().map(|server| server.child.id()).context("the server is down")
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+impl Drop for LocalServer {
+    fn drop(&mut self) {
+        let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
+        while let Some(process) = running.pop() {
+            let _ = kill(process);
+        }
+    }
+}
+
+fn kill(mut process: Running) -> Result<()> {
+    let tree = signal::kill_tree(process.child.id());
+    process.child.wait()?;
+    // PostgreSQL does not start while a session of its former life still holds the shared memory.
+    ensure!(signal::wait_until_gone(&tree), "processes {tree:?} do not end");
+    Ok(())
+}
+
+/// The first of `folders` that holds `program`; the one in `variable` takes precedence and must hold it.
+pub(crate) fn find_folder(
+    environment: &Environment,
+    variable: &str,
+    program: &str,
+    folders: impl IntoIterator<Item = PathBuf>,
+) -> Result<PathBuf> {
+    if let Some(folder) = environment.get(variable) {
+        let folder = PathBuf::from(folder);
+        ensure!(folder.join(program).is_file(), "{variable} is {}, which has no {program}", folder.display());
+        return Ok(folder);
+    }
+    if let Some(folder) = folders.into_iter().find(|folder| folder.join(program).is_file()) {
+        return Ok(folder);
+    }
+    let found = environment.find_program(program).and_then(|file| Some(file.parent()?.to_path_buf()));
+    found.with_context(|| format!("no program {program} is installed"))
+}

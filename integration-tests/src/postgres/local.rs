@@ -1,0 +1,118 @@
+//! PostgreSQL from the programs installed on this machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::environment::Environment;
+use crate::launch::{Launch, LocalServer, User, find_folder};
+use crate::scratch::Scratch;
+
+/// Names the folder with the programs `initdb` and `postgres`.
+const BIN: &str = "OUTBOX_TEST_POSTGRES_BIN";
+
+/// An installed PostgreSQL.
+#[derive(Debug)]
+pub struct Installation {
+    bin: PathBuf,
+    user: Option<User>,
+}
+
+impl Installation {
+    pub(super) fn locate(environment: &Environment) -> Result<Self> {
+        let bin = find_folder(environment, BIN, "postgres", newest_first(Path::new("/usr/lib/postgresql")))?;
+        Ok(Self { bin, user: User::for_server("postgres")? })
+    }
+
+    pub(super) fn launch(&self, port: u16) -> Result<LocalServer> {
+        let scratch = Scratch::new("postgres")?;
+        User::own(self.user, scratch.path())?;
+        self.initdb(scratch.path())?;
+        let data = data(scratch.path());
+        let port = port.to_string();
+        let arguments = [
+            ["-D", &data],
+            ["-p", &port],
+            ["-h", "127.0.0.1"],
+            // The path of a socket is limited to some hundred characters, that of a temporary folder is not.
+            ["-c", "unix_socket_directories="],
+            // What the system has taken it keeps even if the server is killed, and no test cuts the power. Not
+            // `synchronous_commit`: without it a killed server may lose what it confirmed.
+            ["-c", "fsync=off"],
+            ["-c", "full_page_writes=off"],
+            ["-c", "max_connections=200"],
+            ["-c", "wal_level=logical"],
+            ["-c", "max_wal_senders=10"],
+            ["-c", "max_replication_slots=10"],
+        ];
+        LocalServer::start(vec![self.command("postgres", arguments.concat())], scratch)
+    }
+
+    fn initdb(&self, folder: &Path) -> Result<()> {
+        let data = data(folder);
+        let arguments = ["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8"];
+        let arguments = [&arguments[..], &["--locale=C", "--no-sync", "--no-instructions"]].concat();
+        self.command("initdb", arguments).run(folder)?;
+        Ok(())
+    }
+
+    fn command(&self, name: &'static str, arguments: Vec<&str>) -> Launch {
+        Launch {
+            name,
+            program: self.bin.join(name),
+            arguments: arguments.into_iter().map(str::to_owned).collect(),
+            variables: vec![("PATH", "/usr/bin:/bin".to_owned()), ("LC_ALL", "C.UTF-8".to_owned())],
+            user: self.user,
+            port: None,
+        }
+    }
+}
+
+fn data(folder: &Path) -> String {
+    folder.join("data").display().to_string()
+}
+
+/// The folders `VERSION/bin` below `root`, the newest version first.
+fn newest_first(root: &Path) -> Vec<PathBuf> {
+    let mut versions: Vec<(Vec<u32>, PathBuf)> = fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let version = name.to_str()?.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort_by(|left, right| right.cmp(left));
+    versions.into_iter().map(|(_, folder)| folder).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let root = Scratch::new("versions").unwrap();
+        for version in ["9.6", "15", "9.10", "100", "lib", "17"] {
+            fs::create_dir(root.path().join(version)).unwrap();
+        }
+        let found: Vec<_> = newest_first(root.path())
+            .iter()
+            .map(|bin| bin.strip_prefix(root.path()).unwrap().display().to_string())
+            .collect();
+        assert_eq!(found, ["100/bin", "17/bin", "15/bin", "9.10/bin", "9.6/bin"]);
+        assert!(newest_first(Path::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_was_named_must_hold_the_server() {
+        let root = Scratch::new("bin").unwrap();
+        let folder = root.path().to_str().unwrap().to_owned();
+        let environment = Environment::from_pairs([(BIN, folder.as_str())]);
+        let error = Installation::locate(&environment).unwrap_err().to_string();
+        assert!(error.contains(BIN) && error.contains("no postgres"), "{error}");
+    }
+}

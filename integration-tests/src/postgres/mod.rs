@@ -1,0 +1,127 @@
+//! PostgreSQL for tests.
+
+mod database;
+mod local;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, anyhow};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+use tokio::sync::OnceCell;
+use url::Url;
+
+pub use database::Database;
+pub use local::Installation;
+
+use crate::availability::{Service, Unavailable};
+use crate::environment::Environment;
+use crate::instance::Instance;
+use crate::server::Server;
+
+/// A real PostgreSQL server.
+///
+/// ```no_run
+/// use integration_tests::{Postgres, Server};
+///
+/// # async fn example() {
+/// // Skipped with a loud message where there is no PostgreSQL, unless OUTBOX_TEST_REQUIRE names it.
+/// let Some(postgres) = Postgres::shared().await else { return };
+/// let database = postgres.database().await;
+/// let pool = database.pool(5).await;
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Postgres {
+    instance: Instance,
+    /// Of the database in which databases are created.
+    url: Url,
+    address: SocketAddr,
+}
+
+impl Postgres {
+    fn new(instance: Instance, url: Url) -> Result<Self> {
+        let address = address(&url, 5432)?;
+        Ok(Self { instance, url, address })
+    }
+
+    fn on_port(instance: Instance, host: &str, port: u16) -> Result<Self> {
+        Self::new(instance, Url::parse(&format!("postgres://postgres@{host}:{port}/postgres"))?)
+    }
+
+    /// The URL of the server's own database, with a user who may do everything.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// A new, empty database, which is dropped with the value.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn database(&self) -> Database {
+        Database::create(&self.url).await.unwrap_or_else(|error| panic!("cannot create a database: {error:#}"))
+    }
+}
+
+/// The address in a URL. Tests talk to servers near by, so the first address of a name will do.
+fn address(url: &Url, default_port: u16) -> Result<SocketAddr> {
+    let addresses = url.socket_addrs(|| Some(default_port)).context("the host of the URL is not known")?;
+    // The ones we start ourselves, and most others, listen on IPv4.
+    let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    best.copied().ok_or_else(|| anyhow!("the URL names no host"))
+}
+
+impl Server for Postgres {
+    const SERVICE: Service = Service::Postgres;
+    type Installation = Installation;
+
+    fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn shared_cell() -> &'static OnceCell<Result<Self, Unavailable>> {
+        static SHARED: OnceCell<Result<Postgres, Unavailable>> = OnceCell::const_new();
+        &SHARED
+    }
+
+    async fn external(_environment: &Environment, url: &str) -> Result<Self> {
+        let server = Self::new(Instance::EXTERNAL, Url::parse(url)?)?;
+        database::drop_old(&server.url).await?;
+        Ok(server)
+    }
+
+    #[cfg(feature = "containers")]
+    async fn container(environment: &Environment) -> Result<Self> {
+        use testcontainers::ImageExt;
+
+        let port = crate::ports::free();
+        let image = crate::container::image(environment, "OUTBOX_TEST_POSTGRES_IMAGE", "postgres:17-alpine")?;
+        let request = image
+            .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
+            .with_cmd(["-c", "fsync=off", "-c", "max_connections=200", "-c", "wal_level=logical"])
+            .with_mapped_port(port, testcontainers::core::ContainerPort::Tcp(5432));
+        let container = crate::container::Container::start(request).await?;
+        let host = container.host().to_owned();
+        Self::on_port(Instance::container(container), &host, port)
+    }
+
+    fn locate(environment: &Environment) -> Result<Installation> {
+        Installation::locate(environment)
+    }
+
+    async fn launch(installation: &Installation) -> Result<Self> {
+        let port = crate::ports::free();
+        Self::on_port(Instance::local(installation.launch(port)?), "127.0.0.1", port)
+    }
+
+    async fn answers(&self) -> Result<()> {
+        let mut connection = PgConnection::connect(self.url()).await?;
+        sqlx::query("SELECT 1").execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+}

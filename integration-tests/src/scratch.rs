@@ -1,0 +1,147 @@
+//! Temporary folders, and the promise that nothing outlives the test process.
+//!
+//! A test process keeps everything it makes below one folder: data directories, and a record of each process and
+//! container it has started. Normally a value's `Drop` cleans up after it. But a static is never dropped, and a
+//! process that is killed drops nothing at all. So a small shell script waits at the end of a pipe for the test
+//! process to end, in whatever way, and then ends and removes what the records name. Should that script be killed
+//! as well, the next test process runs it on the folders which it finds without an owner.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const CLEANUP: &str = include_str!("cleanup.sh");
+/// Folders of test processes begin with this. One that is not yet locked by its owner has another name.
+const PREFIX: &str = "outbox-test-";
+const LOCK: &str = "lock";
+
+/// The folder of this test process.
+#[derive(Debug)]
+struct Owner {
+    folder: PathBuf,
+    /// Locked as long as this process lives.
+    _lock: File,
+    /// Its end is what the clean-up script waits for.
+    _pipe: ChildStdin,
+}
+
+static OWNER: LazyLock<Owner> = LazyLock::new(|| {
+    let parent = parent();
+    sweep(&parent);
+    Owner::new(&parent).unwrap_or_else(|error| panic!("cannot work in {}: {error}", parent.display()))
+});
+
+/// Where temporary folders go. The server's own user must be able to reach it.
+fn parent() -> PathBuf {
+    std::env::var_os("OUTBOX_TEST_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+impl Owner {
+    fn new(parent: &Path) -> io::Result<Self> {
+        let name = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let unlocked = parent.join(format!(".{PREFIX}{name}"));
+        fs::create_dir(&unlocked)?;
+        // Servers of other users must get through, whatever our umask.
+        fs::set_permissions(&unlocked, fs::Permissions::from_mode(0o755))?;
+        let lock = File::create(unlocked.join(LOCK))?;
+        lock.lock()?;
+        let folder = parent.join(format!("{PREFIX}{name}"));
+        fs::rename(unlocked, &folder)?;
+
+        let mut guardian = cleanup(&folder)
+            .arg("wait")
+            .stdin(Stdio::piped())
+            // Out of reach of a Ctrl-C, and of a runner that ends a process group.
+            .process_group(0)
+            .spawn()?;
+        let pipe = guardian.stdin.take().ok_or_else(|| io::Error::other("no pipe to the clean-up script"))?;
+        Ok(Self { folder, _lock: lock, _pipe: pipe })
+    }
+}
+
+fn cleanup(folder: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", CLEANUP, "cleanup"]).arg(folder).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Cleans up after test processes which did not live to do so, nor their script.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        if !ours {
+            continue;
+        }
+        // Another user's folder cannot be opened, a living process's cannot be locked.
+        let Ok(lock) = File::open(entry.path().join(LOCK)) else { continue };
+        if lock.try_lock().is_ok() {
+            let _ = cleanup(&entry.path()).status();
+        }
+    }
+}
+
+/// A folder for one server or one test. It is removed when this value is dropped, or else when the process ends.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    folder: PathBuf,
+}
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = OWNER.folder.join(format!("{name}-{count}"));
+        fs::create_dir(&folder)?;
+        Ok(Self { folder })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Has the process killed, with its descendants, when the test process ends.
+    pub(crate) fn record_process(&self, name: &str, pid: u32) -> io::Result<Record> {
+        let started = crate::signal::start_time(pid)
+            .ok_or_else(|| io::Error::other(format!("process {pid} ({name}) is gone")))?;
+        self.record(&format!("{name}.process"), &format!("{pid} {started}\n"))
+    }
+
+    /// Has the container removed when the test process ends.
+    #[cfg(feature = "containers")]
+    pub(crate) fn record_container(&self, id: &str) -> io::Result<Record> {
+        self.record(&format!("{id}.container"), &format!("{id}\n"))
+    }
+
+    fn record(&self, file: &str, text: &str) -> io::Result<Record> {
+        let path = self.folder.join(file);
+        fs::write(&path, text)?;
+        Ok(Record { path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A server that is just dying may still write; what is left then goes when this process ends.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The entry of something that must not outlive the test process. Dropped when it has ended.
+#[derive(Debug)]
+pub(crate) struct Record {
+    path: PathBuf,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,254 @@
+//! What all services have in common: how one is had, and what can be done to it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::sync::OnceCell;
+
+use crate::availability::{Service, Unavailable, Ways, available};
+use crate::environment::Environment;
+use crate::eventually::poll_until;
+use crate::instance::Instance;
+use crate::proxy::Proxy;
+use crate::runtime;
+
+/// How long a server may take until it answers. A busy machine needs a multiple of what an idle one does.
+const READY: Duration = Duration::from_secs(120);
+/// For one try to reach a server.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Starts of a local server or a container: somebody else may take one of its ports in between.
+const STARTS: usize = 3;
+
+/// A real server for tests.
+///
+/// Methods which do something to the server panic when it cannot be done: a test that wanted to kill its server
+/// proves nothing while the server lives.
+pub trait Server: Sized + Send + Sync + 'static {
+    /// Which service this is.
+    const SERVICE: Service;
+
+    /// What [`locate`](Self::locate) found out about the installed server.
+    type Installation: Send + Sync;
+
+    /// Where the server runs.
+    fn instance(&self) -> &Instance;
+
+    /// Where clients connect to.
+    fn address(&self) -> SocketAddr;
+
+    /// Keeps the server that the tests of this process share.
+    fn shared_cell() -> &'static OnceCell<Result<Self, Unavailable>>;
+
+    /// A server that runs already. `url` is the value of the service's URL variable.
+    ///
+    /// # Errors
+    /// If the URL cannot be understood.
+    fn external(environment: &Environment, url: &str) -> impl Future<Output = Result<Self>> + Send;
+
+    /// A new server in a container.
+    ///
+    /// # Errors
+    /// If no Docker daemon answers, or the container does not start.
+    #[cfg(feature = "containers")]
+    fn container(environment: &Environment) -> impl Future<Output = Result<Self>> + Send;
+
+    /// Looks for an installed server.
+    ///
+    /// # Errors
+    /// If there is none that we can start.
+    fn locate(environment: &Environment) -> Result<Self::Installation>;
+
+    /// Starts the installed server with a data directory of its own. It need not be ready yet.
+    ///
+    /// # Errors
+    /// If it ends at once.
+    fn launch(installation: &Self::Installation) -> impl Future<Output = Result<Self>> + Send;
+
+    /// One try of a real client to be served.
+    ///
+    /// # Errors
+    /// The client's, if it is not served.
+    fn answers(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// The server that the tests of this process share, which the first caller starts. It must not be harmed.
+    ///
+    /// `None` means that the test is to return, because there is no such server here and nobody requires it; the
+    /// skip has been reported already.
+    ///
+    /// # Panics
+    /// If there is no such server and `OUTBOX_TEST_REQUIRE` names it.
+    fn shared() -> impl Future<Output = Option<&'static Self>> + Send {
+        async {
+            let environment = Environment::of_process();
+            let acquire = || {
+                let environment = environment.clone();
+                runtime::run(async move { acquire(&environment, true).await })
+            };
+            let result = Self::shared_cell().get_or_init(acquire).await;
+            available(result.as_ref().map_err(Clone::clone), &environment)
+        }
+    }
+
+    /// A server of the caller's own, which may be harmed and ends when the value is dropped. A URL in the
+    /// environment is of no use here, since that server is somebody else's.
+    ///
+    /// `None` means that the test is to return, as with [`shared`](Self::shared).
+    ///
+    /// # Panics
+    /// If there is no such server and `OUTBOX_TEST_REQUIRE` names it.
+    fn start() -> impl Future<Output = Option<Self>> + Send {
+        async {
+            let environment = Environment::of_process();
+            available(Self::start_in(environment.clone()).await, &environment)
+        }
+    }
+
+    /// As [`start`](Self::start), with variables of the caller's choice, and without the decision between a skip
+    /// and a failure.
+    ///
+    /// # Errors
+    /// If no way led to a server: what was tried, and how it failed.
+    fn start_in(environment: Environment) -> impl Future<Output = Result<Self, Unavailable>> + Send {
+        runtime::run(async move { acquire(&environment, false).await })
+    }
+
+    /// Kills the server with all its processes, as a power failure would (`SIGKILL`).
+    fn kill(&self) -> impl Future<Output = ()> + Send {
+        act(self, "kill", self.instance().kill())
+    }
+
+    /// Stops the server with all its processes where they are: connections stay open, new ones are accepted by
+    /// the system, and nothing is answered (`SIGSTOP`).
+    fn stop(&self) -> impl Future<Output = ()> + Send {
+        act(self, "stop", self.instance().stop())
+    }
+
+    /// Lets a stopped server go on (`SIGCONT`).
+    fn cont(&self) -> impl Future<Output = ()> + Send {
+        act(self, "continue", self.instance().cont())
+    }
+
+    /// Starts the server again on the same ports with the same data, and waits until it answers. Kills it first
+    /// if it is up.
+    fn restart(&self) -> impl Future<Output = ()> + Send {
+        act(self, "restart", async {
+            self.instance().restart().await?;
+            wait_until_ready(self).await
+        })
+    }
+
+    /// A proxy in front of the server, which lets everything pass until it is told otherwise.
+    fn proxy(&self) -> impl Future<Output = Proxy> + Send {
+        Proxy::start(self.address())
+    }
+}
+
+async fn act<S: Server>(_server: &S, what: &str, action: impl Future<Output = Result<()>> + Send) {
+    if let Err(error) = action.await {
+        panic!("cannot {what} {}: {error:#}", S::SERVICE);
+    }
+}
+
+/// Tries one way after the other.
+async fn acquire<S: Server>(environment: &Environment, shared: bool) -> Result<S, Unavailable> {
+    let variable = S::SERVICE.url_variable();
+    let mut reasons = Vec::new();
+    match environment.get(variable) {
+        Some(url) if shared => {
+            return match external(environment, url).await {
+                Ok(server) => Ok(server),
+                // Whoever names a server wants that one.
+                Err(error) => {
+                    Err(Unavailable { service: S::SERVICE, reasons: vec![format!("{variable}: {error:#}")] })
+                }
+            };
+        }
+        Some(_) => reasons.push(format!("{variable} is no use: the test needs a server that it may harm")),
+        None => reasons.push(format!("{variable} is not set")),
+    }
+    let ways = Ways::of(environment);
+    if !ways.container {
+        reasons.push("container: not allowed by OUTBOX_TEST_MODE".to_owned());
+    } else {
+        match container(environment).await {
+            Ok(server) => return Ok(server),
+            Err(error) => reasons.push(format!("container: {error:#}")),
+        }
+    }
+    if !ways.process {
+        reasons.push("installed server: not allowed by OUTBOX_TEST_MODE".to_owned());
+    } else {
+        match process(environment).await {
+            Ok(server) => return Ok(server),
+            Err(error) => reasons.push(format!("installed server: {error:#}")),
+        }
+    }
+    Err(Unavailable { service: S::SERVICE, reasons })
+}
+
+async fn external<S: Server>(environment: &Environment, url: &str) -> Result<S> {
+    let server = S::external(environment, url).await?;
+    wait_until_ready(&server).await?;
+    Ok(server)
+}
+
+#[cfg(feature = "containers")]
+async fn container<S: Server>(environment: &Environment) -> Result<S> {
+    crate::container::daemon().await?;
+    several_times(|| S::container(environment)).await
+}
+
+#[cfg(not(feature = "containers"))]
+#[allow(clippy::unused_async, reason = "its twin is asynchronous")]
+async fn container<S: Server>(_environment: &Environment) -> Result<S> {
+    anyhow::bail!("the harness was built without its feature `containers`")
+}
+
+async fn process<S: Server>(environment: &Environment) -> Result<S> {
+    let installation = S::locate(environment)?;
+    several_times(|| S::launch(&installation)).await
+}
+
+async fn several_times<S, F, Fut>(start: F) -> Result<S>
+where
+    S: Server,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<S>>,
+{
+    let mut failure = anyhow!("never tried");
+    for _ in 0..STARTS {
+        let started = async {
+            let server = start().await?;
+            wait_until_ready(&server).await?;
+            Ok(server)
+        };
+        match started.await {
+            Ok(server) => return Ok(server),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure).with_context(|| format!("did not come up in {STARTS} starts"))
+}
+
+async fn wait_until_ready<S: Server>(server: &S) -> Result<()> {
+    let last = Mutex::new(anyhow!("never tried"));
+    let ready = poll_until(READY, || async {
+        // A server that has ended will not answer any more: no need to wait.
+        if let Err(error) = server.instance().check().await {
+            return Some(Err(error));
+        }
+        let error = match tokio::time::timeout(ANSWER, server.answers()).await {
+            Ok(Ok(())) => return Some(Ok(())),
+            Ok(Err(error)) => error,
+            Err(_) => anyhow!("no answer within {ANSWER:?}"),
+        };
+        *last.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        None
+    })
+    .await;
+    let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ready.unwrap_or_else(|| Err(last.context(format!("{} is not ready after {READY:?}", S::SERVICE))))
+}

@@ -1,0 +1,86 @@
+//! Signals to a server and everything it has forked.
+//!
+//! A signal to the first process alone would not do: PostgreSQL's sessions are processes in sessions of their own,
+//! and go on answering while the first one is stopped.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::eventually::poll_until_blocking;
+
+/// Long beside what the kernel needs to end a process.
+const GONE: Duration = Duration::from_secs(10);
+
+/// Stops a process and its descendants where they are.
+pub(crate) fn stop_tree(pid: u32) -> Vec<u32> {
+    let mut stopped = Vec::new();
+    stop_into(pid, &mut stopped);
+    stopped
+}
+
+fn stop_into(pid: u32, stopped: &mut Vec<u32>) {
+    // Stopped before its children are listed: it can fork no more.
+    send(pid, Signal::STOP);
+    for child in children(pid) {
+        stop_into(child, stopped);
+    }
+    stopped.push(pid);
+}
+
+/// Lets a stopped process and its descendants go on.
+pub(crate) fn continue_tree(pid: u32) {
+    for child in children(pid) {
+        continue_tree(child);
+    }
+    send(pid, Signal::CONT);
+}
+
+/// Kills a process and its descendants, and gives their numbers.
+pub(crate) fn kill_tree(pid: u32) -> Vec<u32> {
+    let tree = stop_tree(pid);
+    for &member in &tree {
+        send(member, Signal::KILL);
+    }
+    tree
+}
+
+/// Waits until none of these processes runs. A dead one that nobody has waited for does not count as running.
+pub(crate) fn wait_until_gone(pids: &[u32]) -> bool {
+    poll_until_blocking(GONE, || pids.iter().all(|&pid| !runs(pid)).then_some(())).is_some()
+}
+
+fn send(pid: u32, signal: Signal) {
+    // It may have ended by itself meanwhile.
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// The processes that any thread of this one has forked.
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .flat_map(|list| list.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+fn runs(pid: u32) -> bool {
+    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
+}
+
+/// When the process was started, in ticks since the system was: together with the number it names a process for
+/// good.
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    stat(pid)?.get(19)?.parse().ok()
+}
+
+/// The fields of `/proc/PID/stat` behind the name, which may contain blanks and parentheses.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}

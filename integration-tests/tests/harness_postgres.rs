@@ -1,0 +1,128 @@
+//! The harness itself, on a real PostgreSQL: a test that relies on a fault must be able to rely on the fault.
+
+use std::time::{Duration, Instant};
+
+use integration_tests::{Environment, Mode, Postgres, Server, eventually};
+use sqlx::Connection;
+use sqlx::postgres::{PgConnection, PgPool};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+/// For something that must not happen. Long beside a round trip on one machine.
+const IN_VAIN: Duration = Duration::from_millis(300);
+
+async fn one(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
+    sqlx::query_scalar("SELECT 1").fetch_one(connection).await
+}
+
+async fn count(pool: &PgPool) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM thing").fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn databases_of_two_tests_do_not_see_each_other() {
+    let Some(postgres) = Postgres::shared().await else { return };
+    let (one, other) = (postgres.database().await, postgres.database().await);
+    assert_ne!(one.name(), other.name());
+    let (one, other) = (one.pool(2).await, other.pool(2).await);
+    sqlx::raw_sql("CREATE TABLE thing (id int)").execute(&one).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE thing (id int); INSERT INTO thing VALUES (1)").execute(&other).await.unwrap();
+    assert_eq!(count(&one).await, 0);
+    assert_eq!(count(&other).await, 1);
+}
+
+#[tokio::test]
+async fn a_database_goes_with_its_value() {
+    let Some(postgres) = Postgres::shared().await else { return };
+    let database = postgres.database().await;
+    let name = database.name().to_owned();
+    let _in_use = database.pool(1).await;
+    drop(database);
+    let mut admin = PgConnection::connect(postgres.url()).await.unwrap();
+    let admin = tokio::sync::Mutex::new(&mut admin);
+    eventually("the database to be dropped", DEADLINE, || async {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_database WHERE datname = $1")
+            .bind(&name)
+            .fetch_one(&mut **admin.lock().await)
+            .await
+            .unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_committed_outlives_a_kill() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let database = postgres.database().await;
+    let pool = database.pool(2).await;
+    sqlx::raw_sql("CREATE TABLE thing (id int); INSERT INTO thing VALUES (1)").execute(&pool).await.unwrap();
+    let mut session = PgConnection::connect(database.url()).await.unwrap();
+
+    postgres.kill().await;
+    assert!(one(&mut session).await.is_err(), "a session outlived its server");
+    assert!(
+        PgConnection::connect(database.url()).await.is_err(),
+        "a server that was killed took a connection"
+    );
+
+    postgres.restart().await;
+    assert_eq!(count(&database.pool(2).await).await, 1);
+    // Also while it is up, and while it is stopped.
+    postgres.restart().await;
+    postgres.stop().await;
+    postgres.restart().await;
+    assert_eq!(count(&database.pool(2).await).await, 1);
+}
+
+#[tokio::test]
+async fn a_stopped_server_answers_nobody_until_it_goes_on() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let mut session = PgConnection::connect(postgres.url()).await.unwrap();
+    postgres.stop().await;
+    {
+        let answer = one(&mut session);
+        tokio::pin!(answer);
+        assert!(tokio::time::timeout(IN_VAIN, &mut answer).await.is_err(), "an open session was answered");
+        let newcomer = PgConnection::connect(postgres.url());
+        assert!(tokio::time::timeout(IN_VAIN, newcomer).await.is_err(), "a new session was answered");
+        postgres.cont().await;
+        assert_eq!(tokio::time::timeout(DEADLINE, answer).await.unwrap().unwrap(), 1);
+    }
+    assert_eq!(one(&mut session).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_proxy_stands_between_client_and_server() {
+    let Some(postgres) = Postgres::shared().await else { return };
+    let proxy = postgres.proxy().await;
+    let database = postgres.database().await;
+    let url = database.url_through(&proxy);
+    let mut session = PgConnection::connect(&url).await.unwrap();
+    assert_eq!(one(&mut session).await.unwrap(), 1);
+
+    proxy.set(Mode::Delay(Duration::from_millis(100))).await;
+    let asked = Instant::now();
+    assert_eq!(one(&mut session).await.unwrap(), 1);
+    assert!(asked.elapsed() >= Duration::from_millis(200), "delayed by {:?} only", asked.elapsed());
+
+    // The work is done, and its client does not learn of it.
+    proxy.set(Mode::CutAnswersAfter(0)).await;
+    sqlx::raw_sql("CREATE TABLE thing (id int)").execute(&mut session).await.unwrap_err();
+    assert_eq!(count(&database.pool(1).await).await, 0);
+
+    proxy.set(Mode::Refuse).await;
+    PgConnection::connect(&url).await.unwrap_err();
+    proxy.set(Mode::Pass).await;
+    assert_eq!(one(&mut PgConnection::connect(&url).await.unwrap()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_not_replaced_by_another() {
+    let nobody = Environment::of_process()
+        .with("OUTBOX_TEST_MODE", "process")
+        .with("OUTBOX_TEST_POSTGRES_BIN", "/nonexistent");
+    let error = Postgres::start_in(nobody).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("OUTBOX_TEST_POSTGRES_BIN is /nonexistent"), "{text}");
+    assert!(text.contains("container: not allowed"), "{text}");
+}
