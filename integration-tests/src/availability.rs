@@ -198,7 +198,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "OUTBOX_TEST_REQUIRE names PostgreSQL, which cannot be had:\n  - it is raining")]
+    #[should_panic(
+        expected = "OUTBOX_TEST_REQUIRE names PostgreSQL, which cannot be had:\n  - it is raining"
+    )]
     fn the_failure_gives_the_reasons() {
         available::<()>(Err(unavailable()), &Environment::from_pairs([(REQUIRE, "postgres")]));
     }

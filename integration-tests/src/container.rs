@@ -166,8 +166,10 @@ mod tests {
 
     #[test]
     fn the_image_can_be_chosen() {
-        let parse = |value: &str| image(&Environment::from_pairs([("IMAGE", value)]), "IMAGE", "postgres:17-alpine");
-        let shown = |value: &str| parse(value).map(|image| (image.name().to_owned(), image.tag().to_owned())).ok();
+        let parse =
+            |value: &str| image(&Environment::from_pairs([("IMAGE", value)]), "IMAGE", "postgres:17-alpine");
+        let shown =
+            |value: &str| parse(value).map(|image| (image.name().to_owned(), image.tag().to_owned())).ok();
         let pair = |name: &str, tag: &str| Some((name.to_owned(), tag.to_owned()));
         assert_eq!(shown(""), pair("postgres", "17-alpine"));
         assert_eq!(shown("mirror:5000/postgres:18"), pair("mirror:5000/postgres", "18"));

@@ -50,6 +50,8 @@ impl Environment {
 
     /// The first file called `program` in the folders of `PATH`.
     pub(crate) fn find_program(&self, program: &str) -> Option<PathBuf> {
-        std::env::split_paths(self.get("PATH")?).map(|folder| folder.join(program)).find(|file| file.is_file())
+        std::env::split_paths(self.get("PATH")?)
+            .map(|folder| folder.join(program))
+            .find(|file| file.is_file())
     }
 }

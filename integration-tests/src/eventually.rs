@@ -51,7 +51,10 @@ where
 }
 
 /// As [`poll_until`], for a condition that needs no runtime.
-pub(crate) fn poll_until_blocking<T>(deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn poll_until_blocking<T>(
+    deadline: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let started = Instant::now();
     loop {
         if let Some(value) = condition() {

@@ -87,8 +87,23 @@ impl Instance {
             Kind::Container(container) => container.unpause().await,
         }
     }
+
+    /// Runs a program beside the server, in its container.
+    #[cfg(feature = "rabbitmq")]
+    pub(crate) async fn exec(&self, program: &str, arguments: Vec<String>) -> Result<String> {
+        #[cfg(not(feature = "containers"))]
+        let _ = arguments;
+        match &self.0 {
+            Kind::External => external(),
+            Kind::Local(_) => bail!("{program} is run directly"),
+            #[cfg(feature = "containers")]
+            Kind::Container(container) => {
+                container.exec([vec![program.to_owned()], arguments].concat()).await
+            }
+        }
+    }
 }
 
-fn external() -> Result<()> {
+fn external<T>() -> Result<T> {
     bail!("this server was given by a URL, so it is not ours to harm; take a private one with `start`")
 }

@@ -82,11 +82,8 @@ impl Launch {
             .command(folder)
             .output()
             .with_context(|| format!("cannot run {}", self.program.display()))?;
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "{} failed ({}): {text}", self.program.display(), output.status);
         Ok(text)
     }
@@ -180,10 +177,6 @@ impl LocalServer {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(running.len() == self.launches.len(), "the server is down");
         running.last().map(|server| server.child.id()).context("the server is down")
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.scratch.path()
     }
 }
 

@@ -7,6 +7,7 @@ mod environment;
 mod eventually;
 mod instance;
 mod launch;
+mod names;
 mod ports;
 mod proxy;
 mod runtime;

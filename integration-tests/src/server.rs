@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::OnceCell;
+use url::Url;
 
 use crate::availability::{Service, Unavailable, Ways, available};
 use crate::environment::Environment;
@@ -251,4 +252,12 @@ async fn wait_until_ready<S: Server>(server: &S) -> Result<()> {
     .await;
     let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
     ready.unwrap_or_else(|| Err(last.context(format!("{} is not ready after {READY:?}", S::SERVICE))))
+}
+
+/// The address in a URL. Tests talk to servers near by, so the first address of a name will do.
+pub(crate) fn address(url: &Url, default_port: u16) -> Result<SocketAddr> {
+    let addresses = url.socket_addrs(|| Some(default_port)).context("the host of the URL is not known")?;
+    // The ones we start ourselves, and most others, listen on IPv4.
+    let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    best.copied().ok_or_else(|| anyhow!("the URL names no host"))
 }

@@ -1,19 +1,13 @@
 //! One database per test.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use anyhow::{Context, Result};
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection};
 use url::Url;
 
+use crate::names;
 use crate::proxy::Proxy;
 use crate::runtime;
-
-/// Names of test databases are this, the time of their creation and a random number.
-const PREFIX: &str = "outbox_test_";
-/// No test runs as long: an older database was left behind by a test process that was killed.
-const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A database of one test. It is dropped with this value, along with what connections there still are.
 #[derive(Debug)]
@@ -25,7 +19,7 @@ pub struct Database {
 
 impl Database {
     pub(super) async fn create(admin: &Url) -> Result<Self> {
-        let name = format!("{PREFIX}{}_{:016x}", now(), fastrand::u64(..));
+        let name = names::fresh();
         let mut connection = PgConnection::connect(admin.as_str()).await?;
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await?;
         connection.close().await?;
@@ -81,47 +75,14 @@ async fn drop_database(admin: &Url, name: &str) -> Result<()> {
 /// Drops the databases of former test processes from a server that outlives them.
 pub(super) async fn drop_old(admin: &Url) -> Result<()> {
     let mut connection = PgConnection::connect(admin.as_str()).await.context("cannot connect")?;
-    let names: Vec<String> = sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
-        .bind(PREFIX)
-        .fetch_all(&mut connection)
-        .await?;
-    for name in names.iter().filter(|name| is_old(name, now())) {
+    let found: Vec<String> =
+        sqlx::query_scalar("SELECT datname FROM pg_database WHERE starts_with(datname, $1)")
+            .bind(names::PREFIX)
+            .fetch_all(&mut connection)
+            .await?;
+    for name in found.iter().filter(|name| names::is_left_over(name)) {
         drop_database(admin, name).await?;
     }
     connection.close().await?;
     Ok(())
-}
-
-fn is_old(name: &str, now: u64) -> bool {
-    let Some((created, random)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')) else {
-        return false;
-    };
-    let created: Option<u64> = created.parse().ok();
-    random.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && created.is_some_and(|created| created + OLD.as_secs() < now)
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_old_databases_of_our_own_are_dropped() {
-        let now = 1_000_000_000;
-        let day = OLD.as_secs();
-        assert!(is_old(&format!("outbox_test_{}_00ff", now - day - 1), now));
-        for name in [
-            format!("outbox_test_{}_00ff", now - day),
-            "outbox_test_1_x; --".to_owned(),
-            "outbox_test_results".to_owned(),
-            "outbox_1_00ff".to_owned(),
-        ] {
-            assert!(!is_old(&name, now), "{name}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ mod local;
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::OnceCell;
@@ -41,7 +41,7 @@ pub struct Postgres {
 
 impl Postgres {
     fn new(instance: Instance, url: Url) -> Result<Self> {
-        let address = address(&url, 5432)?;
+        let address = crate::server::address(&url, 5432)?;
         Ok(Self { instance, url, address })
     }
 
@@ -59,16 +59,10 @@ impl Postgres {
     /// # Panics
     /// If the server does not answer.
     pub async fn database(&self) -> Database {
-        Database::create(&self.url).await.unwrap_or_else(|error| panic!("cannot create a database: {error:#}"))
+        Database::create(&self.url)
+            .await
+            .unwrap_or_else(|error| panic!("cannot create a database: {error:#}"))
     }
-}
-
-/// The address in a URL. Tests talk to servers near by, so the first address of a name will do.
-fn address(url: &Url, default_port: u16) -> Result<SocketAddr> {
-    let addresses = url.socket_addrs(|| Some(default_port)).context("the host of the URL is not known")?;
-    // The ones we start ourselves, and most others, listen on IPv4.
-    let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    best.copied().ok_or_else(|| anyhow!("the URL names no host"))
 }
 
 impl Server for Postgres {

@@ -1,0 +1,69 @@
+//! As much of an HTTP client as RabbitMQ's management interface needs.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use url::Url;
+
+/// The management interface answers in milliseconds, unless the node is stopped.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An HTTP server with a user and a password.
+#[derive(Clone)]
+pub(crate) struct Client {
+    host: String,
+    port: u16,
+    authorization: String,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    pub(crate) fn new(url: &Url) -> Result<Self> {
+        ensure!(url.scheme() == "http", "only plain http is spoken here, not {}", url.scheme());
+        let credentials = format!("{}:{}", url.username(), url.password().unwrap_or(""));
+        Ok(Self {
+            host: url.host_str().context("the URL names no host")?.to_owned(),
+            port: url.port_or_known_default().unwrap_or(80),
+            authorization: format!("Basic {}", BASE64_STANDARD.encode(credentials)),
+        })
+    }
+
+    /// The body of the answer to a request. `json` is the body of the request.
+    ///
+    /// # Errors
+    /// If there is no answer, or not one of success.
+    pub(crate) async fn request(&self, method: &str, path: &str, json: Option<&str>) -> Result<String> {
+        tokio::time::timeout(TIMEOUT, self.exchange(method, path, json))
+            .await
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {TIMEOUT:?}")))
+            .with_context(|| format!("{method} {path}"))
+    }
+
+    async fn exchange(&self, method: &str, path: &str, json: Option<&str>) -> Result<String> {
+        let body = json.unwrap_or("");
+        // In version 1.0 the answer ends with the connection, and is not cut in chunks.
+        let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n", self.host);
+        write!(request, "Authorization: {}\r\nContent-Type: application/json\r\n", self.authorization)?;
+        write!(request, "Content-Length: {}\r\n\r\n{body}", body.len())?;
+
+        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8(answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
+        let status = head.split_whitespace().nth(1).context("the answer has no status")?;
+        ensure!(status.starts_with('2'), "status {status}: {body}");
+        Ok(body.to_owned())
+    }
+}
