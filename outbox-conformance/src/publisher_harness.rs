@@ -1,0 +1,269 @@
+//! What somebody who tests a publisher has to provide.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use outbox_core::{Headers, MessageId, Options, Publisher, Result};
+
+/// Makes empty destinations on the broker under test.
+#[async_trait]
+pub trait PublisherHarness: Send + Sync {
+    /// A new topic that nobody else uses, and a consumer that reads it. Called once per case.
+    ///
+    /// # Errors
+    /// Whatever went wrong; the case fails with it.
+    async fn create(&self) -> Result<Box<dyn PublisherFixture>>;
+
+    /// The names of the cases that do not apply to this publisher, such as `"failing::a_cut_is_survived"`.
+    ///
+    /// A case that finds that it does not apply, and is not listed here, fails: nothing is skipped silently. So
+    /// does one that is listed and applies after all. Default: none.
+    fn not_applicable(&self) -> &[&str] {
+        &[]
+    }
+}
+
+/// One topic and its consumer, for one case.
+#[async_trait]
+pub trait PublisherFixture: Send + Sync {
+    /// What the broker carries to its consumers.
+    fn traits(&self) -> PublisherTraits;
+
+    /// A new publisher, with connections of its own that are subject to [`inject`](Self::inject).
+    ///
+    /// # Errors
+    /// Whatever went wrong; the case fails with it.
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>>;
+
+    /// The topic that the consumer reads.
+    fn topic(&self) -> String;
+
+    /// Everything the consumer has received since the fixture was made, in the order of arrival, as soon as it is
+    /// at least `at_least` messages, or `within` has passed. The consumer's own connection is not subject to
+    /// [`inject`](Self::inject), or comes back by itself.
+    ///
+    /// # Errors
+    /// Whatever went wrong, other than too few messages; the case fails with it.
+    async fn received(&self, at_least: usize, within: Duration) -> Result<Vec<Received>>;
+
+    /// A topic to which nobody listens, so that the broker has nowhere to put the message. Default: none, for
+    /// brokers that keep messages of any topic.
+    fn unroutable_topic(&self) -> Option<String> {
+        None
+    }
+
+    /// The size of a payload that is too large for the broker or the publisher. Default: none.
+    fn oversized_payload(&self) -> Option<usize> {
+        None
+    }
+
+    /// Per-message options that the publisher cannot understand. Default: none, for publishers without options.
+    fn invalid_options(&self) -> Option<Options> {
+        None
+    }
+
+    /// Which faults [`inject`](Self::inject) can make. Default: none.
+    fn faults(&self) -> &[Fault] {
+        &[]
+    }
+
+    /// Makes something go wrong between the publishers of this fixture and the broker. Called only with one of
+    /// [`faults`](Self::faults).
+    ///
+    /// # Errors
+    /// Whatever went wrong; the case fails with it.
+    async fn inject(&self, fault: Fault) -> Result<()> {
+        let _ = fault;
+        Ok(())
+    }
+
+    /// Ends the fault. Called after every [`inject`](Self::inject).
+    ///
+    /// # Errors
+    /// Whatever went wrong; the case fails with it.
+    async fn heal(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Removes what [`PublisherHarness::create`] made, after the case, whether or not it passed. Default: nothing.
+    async fn destroy(&self) {}
+}
+
+/// What can go wrong between a publisher and its broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The open connections end. New ones work at once.
+    Cut,
+    /// The open connections end, and new ones are refused until the fault is healed.
+    Down,
+    /// Nothing gets through in either direction until the fault is healed, and nobody says so: connections stay
+    /// open, and new ones may be accepted and then hear nothing.
+    Stalled,
+}
+
+/// What a broker carries to its consumers. Start from [`PublisherTraits::default`], which has everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublisherTraits {
+    /// Whether consumers see the ordering key. Default: `true`.
+    pub key: bool,
+    /// Whether consumers see the topic. Default: `true`.
+    pub topic: bool,
+    /// How many headers a message may have. Default: 50.
+    pub headers: usize,
+    /// Whether consumers see the content type. Default: `true`.
+    pub content_type: bool,
+    /// Whether the fixture's consumer receives the messages of a key in the order in which the broker took them.
+    /// Default: `true`.
+    pub ordered: bool,
+    /// Whether a message may have an empty payload. Default: `true`.
+    pub empty_payload: bool,
+    /// A large payload that must still work. Default: 200 KiB.
+    pub payload_bytes: usize,
+    /// How long something that happens soon may take on this broker, recovery from a healed fault included.
+    /// Default: 30 s; only a failing case waits so long.
+    pub deadline: Duration,
+}
+
+impl Default for PublisherTraits {
+    fn default() -> Self {
+        Self {
+            key: true,
+            topic: true,
+            headers: 50,
+            content_type: true,
+            ordered: true,
+            empty_payload: true,
+            payload_bytes: 200 << 10,
+            deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+impl PublisherTraits {
+    /// Sets [`key`](Self::key).
+    #[must_use]
+    pub fn key(mut self, yes: bool) -> Self {
+        self.key = yes;
+        self
+    }
+
+    /// Sets [`topic`](Self::topic).
+    #[must_use]
+    pub fn topic(mut self, yes: bool) -> Self {
+        self.topic = yes;
+        self
+    }
+
+    /// Sets [`headers`](Self::headers).
+    #[must_use]
+    pub fn headers(mut self, most: usize) -> Self {
+        self.headers = most;
+        self
+    }
+
+    /// Sets [`content_type`](Self::content_type).
+    #[must_use]
+    pub fn content_type(mut self, yes: bool) -> Self {
+        self.content_type = yes;
+        self
+    }
+
+    /// Sets [`ordered`](Self::ordered).
+    #[must_use]
+    pub fn ordered(mut self, yes: bool) -> Self {
+        self.ordered = yes;
+        self
+    }
+
+    /// Sets [`empty_payload`](Self::empty_payload).
+    #[must_use]
+    pub fn empty_payload(mut self, yes: bool) -> Self {
+        self.empty_payload = yes;
+        self
+    }
+
+    /// Sets [`payload_bytes`](Self::payload_bytes).
+    #[must_use]
+    pub fn payload_bytes(mut self, bytes: usize) -> Self {
+        self.payload_bytes = bytes;
+        self
+    }
+
+    /// Sets [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+}
+
+/// A message as the consumer received it. Start from [`Received::new`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Received {
+    /// The message id, if it can be read.
+    pub id: Option<MessageId>,
+    /// The topic, if consumers see it.
+    pub topic: Option<String>,
+    /// The ordering key, if there is one and consumers see it.
+    pub key: Option<String>,
+    /// The payload.
+    pub payload: Bytes,
+    /// The headers. More than those of the message do no harm.
+    pub headers: Headers,
+    /// The content type, if there is one and consumers see it.
+    pub content_type: Option<String>,
+}
+
+impl Received {
+    /// A received payload, with nothing known about it.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            id: None,
+            topic: None,
+            key: None,
+            payload: payload.into(),
+            headers: Headers::new(),
+            content_type: None,
+        }
+    }
+
+    /// Sets the id.
+    #[must_use]
+    pub fn id(mut self, id: Option<MessageId>) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Sets the topic.
+    #[must_use]
+    pub fn topic(mut self, topic: Option<String>) -> Self {
+        self.topic = topic;
+        self
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn key(mut self, key: Option<String>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Sets the headers.
+    #[must_use]
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets the content type.
+    #[must_use]
+    pub fn content_type(mut self, content_type: Option<String>) -> Self {
+        self.content_type = content_type;
+        self
+    }
+}
