@@ -202,6 +202,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             Err(error) => error.scope() == Scope::Message,
         });
         let mut outage: Option<(String, Option<Duration>)> = None;
+        let mut failed_keys: HashSet<Arc<str>> = HashSet::new();
 
         for ((mut meta, message), outcome) in call.metas.into_iter().zip(messages).zip(outcomes) {
             if let Err(error) = &outcome
@@ -222,28 +223,21 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                     self.pending.push(pending);
                     self.window.landed(key.as_ref());
                 }
-                Ruling::PutBack if self.stopping || !self.leases.is_active(meta.partition) => {
-                    self.window.forget(meta.position);
-                    self.window.landed(key.as_ref());
-                }
                 Ruling::PutBack => {
                     meta.returned = meta.returned.saturating_add(1);
                     meta.successes_then = self.successes;
-                    if let Some(row) = self.window.put_back(Row::of(meta, message)) {
-                        self.hold(row);
-                    }
+                    self.put_back(Row::of(meta, message));
+                }
+                // Behind a failure of the same call it failed with it, which is no attempt of its own.
+                Ruling::Failed(_) if key.as_ref().is_some_and(|key| failed_keys.contains(key)) => {
+                    self.put_back(Row::of(meta, message));
                 }
                 Ruling::Failed(error) => {
-                    let row = Row::of(meta, message);
-                    // Behind a failure of the same call it failed with it, which is no attempt of its own.
-                    if key.as_ref().is_some_and(|key| self.window.is_blocked(key, row.meta.position)) {
-                        self.hold(row);
-                    } else {
-                        if alone && error.scope() == Scope::Endpoint {
-                            outage = None;
-                        }
-                        self.fail(row, &error, publish_time);
+                    if alone && error.scope() == Scope::Endpoint {
+                        outage = None;
                     }
+                    failed_keys.extend(key.clone().filter(|_| self.capabilities.ordered_batches));
+                    self.fail(Row::of(meta, message), &error, publish_time);
                     self.window.landed(key.as_ref());
                 }
             }
@@ -277,6 +271,16 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 self.events.emit(|| Event::CircuitClosed);
             }
             None => {}
+        }
+    }
+
+    /// Queues a row again that was in flight, unless it is somebody else's by now, or nobody's because we stop.
+    fn put_back(&mut self, row: Row) {
+        if self.stopping || !self.leases.is_active(row.meta.partition) {
+            self.window.forget(row.meta.position);
+            self.window.landed(row.meta.key.as_ref());
+        } else if let Some(row) = self.window.put_back(row) {
+            self.hold(row);
         }
     }
 

@@ -412,14 +412,14 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             self.announcing = true;
             self.jobs.announce(idle);
         }
-        if !self.maintaining && now >= self.maintain_at && self.leases.any_active() {
-            self.maintaining = true;
-            // One relay of the group is enough to purge: the one that owns the first partition.
-            let retention = self.settings.retention.filter(|_| self.leases.is_active(Partition(0)));
-            self.jobs.maintain(self.leases.owned(), retention, self.settings.purge_batch);
-        }
         if !self.maintaining && now >= self.maintain_at {
             self.maintain_at = now + self.settings.purge_interval;
+            if self.leases.any_active() {
+                self.maintaining = true;
+                // One relay of the group is enough to purge: the one that owns the first partition.
+                let retention = self.settings.retention.filter(|_| self.leases.is_active(Partition(0)));
+                self.jobs.maintain(self.leases.owned(), retention, self.settings.purge_batch);
+            }
         }
         if let (Some(at), Some(interval)) = (self.measure_at, self.settings.stats_interval)
             && !self.measuring
