@@ -1,0 +1,116 @@
+//! Which relay owns which partition.
+
+use std::time::Duration;
+
+use outbox_core::{Membership, Partition, RelayId, Result};
+use sqlx::Connection;
+use sqlx::sqlite::SqliteConnection;
+
+use crate::error::store_error;
+use crate::sql::Sql;
+use crate::store::{impossible, json_list, micros};
+use crate::transaction::BEGIN_IMMEDIATE;
+
+pub(crate) async fn heartbeat(
+    connection: &mut SqliteConnection,
+    sql: &Sql,
+    relay: RelayId,
+    ttl: Duration,
+    partitions: u16,
+) -> Result<Membership> {
+    let failed = |error| store_error("renewing leases", error);
+    let me = relay.to_string();
+    let mut transaction = connection.begin_with(BEGIN_IMMEDIATE).await.map_err(failed)?;
+    let now: i64 = sqlx::query_scalar(sql.now.sql()).fetch_one(&mut *transaction).await.map_err(failed)?;
+    let expires = now.saturating_add(micros(ttl));
+    sqlx::query(sql.forget_relays.sql()).bind(now).execute(&mut *transaction).await.map_err(failed)?;
+    sqlx::query(sql.announce_relay.sql())
+        .bind(&me)
+        .bind(expires)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    // An own lease that has expired is still ours as long as nobody else has taken it.
+    let held = sqlx::query(sql.renew_leases.sql())
+        .bind(&me)
+        .bind(expires)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?
+        .rows_affected();
+    let relays: Vec<String> =
+        sqlx::query_scalar(sql.relays.sql()).fetch_all(&mut *transaction).await.map_err(failed)?;
+    let rank = relays.iter().position(|id| *id == me).unwrap_or(0);
+    let share = share(usize::from(partitions), relays.len(), rank);
+    let wanted = share.saturating_sub(usize::try_from(held).unwrap_or(usize::MAX));
+    if wanted > 0 {
+        sqlx::query(sql.take_leases.sql())
+            .bind(&me)
+            .bind(expires)
+            .bind(now)
+            .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+    }
+    let owned: Vec<i64> = sqlx::query_scalar(sql.owned_leases.sql())
+        .bind(&me)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed)?;
+    transaction.commit().await.map_err(failed)?;
+    let owned = owned
+        .into_iter()
+        .map(|partition| {
+            u16::try_from(partition).map(Partition).map_err(|_| impossible("partition", partition))
+        })
+        .collect::<Result<_>>()?;
+    Ok(Membership { owned, share, relays: relays.len(), partitions: usize::from(partitions) })
+}
+
+/// The share of the relay of this rank: they add up to all partitions and differ by one at most.
+fn share(partitions: usize, relays: usize, rank: usize) -> usize {
+    let relays = relays.max(1);
+    partitions / relays + usize::from(rank < partitions % relays)
+}
+
+pub(crate) async fn release(
+    connection: &mut SqliteConnection,
+    sql: &Sql,
+    relay: RelayId,
+    partitions: &[Partition],
+) -> Result<()> {
+    sqlx::query(sql.release_leases.sql())
+        .bind(json_list(partitions.iter().map(|partition| i64::from(partition.0))))
+        .bind(relay.to_string())
+        .execute(connection)
+        .await
+        .map_err(|error| store_error("giving back leases", error))?;
+    Ok(())
+}
+
+pub(crate) async fn leave(connection: &mut SqliteConnection, sql: &Sql, relay: RelayId) -> Result<()> {
+    let failed = |error| store_error("leaving the group of relays", error);
+    let me = relay.to_string();
+    let mut transaction = connection.begin_with(BEGIN_IMMEDIATE).await.map_err(failed)?;
+    for statement in [&sql.release_all_leases, &sql.leave] {
+        sqlx::query(statement.sql()).bind(&me).execute(&mut *transaction).await.map_err(failed)?;
+    }
+    transaction.commit().await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn shares_add_up_and_differ_by_one(partitions in 0..2000_usize, relays in 1..50_usize) {
+            let shares: Vec<usize> = (0..relays).map(|rank| share(partitions, relays, rank)).collect();
+            prop_assert_eq!(shares.iter().sum::<usize>(), partitions);
+            prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
+        }
+    }
+}

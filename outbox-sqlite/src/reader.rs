@@ -1,0 +1,268 @@
+//! Reading ready and due rows.
+//!
+//! SQLite has one writer at a time, so rows become visible in the order of their positions: no row ever appears
+//! below one that has been read, and one cursor per partition is all a reader has to remember.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use outbox_core::{Batch, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row};
+
+use crate::error::store_error;
+use crate::row::{RawMessage, attempts, integer};
+use crate::sql::Statement;
+use crate::store::{SqliteStore, impossible, json_list};
+
+pub(crate) struct SqliteReader {
+    store: SqliteStore,
+    /// The last position read of each partition, all positions being greater than zero.
+    cursors: BTreeMap<Partition, i64>,
+    /// How many rows to look at in each partition. Follows how unevenly the work is spread, so that neither one
+    /// busy partition among idle ones nor many busy ones cost more than they bring.
+    depth: usize,
+}
+
+impl SqliteReader {
+    pub(crate) fn new(store: SqliteStore) -> Self {
+        Self { store, cursors: BTreeMap::new(), depth: 1 }
+    }
+}
+
+/// What one statement brought.
+struct Rows {
+    rows: Vec<Fetched>,
+    /// How many there would have been without the limits of the batch.
+    total: usize,
+    /// The rows looked at in each partition.
+    depth: usize,
+}
+
+impl Rows {
+    fn in_partition(&self, partition: Partition) -> impl Iterator<Item = &Fetched> {
+        self.rows.iter().filter(move |row| row.partition == partition)
+    }
+
+    /// Whether the limits of the batch left something out, of whatever partition.
+    fn was_cut(&self) -> bool {
+        self.total > self.rows.len()
+    }
+
+    /// Whether there may be more in this partition.
+    fn may_continue(&self, partition: Partition) -> bool {
+        self.was_cut() || self.in_partition(partition).count() >= self.depth
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.iter().map(Fetched::size).sum()
+    }
+}
+
+#[async_trait]
+impl Reader for SqliteReader {
+    fn assign(&mut self, partition: Partition) {
+        self.cursors.insert(partition, 0);
+    }
+
+    fn revoke(&mut self, partition: Partition) {
+        self.cursors.remove(&partition);
+    }
+
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+        if self.cursors.is_empty() {
+            return Ok(Batch::default());
+        }
+        let failed = |error| store_error("fetching messages", error);
+        let mut connection = self.store.connection().await?;
+        // One view of the database for all that follows, so that a due row cannot be seen without the ready rows
+        // that were committed before it.
+        let mut transaction = connection.begin().await.map_err(failed)?;
+        let (batch, cursors, depth) = self.read(&mut transaction, limit, in_flight).await?;
+        transaction.commit().await.map_err(failed)?;
+        // Only now, so that nothing is skipped after an error.
+        self.cursors.extend(cursors);
+        self.depth = depth;
+        Ok(batch)
+    }
+}
+
+impl SqliteReader {
+    /// Reads, and says how far the cursors may advance and how deep to look next time.
+    async fn read(
+        &self,
+        connection: &mut SqliteConnection,
+        limit: FetchLimit,
+        in_flight: &[Position],
+    ) -> Result<(Batch, BTreeMap<Partition, i64>, usize)> {
+        let (now, first_waiting, mut next) = self.waiting(connection).await?;
+        let some_due = first_waiting.is_some_and(|first| first <= now);
+
+        // Neither kind may starve the other: of ready rows at most half a batch is taken if due ones are there.
+        let messages = limit.messages.max(1);
+        let ready_limit = if some_due { messages.div_ceil(2) } else { messages };
+        let depth = self.depth.max(ready_limit.div_ceil(self.cursors.len())).min(ready_limit);
+        let bounds = self.cursors.iter().map(|(partition, cursor)| (*partition, *cursor));
+        let ready_bytes = if some_due { limit.bytes / 2 } else { limit.bytes };
+        let statement = &self.store.sql().fetch_ready;
+        let ready = rows(connection, statement, bounds, depth, (ready_limit, ready_bytes), None).await?;
+
+        let mut cursors = BTreeMap::new();
+        for row in &ready.rows {
+            cursors.insert(row.partition, row.position.0);
+        }
+        let ready_left = self.cursors.keys().any(|partition| ready.may_continue(*partition));
+
+        let mut due = Vec::new();
+        let mut due_left = false;
+        if some_due {
+            // As far as the ready rows have been read by now.
+            let bounds = self
+                .cursors
+                .iter()
+                .map(|(partition, cursor)| (*partition, *cursors.get(partition).unwrap_or(cursor)));
+            let messages = messages.saturating_sub(ready.rows.len()).max(1);
+            let bytes = limit.bytes.saturating_sub(ready.bytes());
+            let statement = &self.store.sql().fetch_due;
+            let found =
+                rows(connection, statement, bounds, messages, (messages, bytes), Some(in_flight)).await?;
+            due_left = self.cursors.keys().any(|partition| found.may_continue(*partition));
+            due = found.rows;
+        }
+        if due_left {
+            next = Some(now);
+        }
+
+        let deeper = deepen(&ready, ready_limit, depth);
+        let mut rows = ready.rows;
+        rows.extend(due);
+        rows.sort_unstable_by_key(|row| row.position);
+        let batch = Batch {
+            rows,
+            more: due_left || ready_left,
+            next_due: next.map(|at| Timestamp::from_micros(at).since(Timestamp::from_micros(now))),
+        };
+        Ok((batch, cursors, deeper))
+    }
+
+    /// The present, the first time a row waits for, and the first such time that is still to come.
+    async fn waiting(&self, connection: &mut SqliteConnection) -> Result<(i64, Option<i64>, Option<i64>)> {
+        let failed = |error| store_error("fetching messages", error);
+        let row = sqlx::query(self.store.sql().waiting.sql())
+            .bind(json_list(self.cursors.keys().map(|partition| i64::from(partition.0))))
+            .fetch_one(connection)
+            .await
+            .map_err(failed)?;
+        Ok((integer(&row, 0)?, row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?))
+    }
+}
+
+/// Twice as deep if a partition had more while the batch had room, half as deep once it is overfull.
+fn deepen(ready: &Rows, limit: usize, depth: usize) -> usize {
+    if ready.rows.len() < limit && !ready.was_cut() {
+        let mut counts: BTreeMap<Partition, usize> = BTreeMap::new();
+        for row in &ready.rows {
+            *counts.entry(row.partition).or_default() += 1;
+        }
+        if counts.values().any(|count| *count >= depth) {
+            return depth.saturating_mul(2).min(limit);
+        }
+        return depth;
+    }
+    if ready.total > limit.saturating_mul(2) { (depth / 2).max(1) } else { depth }
+}
+
+async fn rows(
+    connection: &mut SqliteConnection,
+    statement: &Statement,
+    bounds: impl Iterator<Item = (Partition, i64)>,
+    depth: usize,
+    (messages, bytes): (usize, usize),
+    in_flight: Option<&[Position]>,
+) -> Result<Rows> {
+    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+    let bounds: Vec<String> = bounds.map(|(partition, bound)| format!("[{},{bound}]", partition.0)).collect();
+    let due = in_flight.is_some();
+    let mut query = sqlx::query(statement.sql())
+        .bind(format!("[{}]", bounds.join(",")))
+        .bind(number(depth))
+        .bind(number(messages))
+        .bind(number(bytes));
+    if let Some(in_flight) = in_flight {
+        query = query.bind(json_list(in_flight.iter().map(|position| position.0)));
+    }
+    let found = query.fetch_all(connection).await.map_err(|error| store_error("fetching messages", error))?;
+    let total = found.first().map_or(Ok(0), |row| integer(row, 6))?;
+    let rows = found.iter().map(|row| fetched(row, due)).collect::<Result<_>>()?;
+    Ok(Rows { rows, total: usize::try_from(total).unwrap_or(0), depth })
+}
+
+fn fetched(row: &SqliteRow, due: bool) -> Result<Fetched> {
+    let partition = integer(row, 1)?;
+    let enqueued_at = Timestamp::from_micros(integer(row, 3)?);
+    Ok(Fetched {
+        position: Position(integer(row, 0)?),
+        partition: Partition(u16::try_from(partition).map_err(|_| impossible("partition", partition))?),
+        attempts: attempts(integer(row, 2)?),
+        enqueued_at,
+        age: Timestamp::from_micros(integer(row, 4)?).since(enqueued_at),
+        due,
+        blocked: integer(row, 5)? != 0,
+        content: RawMessage::read(row, 7)?.content(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use outbox_core::Content;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ready(counts: &[usize], total: usize, depth: usize) -> Rows {
+        let rows = counts.iter().zip(0..).flat_map(|(count, partition)| {
+            (0..*count).map(move |_| Fetched {
+                position: Position(1),
+                partition: Partition(partition),
+                attempts: 0,
+                enqueued_at: Timestamp::from_micros(0),
+                age: Duration::ZERO,
+                due: false,
+                blocked: false,
+                content: Content::Malformed { id: None, topic: None, key: None, reason: String::new() },
+            })
+        });
+        Rows { rows: rows.collect(), total, depth }
+    }
+
+    #[test]
+    fn one_busy_partition_is_soon_read_with_whole_batches() {
+        let (limit, mut depth) = (500, 500_usize.div_ceil(16));
+        for _ in 0..4 {
+            depth = deepen(&ready(&[depth], depth, depth), limit, depth);
+        }
+        assert_eq!(depth, limit);
+    }
+
+    #[test]
+    fn many_busy_partitions_are_soon_read_shallowly() {
+        let (limit, mut depth) = (500, 500);
+        for _ in 0..5 {
+            depth = deepen(&ready(&[limit / 16; 16], 16 * depth, depth), limit, depth);
+        }
+        assert!(depth <= 2 * limit / 16, "{depth}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_depth_stays_in_its_range(
+            counts in prop::collection::vec(0..50_usize, 1..16), extra in 0..1000_usize, depth in 1..500_usize,
+        ) {
+            let total = counts.iter().sum::<usize>() + extra;
+            let next = deepen(&ready(&counts, total, depth), 500, depth);
+            prop_assert!((1..=500).contains(&next));
+        }
+    }
+}
