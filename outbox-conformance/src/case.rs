@@ -68,7 +68,10 @@ impl<F: ?Sized> Copy for Case<F> {}
 
 impl<F: ?Sized> fmt::Debug for Case<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Case").field("name", &self.name).field("promise", &self.promise).finish_non_exhaustive()
+        f.debug_struct("Case")
+            .field("name", &self.name)
+            .field("promise", &self.promise)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,7 @@
+//! The cases for publishers, one module per group.
+
+mod scene;
+
+pub(crate) mod failing;
+pub(crate) mod publishing;
+pub(crate) mod rejecting;

@@ -1,0 +1,333 @@
+//! Keys that wait for a message in trouble.
+
+use std::time::Duration;
+
+use outbox_core::{Fetched, Message, RelayId, Store as _};
+
+use super::scene::{
+    LONG, Scene, dead, delivered, find, held, keyed, name, names, needs_concurrent_writers, retry,
+    retry_aside, unkeyed,
+};
+use crate::case::{CaseResult, Stop, ensure, ensure_eq};
+use crate::store_harness::StoreFixture;
+
+/// Fetches these rows, and fails unless each is blocked or not, as given.
+async fn expect_blocked(
+    scene: &mut Scene<'_>,
+    payloads: &[&str],
+    blocked: bool,
+) -> Result<Vec<Fetched>, Stop> {
+    let rows = scene.expect_names(payloads).await?;
+    for row in &rows {
+        ensure_eq!(row.blocked, blocked, "whether row {} is blocked", name(row));
+    }
+    Ok(rows)
+}
+
+/// Settles the first row so that it blocks, and holds the others.
+async fn fail_first(scene: &mut Scene<'_>, rows: &[Fetched], after: Duration) -> CaseResult {
+    let mut batch: Vec<_> = rows.iter().map(held).collect();
+    if let (Some(settle), Some(row)) = (batch.first_mut(), rows.first()) {
+        *settle = retry(row, after);
+    }
+    scene.settle(&batch).await
+}
+
+pub(crate) async fn a_retrying_message_blocks_its_key(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a"]).await?;
+    scene.settle(&[retry(&rows[0], LONG)]).await?;
+    scene.enqueue_keyed("k", &["b", "c"]).await?;
+    let rows = expect_blocked(&mut scene, &["b", "c"], true).await?;
+    scene.settle(&[held(&rows[0]), held(&rows[1])]).await?;
+    // Behind held ones as well.
+    scene.enqueue_keyed("k", &["d"]).await?;
+    let rows = expect_blocked(&mut scene, &["d"], true).await?;
+    scene.settle(&[held(&rows[0])]).await?;
+    scene.expect_nothing().await
+}
+
+pub(crate) async fn other_messages_are_not_blocked(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["earlier", "blocking"]).await?;
+    scene.settle(&[retry(&rows[1], LONG)]).await?;
+    // So many other keys that some share the partition, and some a hash.
+    let others: outbox_core::Result<Vec<_>> = (0..200).map(|i| keyed(&format!("k{i}"), "other")).collect();
+    scene.enqueue(&others?).await?;
+    let unkeyed: outbox_core::Result<Vec<_>> = (0..100).map(|_| unkeyed("unkeyed")).collect();
+    let unkeyed = unkeyed?;
+    scene.enqueue(&unkeyed).await?;
+    scene.enqueue_keyed("", &["empty key"]).await?;
+    let rows = scene.expect(301).await?;
+    ensure!(rows.iter().all(|row| !row.blocked), "a message of another key or of none is blocked");
+    scene.deliver(&rows).await?;
+    // A message without a key that is retried or dead blocks nobody, whatever was asked for.
+    scene
+        .enqueue(
+            &unkeyed[..2].iter().map(|_| Message::bytes("t", "u").build()).collect::<Result<Vec<_>, _>>()?,
+        )
+        .await?;
+    let rows = scene.expect(2).await?;
+    scene.settle(&[retry(&rows[0], LONG), dead(&rows[1], true)]).await?;
+    scene.enqueue(&(0..50).map(|_| Message::bytes("t", "v").build()).collect::<Result<Vec<_>, _>>()?).await?;
+    let rows = scene.expect(50).await?;
+    ensure!(rows.iter().all(|row| !row.blocked), "a message without a key is blocked by one without a key");
+    scene.deliver(&rows).await?;
+    // The earlier one of the key is still to be read by a new reader, and is free.
+    scene.reader = scene.store.reader();
+    scene.assign_all();
+    expect_blocked(&mut scene, &["earlier"], false).await?;
+    Ok(())
+}
+
+pub(crate) async fn held_messages_follow_in_order(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;
+    fail_first(&mut scene, &rows, Duration::from_millis(100)).await?;
+    // It fails once more, and nothing else comes.
+    let first = expect_blocked(&mut scene, &["a"], false).await?;
+    scene.settle(&[retry(&first[0], Duration::from_millis(100))]).await?;
+    let first = expect_blocked(&mut scene, &["a"], false).await?;
+    scene.expect_nothing().await?;
+    scene.enqueue_keyed("k", &["e"]).await?;
+    let last = expect_blocked(&mut scene, &["e"], true).await?;
+    scene.settle(&[held(&last[0])]).await?;
+    scene.deliver(&first).await?;
+    ensure_eq!(scene.deliver_until(4).await?, ["b", "c", "d", "e"], "held messages in the order of delivery");
+    // The key is as good as new.
+    scene.enqueue_keyed("k", &["f"]).await?;
+    let rows = expect_blocked(&mut scene, &["f"], false).await?;
+    ensure!(!rows[0].due, "a fresh row of a key that is free again is said to be due");
+    scene.deliver(&rows).await?;
+    scene.expect_drained().await
+}
+
+pub(crate) async fn many_held_messages_all_follow(fixture: &dyn StoreFixture) -> CaseResult {
+    const COUNT: usize = 900;
+    let mut scene = Scene::new(fixture).await?;
+    let payloads: Vec<String> = (0..COUNT).map(|i| format!("{i:04}")).collect();
+    let messages: outbox_core::Result<Vec<_>> = payloads.iter().map(|payload| keyed("k", payload)).collect();
+    scene.enqueue(&messages?).await?;
+    let rows = scene.expect(COUNT).await?;
+    fail_first(&mut scene, &rows, Duration::ZERO).await?;
+    let delivered = scene.deliver_until(COUNT).await?;
+    ensure_eq!(delivered, payloads, "held messages in the order of delivery");
+    scene.expect_drained().await
+}
+
+pub(crate) async fn holding_behind_nothing_is_due_at_once(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c"]).await?;
+    scene.deliver(&rows[..1]).await?;
+    scene.settle(&[held(&rows[1]), held(&rows[2])]).await?;
+    ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages held behind nothing");
+    // Without a key there is never anything in front.
+    scene.enqueue(&[unkeyed("d")?]).await?;
+    let rows = scene.expect(1).await?;
+    scene.settle(&[held(&rows[0])]).await?;
+    let rows = expect_blocked(&mut scene, &["d"], false).await?;
+    scene.deliver(&rows).await?;
+    scene.expect_drained().await
+}
+
+pub(crate) async fn holding_and_delivering_in_one_call_releases(fixture: &dyn StoreFixture) -> CaseResult {
+    for dies in [false, true] {
+        let mut scene = Scene::new(fixture).await?;
+        let rows = scene.fetch_keyed("k", &["a"]).await?;
+        scene.settle(&[retry(&rows[0], Duration::ZERO)]).await?;
+        let first = scene.expect_names(&["a"]).await?;
+        scene.enqueue_keyed("k", &["b"]).await?;
+        let second = expect_blocked(&mut scene, &["b"], true).await?;
+        let out = if dies { dead(&first[0], false) } else { delivered(&first[0]) };
+        scene.settle(&[held(&second[0]), out]).await?;
+        let rows = expect_blocked(&mut scene, &["b"], false).await?;
+        scene.deliver(&rows).await?;
+        scene.expect_drained().await?;
+        scene.store.leave(scene.relay).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_released_message_that_fails_blocks_again(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;
+    fail_first(&mut scene, &rows, Duration::ZERO).await?;
+    let first = scene.expect_names(&["a"]).await?;
+    scene.deliver(&first).await?;
+    // Whether one or all of the held ones have been released: the first of them fails.
+    let deadline = scene.deadline();
+    let mut rows = Vec::new();
+    while rows.is_empty() {
+        rows = scene.fetch().await?.rows;
+        if rows.is_empty() {
+            deadline.pause(fixture, || "the first held message".to_owned()).await?;
+        }
+    }
+    ensure_eq!(names(&rows[..1]), ["b"], "first of the released messages");
+    // Only the failure is settled: those behind it, fetched or not, must not stay due.
+    scene.settle(&[retry(&rows[0], Duration::from_millis(500))]).await?;
+    let others: Vec<_> = rows[1..].iter().map(held).collect();
+    scene.settle(&others).await?;
+    let came = scene.expect(1).await?;
+    ensure_eq!(names(&came), ["b"], "first to come after a released message failed");
+    scene.expect_nothing().await?;
+    scene.deliver(&came).await?;
+    ensure_eq!(scene.deliver_until(2).await?, ["c", "d"], "messages behind it");
+    scene.expect_drained().await
+}
+
+pub(crate) async fn a_failure_behind_a_failure_waits(fixture: &dyn StoreFixture) -> CaseResult {
+    for together in [true, false] {
+        let mut scene = Scene::new(fixture).await?;
+        let rows = scene.fetch_keyed("k", &["a", "b"]).await?;
+        let batch = [retry(&rows[0], Duration::from_millis(300)), retry(&rows[1], Duration::ZERO)];
+        if together {
+            scene.settle(&batch).await?;
+        } else {
+            scene.settle(&batch[1..]).await?;
+            scene.settle(&batch[..1]).await?;
+        }
+        let first = scene.expect(1).await?;
+        ensure_eq!(
+            names(&first),
+            ["a"],
+            "first of two failed messages of a key, settled together: {together}"
+        );
+        scene.expect_nothing().await?;
+        scene.deliver(&first).await?;
+        let second = scene.expect_names(&["b"]).await?;
+        ensure_eq!(second[0].attempts, 1, "attempts of the second one");
+        scene.deliver(&second).await?;
+        scene.expect_drained().await?;
+        scene.store.leave(scene.relay).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_retry_can_leave_its_key_free(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a"]).await?;
+    scene.settle(&[retry_aside(&rows[0], Duration::from_millis(300))]).await?;
+    scene.enqueue_keyed("k", &["b"]).await?;
+    let rows = expect_blocked(&mut scene, &["b"], false).await?;
+    scene.deliver(&rows).await?;
+    let rows = expect_blocked(&mut scene, &["a"], false).await?;
+    scene.deliver(&rows).await?;
+    scene.expect_drained().await
+}
+
+pub(crate) async fn a_retry_can_set_its_key_free(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c"]).await?;
+    fail_first(&mut scene, &rows, Duration::ZERO).await?;
+    let first = scene.expect_names(&["a"]).await?;
+    // As a relay does that was restarted with another setting.
+    scene.settle(&[retry_aside(&first[0], LONG)]).await?;
+    scene.store.repair(scene.relay, &scene.partitions, 100).await?;
+    ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages that were held");
+    Ok(())
+}
+
+pub(crate) async fn a_dead_message_can_block_its_key(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b"]).await?;
+    scene.settle(&[dead(&rows[0], true), held(&rows[1])]).await?;
+    scene.expect_nothing().await?;
+    scene.enqueue_keyed("k", &["c"]).await?;
+    let rows = expect_blocked(&mut scene, &["c"], true).await?;
+    scene.settle(&[held(&rows[0])]).await?;
+    scene.expect_nothing().await?;
+    // A repair does not touch them either.
+    ensure_eq!(scene.store.repair(scene.relay, &scene.partitions, 100).await?, 0, "repaired rows");
+    scene.expect_nothing().await?;
+    let stats = scene.store.stats(100).await?;
+    ensure_eq!((stats.backlog.value, stats.dead_letters.value), (2, 1), "backlog and dead letters");
+    // A dead message that used to retry keeps on blocking.
+    let rows = scene.fetch_keyed("l", &["d", "e"]).await?;
+    fail_first(&mut scene, &rows, Duration::ZERO).await?;
+    let rows = scene.expect_names(&["d"]).await?;
+    scene.settle(&[dead(&rows[0], true)]).await?;
+    scene.expect_nothing().await
+}
+
+pub(crate) async fn a_dead_message_can_free_its_key(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c"]).await?;
+    fail_first(&mut scene, &rows, Duration::ZERO).await?;
+    let rows = scene.expect_names(&["a"]).await?;
+    scene.settle(&[dead(&rows[0], false)]).await?;
+    ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages that were held");
+    // And one that dies at once never blocks.
+    let rows = scene.fetch_keyed("k", &["d"]).await?;
+    scene.settle(&[dead(&rows[0], false)]).await?;
+    scene.enqueue_keyed("k", &["e"]).await?;
+    let rows = expect_blocked(&mut scene, &["e"], false).await?;
+    scene.deliver(&rows).await?;
+    scene.expect_drained().await
+}
+
+pub(crate) async fn due_rows_behind_a_blocker_are_blocked(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a"]).await?;
+    let soon = fixture.now().saturating_add(Duration::from_millis(200));
+    scene.enqueue(&[Message::bytes("t", "scheduled").key("k").deliver_at(soon).build()?]).await?;
+    scene.settle(&[retry(&rows[0], Duration::from_millis(600))]).await?;
+    let deadline = scene.deadline();
+    let (mut scheduled, mut first) = (Vec::new(), Vec::new());
+    while scheduled.is_empty() {
+        for row in scene.fetch().await?.rows {
+            if name(&row) == "a" { first.push(row) } else { scheduled.push(row) }
+        }
+        if scheduled.is_empty() {
+            deadline.pause(fixture, || "the scheduled message".to_owned()).await?;
+        }
+    }
+    ensure!(scheduled[0].blocked, "a row that came due behind a retrying one is not blocked");
+    scene.settle(&[held(&scheduled[0])]).await?;
+    if first.is_empty() {
+        first = scene.expect_names(&["a"]).await?;
+    }
+    scene.expect_nothing().await?;
+    scene.deliver(&first).await?;
+    let rows = expect_blocked(&mut scene, &["scheduled"], false).await?;
+    scene.deliver(&rows).await?;
+    scene.expect_drained().await
+}
+
+pub(crate) async fn a_late_row_in_front_is_not_blocked(fixture: &dyn StoreFixture) -> CaseResult {
+    needs_concurrent_writers(fixture)?;
+    let mut scene = Scene::new(fixture).await?;
+    let mut late = fixture.begin().await?;
+    late.enqueue(&[keyed("k", "late")?]).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b"]).await?;
+    fail_first(&mut scene, &rows, LONG).await?;
+    late.commit().await?;
+    let rows = expect_blocked(&mut scene, &["late"], false).await?;
+    scene.deliver(&rows).await?;
+    // What it was in front of goes on waiting for its own time.
+    scene.expect_nothing().await
+}
+
+pub(crate) async fn blocks_outlive_the_relay(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c"]).await?;
+    // The relay dies before it could hold the last one.
+    scene.settle(&[retry(&rows[0], Duration::from_millis(300)), held(&rows[1])]).await?;
+    scene.store = fixture.store().await?;
+    scene.restart().await?;
+    let mut came = Vec::new();
+    let deadline = scene.deadline();
+    while came.len() < 2 {
+        came.extend(scene.fetch().await?.rows);
+        deadline.pause(fixture, || format!("rows a and c, of which {:?} have come", names(&came))).await?;
+    }
+    ensure!(find(&came, "c")?.blocked, "a row behind a retrying one is not blocked for a new relay");
+    let first = find(&came, "a")?.clone();
+    ensure!(first.due && !first.blocked && first.attempts == 1, "a retried row is not as it was: {first:?}");
+    scene.settle(&[held(find(&came, "c")?)]).await?;
+    scene.store.settle(RelayId::new(), &[held(find(&came, "c")?)], false).await?;
+    scene.expect_nothing().await?;
+    scene.deliver(&[first]).await?;
+    ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "held messages");
+    scene.expect_drained().await
+}

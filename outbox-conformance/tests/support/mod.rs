@@ -1,0 +1,214 @@
+//! Harnesses for the store and the publisher in memory, alone and inside of wrappers.
+
+#![allow(dead_code)] // Each test binary uses a part of this.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_conformance::{
+    EnqueueTransaction, Fault, MalformedRow, PublisherFixture, PublisherHarness, PublisherTraits, Received,
+    StoreFixture, StoreHarness, StoreTraits,
+};
+use outbox_core::memory::{MemoryPublisher, MemoryStore, MemoryTransaction};
+use outbox_core::{Message, MessageId, Options, Publisher, PublisherCapabilities, Result, Store, Timestamp};
+
+pub(crate) type WrapStore = fn(MemoryStore) -> Arc<dyn Store>;
+pub(crate) type WrapPublisher = fn(MemoryPublisher) -> Arc<dyn Publisher>;
+
+/// The memory store, with each handle wrapped. Pauses tokio's clock, so that nothing takes time.
+pub(crate) struct MemoryHarness {
+    pub(crate) wrap: WrapStore,
+    pub(crate) traits: StoreTraits,
+    pub(crate) not_applicable: Vec<&'static str>,
+}
+
+impl MemoryHarness {
+    pub(crate) fn new(wrap: WrapStore) -> Self {
+        Self {
+            wrap,
+            traits: StoreTraits::default(),
+            // There are no connections to break.
+            not_applicable: vec!["reading::broken_connections_lose_nothing"],
+        }
+    }
+}
+
+#[async_trait]
+impl StoreHarness for MemoryHarness {
+    async fn create(&self) -> Result<Box<dyn StoreFixture>> {
+        // The clock is the runtime's: it can be paused once, and each case has a runtime of its own.
+        tokio::time::pause();
+        let store = MemoryStore::builder().wakeups(self.traits.wakeups).build()?;
+        Ok(Box::new(MemoryFixture { store, wrap: self.wrap, traits: self.traits.clone() }))
+    }
+
+    fn not_applicable(&self) -> &[&str] {
+        &self.not_applicable
+    }
+}
+
+struct MemoryFixture {
+    store: MemoryStore,
+    wrap: WrapStore,
+    traits: StoreTraits,
+}
+
+#[async_trait]
+impl StoreFixture for MemoryFixture {
+    fn traits(&self) -> StoreTraits {
+        self.traits.clone()
+    }
+
+    async fn store(&self) -> Result<Arc<dyn Store>> {
+        Ok((self.wrap)(self.store.clone()))
+    }
+
+    async fn begin(&self) -> Result<Box<dyn EnqueueTransaction>> {
+        Ok(Box::new(Transaction(self.store.begin())))
+    }
+
+    async fn insert_malformed(&self) -> Result<Vec<MalformedRow>> {
+        let id = MessageId::new();
+        self.store.insert_malformed(Some(id), Some("t"), Some("k"), "the column headers is no JSON object");
+        self.store.insert_malformed(None, None, None, "the column message_id is no UUID");
+        Ok(vec![MalformedRow::new("headers").id(id).topic("t").key("k"), MalformedRow::new("message_id")])
+    }
+
+    async fn delete_by_hand(&self, id: MessageId) -> Result<()> {
+        assert!(self.store.delete_by_hand(id), "message {id} should be there");
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+}
+
+struct Transaction(MemoryTransaction);
+
+#[async_trait]
+impl EnqueueTransaction for Transaction {
+    async fn enqueue(&mut self, messages: &[Message]) -> Result<()> {
+        for message in messages {
+            self.0.enqueue(message);
+        }
+        Ok(())
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        self.0.commit();
+        Ok(())
+    }
+
+    async fn rollback(self: Box<Self>) -> Result<()> {
+        self.0.rollback();
+        Ok(())
+    }
+}
+
+/// The memory publisher, wrapped.
+pub(crate) struct PublisherMemoryHarness {
+    pub(crate) wrap: WrapPublisher,
+    pub(crate) capabilities: PublisherCapabilities,
+    pub(crate) not_applicable: Vec<&'static str>,
+}
+
+impl PublisherMemoryHarness {
+    pub(crate) fn new(wrap: WrapPublisher) -> Self {
+        Self {
+            wrap,
+            capabilities: PublisherCapabilities::default()
+                .ordered_batches(true)
+                .max_message_bytes(Some(1 << 20)),
+            // There are no connections to cut.
+            not_applicable: vec!["failing::a_cut_is_survived", "failing::a_cut_confirms_nothing_false"],
+        }
+    }
+}
+
+#[async_trait]
+impl PublisherHarness for PublisherMemoryHarness {
+    async fn create(&self) -> Result<Box<dyn PublisherFixture>> {
+        tokio::time::pause();
+        let publisher = MemoryPublisher::builder()
+            .topics(["topic"])
+            .capabilities(self.capabilities.clone())
+            // So that there is a moment at which a call can be dropped.
+            .delay(Duration::from_micros(200))
+            .build();
+        Ok(Box::new(MemoryPublisherFixture { publisher, wrap: self.wrap }))
+    }
+
+    fn not_applicable(&self) -> &[&str] {
+        &self.not_applicable
+    }
+}
+
+struct MemoryPublisherFixture {
+    publisher: MemoryPublisher,
+    wrap: WrapPublisher,
+}
+
+#[async_trait]
+impl PublisherFixture for MemoryPublisherFixture {
+    fn traits(&self) -> PublisherTraits {
+        PublisherTraits::default()
+    }
+
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
+        Ok((self.wrap)(self.publisher.clone()))
+    }
+
+    fn topic(&self) -> String {
+        "topic".to_owned()
+    }
+
+    async fn received(&self, at_least: usize, within: Duration) -> Result<Vec<Received>> {
+        let _ = tokio::time::timeout(within, self.publisher.wait_for(at_least as u64)).await;
+        let published = self.publisher.published().into_iter();
+        Ok(published
+            .map(|published| {
+                let message = published.message;
+                Received::new(message.payload().clone())
+                    .id(Some(message.id()))
+                    .topic(Some(published.topic))
+                    .key(message.key().map(str::to_owned))
+                    .headers(message.headers().clone())
+                    .content_type(message.content_type().map(str::to_owned))
+            })
+            .collect())
+    }
+
+    fn unroutable_topic(&self) -> Option<String> {
+        Some("elsewhere".to_owned())
+    }
+
+    fn oversized_payload(&self) -> Option<usize> {
+        self.publisher.capabilities().max_message_bytes.map(|most| most + 1)
+    }
+
+    fn invalid_options(&self) -> Option<Options> {
+        let json = serde_json::json!({ "memory": { "topik": "t" } });
+        Some(Options::from_json(json.as_object().cloned().unwrap_or_default()))
+    }
+
+    fn faults(&self) -> &[Fault] {
+        &[Fault::Down, Fault::Stalled]
+    }
+
+    async fn inject(&self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::Down => self.publisher.down(),
+            Fault::Stalled => self.publisher.pause(),
+            other => unreachable!("{other:?} is not among the faults"),
+        }
+        Ok(())
+    }
+
+    async fn heal(&self) -> Result<()> {
+        self.publisher.up();
+        self.publisher.resume();
+        Ok(())
+    }
+}
