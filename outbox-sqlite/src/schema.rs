@@ -30,13 +30,15 @@ pub(crate) const NEVER: i64 = i64::MAX;
 /// How many characters at each end of the key take part in the partition.
 const ENDS: usize = 8;
 
-/// One odd factor for each character that takes part and one for the length. Any would do; these are the golden
-/// ratio's bits, as in many hash functions, so that nobody need wonder where they come from.
+/// One odd factor for each character that takes part and one for the length: the numbers that the generator
+/// SplitMix64 gives for 1, 2, 3, … They must have no pattern, or keys with a pattern would fall together.
 fn factor(n: usize) -> u64 {
-    let n = u64::try_from(n).unwrap_or(0) + 1;
+    let mut z = (u64::try_from(n).unwrap_or(0) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     // 31 bits, so that even the sum of all products stays far below 2^63, past which SQLite would turn to
     // floating point.
-    (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) | 1
+    (z >> 33) | 1
 }
 
 /// The partition of a row, from its key or, without one, from its id.

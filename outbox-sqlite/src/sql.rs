@@ -104,10 +104,11 @@ impl Sql {
             )
             .into(),
             // ?1 holds everything but the payloads, which lie one behind the other in ?2: a blob in JSON would
-            // not be a blob. JSON arrays are read in their order, so the positions follow it.
+            // not be a blob. JSON arrays are read in their order, so the positions follow it. A part of an empty
+            // blob is NULL.
             enqueue_batch: format!(
                 r#"INSERT INTO {message} ({CONTENT}, "available_at")
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), substr(?2, json_extract(value, '$[7]'), json_extract(value, '$[8]')), json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]')
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), coalesce(substr(?2, json_extract(value, '$[7]'), json_extract(value, '$[8]')), x''), json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]')
 FROM json_each(?1)"#
             )
             .into(),
