@@ -1,1 +1,28 @@
-//! amqp
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod connections;
+mod dial;
+mod error;
+mod exchanges;
+mod link;
+mod options;
+mod outgoing;
+mod publisher;
+mod quarantine;
+mod routing;
+mod topology;
+mod window;
+
+pub use builder::AmqpPublisherBuilder;
+pub use dial::Connector;
+pub use options::AmqpOptions;
+pub use publisher::AmqpPublisher;
+pub use routing::Route;
+pub use topology::{Argument, Binding, Exchange, Queue};
+
+/// The client library, whose types are part of this crate's interface: connections of a [`Connector`], and TLS.
+pub use lapin;
+
+/// The publisher's name: the key of its options, and a metric label.
+pub(crate) const NAME: &str = "amqp";

@@ -1,0 +1,225 @@
+//! A connection, its channels, and what is known about it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::{FutureExt, Stream, StreamExt};
+use lapin::options::ConfirmSelectOptions;
+use lapin::{Channel, Connection, Event};
+
+use crate::dial::Socket;
+use crate::exchanges::Known;
+
+/// The largest number of channels opened on one connection, idle or long gone.
+///
+/// Once the broker has closed a channel, the client library never sends on a channel of that number again, and the
+/// numbers come round. A connection is replaced before they do. RabbitMQ's default `channel_max` is 2047.
+const MAX_CHANNELS_OPENED: u32 = 2_000;
+
+/// How long a broker may take to answer a goodbye.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+type Events = Pin<Box<dyn Stream<Item = Event> + Send>>;
+
+/// One connection to the broker. It is closed when the last user drops it.
+pub(crate) struct Link {
+    connection: Arc<Connection>,
+    /// Absent if the connection was made by the user's own connector.
+    socket: Option<Socket>,
+    cut: AtomicBool,
+    idle: Mutex<Vec<Channel>>,
+    opened: AtomicU32,
+    exchanges: Known,
+    alarm: Mutex<Alarm>,
+}
+
+/// The broker's word on whether it takes messages at the moment.
+struct Alarm {
+    events: Events,
+    reason: Option<String>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("connection", &self.connection)
+            .field("cut", &self.cut)
+            .field("opened", &self.opened)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(crate) fn new(connection: Connection, socket: Option<Socket>) -> Self {
+        let alarm = Alarm { events: Box::pin(connection.events_listener()), reason: None };
+        Self {
+            connection: Arc::new(connection),
+            socket,
+            cut: AtomicBool::new(false),
+            idle: Mutex::default(),
+            opened: AtomicU32::new(0),
+            exchanges: Known::default(),
+            alarm: Mutex::new(alarm),
+        }
+    }
+
+    /// Whether new calls should use it.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.is_alive() && self.opened.load(Ordering::Relaxed) < self.max_channels_opened()
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.cut.load(Ordering::Relaxed) && self.connection.status().connected()
+    }
+
+    fn max_channels_opened(&self) -> u32 {
+        // Some are left for the calls that hold the connection at this moment.
+        let negotiated = u32::from(self.connection.configuration().channel_max());
+        MAX_CHANNELS_OPENED.min(negotiated - negotiated / 8)
+    }
+
+    /// The largest frame both sides agreed on.
+    pub(crate) fn frame_max(&self) -> usize {
+        usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
+    }
+
+    /// The exchanges known to be there.
+    pub(crate) fn exchanges(&self) -> &Known {
+        &self.exchanges
+    }
+
+    /// The reason for which the broker takes no messages from this connection at the moment, if it does not.
+    pub(crate) fn blocked(&self) -> Option<String> {
+        if !self.connection.status().blocked() {
+            return None;
+        }
+        let mut alarm = lock(&self.alarm);
+        while let Some(Some(event)) = alarm.events.next().now_or_never() {
+            if let Event::ConnectionBlocked(reason) = event {
+                alarm.reason = Some(reason);
+            }
+        }
+        Some(alarm.reason.clone().unwrap_or_default())
+    }
+
+    /// A channel as it comes, for declarations.
+    pub(crate) async fn open_channel(&self) -> lapin::Result<Channel> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.connection.create_channel().await
+    }
+
+    /// A channel in confirm mode for one caller's window.
+    pub(crate) async fn lease(self: &Arc<Self>) -> lapin::Result<Lease> {
+        let idle = loop {
+            let candidate = lock(&self.idle).pop();
+            match candidate {
+                // The broker may have closed it meanwhile, with an answer that came late.
+                Some(channel) if !channel.status().connected() => {}
+                other => break other,
+            }
+        };
+        let channel = match idle {
+            Some(channel) => channel,
+            None => {
+                let channel = self.open_channel().await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                channel
+            }
+        };
+        Ok(Lease { link: Arc::clone(self), channel: Some(channel), writing: false })
+    }
+
+    /// Ends the connection at once: nothing that is not on its way yet will be sent.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        match &self.socket {
+            Some(socket) => socket.cut(),
+            None => self.close_in_background(),
+        }
+    }
+
+    /// Says goodbye, and cuts the connection if the broker does not answer in time.
+    pub(crate) async fn close(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        if self.connection.status().connected() {
+            let _ = tokio::time::timeout(GOODBYE, self.connection.close(200, "OK".into())).await;
+        }
+        if let Some(socket) = &self.socket {
+            socket.cut();
+        }
+    }
+
+    /// For a connection whose socket is not ours. The frame that says goodbye overtakes messages that wait.
+    fn close_in_background(&self) {
+        lock(&self.idle).clear();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let connection = Arc::clone(&self.connection);
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(GOODBYE, connection.close(200, "OK".into())).await;
+            });
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Otherwise the client library says goodbye itself. A broker that does not read would never see it, and the
+        // library's thread would wait for it.
+        if self.connection.status().blocked()
+            && let Some(socket) = &self.socket
+        {
+            socket.cut();
+        }
+    }
+}
+
+/// A channel for one window. Dropped in the middle of it, the channel is closed and not used again.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    link: Arc<Link>,
+    /// Present until the lease is given back.
+    channel: Option<Channel>,
+    writing: bool,
+}
+
+impl Lease {
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(crate) fn channel(&self) -> Option<&Channel> {
+        self.channel.as_ref()
+    }
+
+    /// Says whether a message is being written. A drop meanwhile must cut the connection: with the channel closed
+    /// only, the message would still go out, some time or other.
+    pub(crate) fn set_writing(&mut self, writing: bool) {
+        self.writing = writing;
+    }
+
+    /// Makes the channel available to other windows. Only if nothing of this one is still open.
+    pub(crate) fn give_back(mut self) {
+        if let Some(channel) = self.channel.take()
+            && channel.status().connected()
+        {
+            lock(&self.link.idle).push(channel);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.writing {
+            self.link.cut();
+        }
+        // The channel itself is closed by the client library when its last handle goes.
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
