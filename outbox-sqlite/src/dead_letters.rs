@@ -169,7 +169,7 @@ fn nobody() -> RelayId {
 }
 
 fn dead_letter(row: &SqliteRow) -> Result<DeadLetter> {
-    let (id, topic, key, message) = match RawMessage::read(row, 6)?.content() {
+    let (id, topic, key, message) = match RawMessage::read(row, 6)?.content(None) {
         Content::Message(message) => {
             let key = message.key().map(str::to_owned);
             (Some(message.id()), Some(message.topic().to_owned()), key, Some(message))

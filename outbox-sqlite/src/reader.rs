@@ -200,6 +200,8 @@ async fn rows(
 fn fetched(row: &SqliteRow, due: bool) -> Result<Fetched> {
     let partition = integer(row, 1)?;
     let enqueued_at = Timestamp::from_micros(integer(row, 3)?);
+    // Known until the first attempt; from then on the time is that of the next one.
+    let scheduled: Option<i64> = row.try_get(7).map_err(|error| store_error("fetching messages", error))?;
     Ok(Fetched {
         position: Position(integer(row, 0)?),
         partition: Partition(u16::try_from(partition).map_err(|_| impossible("partition", partition))?),
@@ -208,7 +210,7 @@ fn fetched(row: &SqliteRow, due: bool) -> Result<Fetched> {
         age: Timestamp::from_micros(integer(row, 4)?).since(enqueued_at),
         due,
         blocked: integer(row, 5)? != 0,
-        content: RawMessage::read(row, 7)?.content(),
+        content: RawMessage::read(row, 8)?.content(scheduled.map(Timestamp::from_micros)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! From a row, whoever wrote it, to a message or to the reason why it is none.
 
 use bytes::Bytes;
-use outbox_core::{Content, Error, Headers, Message, MessageId, Options, Result};
+use outbox_core::{Content, Error, Headers, Message, MessageId, Options, Result, Timestamp};
 use serde_json::Value as Json;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, TypeInfo, ValueRef};
@@ -57,7 +57,7 @@ impl<'r> RawMessage<'r> {
     }
 
     /// The message, or what is wrong with every column that has something wrong.
-    pub(crate) fn content(self) -> Content {
+    pub(crate) fn content(self, deliver_at: Option<Timestamp>) -> Content {
         let mut problems = Vec::new();
         let mut note = |problem: String| problems.push(problem);
 
@@ -95,6 +95,9 @@ impl<'r> RawMessage<'r> {
             .id(id)
             .headers(headers)
             .raw_options(Options::from_json(options));
+        if let Some(time) = deliver_at {
+            builder = builder.deliver_at(time);
+        }
         if let Some(key) = key {
             builder = builder.key(key);
         }
@@ -233,7 +236,7 @@ mod tests {
     };
 
     fn reason(raw: RawMessage<'_>) -> String {
-        match raw.content() {
+        match raw.content(None) {
             Content::Malformed { reason, .. } => reason,
             Content::Message(message) => panic!("readable: {message:?}"),
         }
@@ -241,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_good_row_is_a_message() {
-        let Content::Message(message) = GOOD.content() else { panic!() };
+        let Content::Message(message) = GOOD.content(None) else { panic!() };
         assert_eq!(message.topic(), "orders");
         assert_eq!(message.key(), Some("k"));
         assert_eq!(message.payload().as_ref(), b"\x00\xff");
@@ -257,7 +260,7 @@ mod tests {
             Cell::Blob(&blob),
         ] {
             assert!(
-                matches!(RawMessage { message_id: cell, ..GOOD }.content(), Content::Message(_)),
+                matches!(RawMessage { message_id: cell, ..GOOD }.content(None), Content::Message(_)),
                 "{cell:?}"
             );
         }
@@ -296,7 +299,7 @@ mod tests {
     #[test]
     fn every_problem_is_named_and_what_is_readable_is_kept() {
         let raw = RawMessage { headers: Cell::Number, options: Cell::Text(b"nope"), ..GOOD };
-        let Content::Malformed { id, topic, key, reason } = raw.content() else { panic!() };
+        let Content::Malformed { id, topic, key, reason } = raw.content(None) else { panic!() };
         assert!(id.is_some() && topic.as_deref() == Some("orders") && key.as_deref() == Some("k"));
         assert!(reason.contains("headers") && reason.contains("options"), "{reason}");
     }
@@ -319,7 +322,7 @@ mod tests {
         fn no_row_is_too_strange(cells in prop::array::uniform7(any_cell())) {
             let [message_id, topic, key, payload, content_type, headers, options] = cells.each_ref().map(to_cell);
             let raw = RawMessage { message_id, topic, key, payload, content_type, headers, options };
-            if let Content::Malformed { reason, .. } = raw.content() {
+            if let Content::Malformed { reason, .. } = raw.content(None) {
                 prop_assert!(!reason.is_empty());
             }
         }

@@ -291,7 +291,7 @@ counted AS (SELECT "position", row_number() OVER turns AS "number", sum("size") 
 picked AS MATERIALIZED (SELECT "position", "total" FROM counted WHERE "number" = 1 OR ("number" <= ?3 AND "bytes" <= ?4))
 SELECT m."position", m."partition", m."attempts", m."enqueued_at", (SELECT "now" FROM clock),
     CASE WHEN m."key" IS NULL OR m."blocks_key" = 1 OR NOT (SELECT "any" FROM blocks) THEN 0 ELSE {blocked} END,
-    picked."total", {content}
+    picked."total", CASE WHEN m."blocks_key" = 0 AND m."last_error" IS NULL THEN m."available_at" END, {content}
 FROM picked CROSS JOIN {message} AS m ON m."position" = picked."position" ORDER BY m."position""#
     )
     .into()

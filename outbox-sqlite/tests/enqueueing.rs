@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{ALL, DEADLINE, Database, fetch, message, reader_of, relay, topics};
-use outbox_core::{Content, Error, ErrorKind, Message, Options, Store, Timestamp, Trace, TraceContext};
+use outbox_core::{Content, Error, ErrorKind, Message, Options, Timestamp, Trace, TraceContext};
 use outbox_sqlite::{Config, Outbox, SqliteStore};
 use proptest::prelude::*;
 use sqlx::Row;
