@@ -232,12 +232,14 @@ macro_rules! __publisher_cases {
             }
             failing {
                 a_cut_is_survived = "After a cut connection, later calls work without help.";
-                a_cut_confirms_nothing_false = "What is confirmed around a cut has arrived.";
+                a_cut_is_told_truly =
+                    "What is confirmed around a cut has arrived, and what is said to have failed surely has not.";
                 a_broker_that_is_down_is_reported =
                     "While the broker is down, calls fail soon, as a failure of the broker and not of a message.";
                 an_outage_is_survived = "After an outage, later calls work without help.";
                 a_stalled_broker_is_not_confirmed = "A broker that does not answer has confirmed nothing.";
-                dropped_calls_do_no_harm = "Dropping a call neither disturbs later ones nor sends anything afterwards.";
+                dropped_calls_do_no_harm = "Dropping a call disturbs none of the later ones.";
+                dropped_calls_send_nothing_later = "A call that was dropped does not begin to send afterwards.";
             }
         }
     };

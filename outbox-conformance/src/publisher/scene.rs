@@ -146,6 +146,21 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// What the consumer has received once these messages have arrived, and a short while has passed.
+    pub(super) async fn received_after(&self, last: &[Message]) -> Result<Vec<Received>, Stop> {
+        let start = Instant::now();
+        let mut at_least = last.len();
+        loop {
+            let received = self.received(at_least).await?;
+            let has_arrived = |id| received.iter().any(|received| received.id == Some(id));
+            if last.iter().all(|message| has_arrived(message.id())) {
+                return Ok(self.fixture.received(received.len() + 1, QUIET).await?);
+            }
+            ensure!(start.elapsed() < self.traits.deadline, "confirmed messages have not arrived");
+            at_least = received.len() + 1;
+        }
+    }
+
     /// Fails if more arrives than this within a short while.
     pub(super) async fn expect_no_more_than(&self, count: usize) -> CaseResult {
         let received = self.fixture.received(count + 1, QUIET).await?;

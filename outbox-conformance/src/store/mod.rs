@@ -1,5 +1,6 @@
 //! The cases for stores, one module per group.
 
+mod interleaving;
 mod scene;
 
 pub(crate) mod blocking;

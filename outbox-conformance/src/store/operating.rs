@@ -120,8 +120,11 @@ pub(crate) async fn wakeups_follow_commits(fixture: &dyn StoreFixture) -> CaseRe
         scene.store.set_idle(scene.relay, false).await?;
         scene.expect(1 + round % 2).await?;
         // Hints that were folded into others, or came for nothing, do no harm.
+        let mut hints = 0;
         while let Some(hint) = wakeups.wait().now_or_never() {
             hint?;
+            hints += 1;
+            ensure!(hints < 100, "there is no end of hints for one commit");
         }
     }
     Ok(())

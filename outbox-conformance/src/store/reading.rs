@@ -1,16 +1,16 @@
 //! Every ready row once, whenever it was committed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use outbox_core::{FetchLimit, Fetched, Message, Position, Store as _};
+use outbox_core::{FetchLimit, Fetched, Message, Store as _};
 use tokio::sync::Mutex;
 
 use super::scene::{
-    Deadline, EVERYTHING, Scene, delivered, enqueue, keyed, name, names, needs_concurrent_writers,
-    sorted_names, unkeyed,
+    Deadline, EVERYTHING, Scene, check_order, delivered, enqueue, keyed, name, names,
+    needs_concurrent_writers, sorted_names, unkeyed,
 };
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::store_harness::StoreFixture;
@@ -22,19 +22,6 @@ fn numbered(count: usize, keys: usize) -> outbox_core::Result<Vec<Message>> {
 
 fn expected(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{i:05}")).collect()
-}
-
-/// Fails unless the rows of each key are in position order.
-fn check_order(rows: &[Fetched]) -> CaseResult {
-    let mut last: BTreeMap<&str, Position> = BTreeMap::new();
-    for row in rows {
-        let Some(key) = row.key() else { continue };
-        if let Some(before) = last.insert(key, row.position) {
-            let position = row.position;
-            ensure!(before < position, "row {position} of key {key:?} came after row {before}");
-        }
-    }
-    Ok(())
 }
 
 pub(crate) async fn each_ready_row_comes_once(fixture: &dyn StoreFixture) -> CaseResult {
@@ -158,107 +145,13 @@ pub(crate) async fn open_transactions_hold_up_nobody(fixture: &dyn StoreFixture)
     scene.expect_drained().await
 }
 
-/// What a random test knows about one message.
-struct Known {
-    key: usize,
-    payload: String,
-    /// The step at which it was enqueued, and the one at which it was committed.
-    enqueued: usize,
-    committed: Option<usize>,
-}
-
 pub(crate) async fn random_interleavings_lose_nothing(fixture: &dyn StoreFixture) -> CaseResult {
     let seed = fastrand::u64(..);
     let most_open = if fixture.traits().concurrent_writers { 5 } else { 1 };
-    interleave(fixture, seed, most_open).await.map_err(|stop| match stop {
+    super::interleaving::run(fixture, seed, most_open).await.map_err(|stop| match stop {
         Stop::Failed(text) => Stop::Failed(format!("with seed {seed}: {text}")),
         stop => stop,
     })
-}
-
-async fn interleave(fixture: &dyn StoreFixture, seed: u64, most_open: usize) -> CaseResult {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let mut scene = Scene::new(fixture).await?;
-    let mut known: Vec<Known> = Vec::new();
-    let mut open = Vec::new();
-    let mut seen: Vec<Fetched> = Vec::new();
-    let mut unsettled: Vec<Fetched> = Vec::new();
-    for step in 0..600 {
-        match random.u32(0..100) {
-            0..20 if open.len() < most_open => open.push((fixture.begin().await?, Vec::new())),
-            0..55 if !open.is_empty() => {
-                let chosen = random.usize(..open.len());
-                let (transaction, messages) = &mut open[chosen];
-                let key = random.usize(..4);
-                let payload = known.len().to_string();
-                transaction.enqueue(&[keyed(&format!("k{key}"), &payload)?]).await?;
-                messages.push(known.len());
-                known.push(Known { key, payload, enqueued: step, committed: None });
-            }
-            55..75 if !open.is_empty() => {
-                let (transaction, messages) = open.swap_remove(random.usize(..open.len()));
-                if random.u32(..5) == 0 {
-                    transaction.rollback().await?;
-                } else {
-                    transaction.commit().await?;
-                    for message in messages {
-                        known[message].committed = Some(step);
-                    }
-                }
-            }
-            75..90 => {
-                let limit = FetchLimit { messages: random.usize(1..20), bytes: 1 << 20 };
-                let rows = scene.fetch_at_most(limit).await?.rows;
-                check_order(&rows)?;
-                seen.extend(rows.iter().cloned());
-                unsettled.extend(rows);
-            }
-            // A store with one writer cannot settle while somebody else writes.
-            _ if most_open > 1 || open.is_empty() => {
-                let settled: Vec<_> = unsettled.drain(..random.usize(..=unsettled.len())).collect();
-                scene.deliver(&settled).await?;
-            }
-            _ => {}
-        }
-    }
-    for (transaction, messages) in open {
-        transaction.commit().await?;
-        for message in messages {
-            known[message].committed = Some(600);
-        }
-    }
-    let committed = known.iter().filter(|known| known.committed.is_some()).count();
-    ensure!(seen.len() <= committed, "{} rows came of {committed} that were committed", seen.len());
-    seen.extend(scene.expect(committed - seen.len()).await?);
-    scene.expect_nothing().await?;
-
-    let mut order = BTreeMap::new();
-    for (i, row) in seen.iter().enumerate() {
-        ensure!(order.insert(name(row), i).is_none(), "row {} came twice", name(row));
-    }
-    for known in &known {
-        ensure_eq!(
-            order.contains_key(&known.payload),
-            known.committed.is_some(),
-            "whether row {} came",
-            known.payload
-        );
-    }
-    for first in &known {
-        let Some(committed) = first.committed else { continue };
-        for second in known.iter().filter(|second| second.key == first.key && second.enqueued > committed) {
-            if let (Some(a), Some(b)) = (order.get(&first.payload), order.get(&second.payload)) {
-                ensure!(
-                    a < b,
-                    "row {} of key k{} came before row {}, which was committed before it was enqueued",
-                    second.payload,
-                    first.key,
-                    first.payload
-                );
-            }
-        }
-    }
-    Ok(())
 }
 
 pub(crate) async fn the_limit_of_messages_is_kept(fixture: &dyn StoreFixture) -> CaseResult {

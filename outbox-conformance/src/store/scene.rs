@@ -1,6 +1,6 @@
 //! What most cases for stores begin with: one relay that owns everything, and shorthands for what it does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -161,16 +161,15 @@ impl<'a> Scene<'a> {
         let mut names = Vec::new();
         while names.len() < count {
             let rows = self.fetch().await?.rows;
-            if rows.is_empty() {
-                let seen = names.len();
-                let what = || format!("{count} deliverable rows, of which {seen} have come");
-                deadline.pause(self.fixture, what).await?;
-                continue;
-            }
+            let before = names.len();
             names.extend(rows.iter().filter(|row| !row.blocked).map(name));
             let settle = |row: &Fetched| if row.blocked { held(row) } else { delivered(row) };
             let batch: Vec<Settle> = rows.iter().map(settle).collect();
             self.settle(&batch).await?;
+            if names.len() == before {
+                let what = || format!("{count} deliverable rows, of which {before} have come");
+                deadline.pause(self.fixture, what).await?;
+            }
         }
         ensure_eq!(names.len(), count, "number of delivered rows, which are {names:?}");
         Ok(names)
@@ -306,4 +305,17 @@ pub(super) fn retry_aside(row: &Fetched, after: Duration) -> Settle {
 pub(super) fn dead(row: &Fetched, block_key: bool) -> Settle {
     let error = format!("error of {}", name(row));
     settle(row, Settlement::Dead { attempts: row.attempts + 1, error, block_key })
+}
+
+/// Fails unless the rows of each key are in position order.
+pub(super) fn check_order(rows: &[Fetched]) -> CaseResult {
+    let mut last: BTreeMap<&str, Position> = BTreeMap::new();
+    for row in rows {
+        let Some(key) = row.key() else { continue };
+        if let Some(before) = last.insert(key, row.position) {
+            let position = row.position;
+            ensure!(before < position, "row {position} of key {key:?} came after row {before}");
+        }
+    }
+    Ok(())
 }

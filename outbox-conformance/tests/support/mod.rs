@@ -10,7 +10,7 @@ use outbox_conformance::{
     EnqueueTransaction, Fault, MalformedRow, PublisherFixture, PublisherHarness, PublisherTraits, Received,
     StoreFixture, StoreHarness, StoreTraits,
 };
-use outbox_core::memory::{MemoryPublisher, MemoryStore, MemoryTransaction};
+use outbox_core::memory::{MemoryPublisher, MemoryStore, MemoryTransaction, Operation};
 use outbox_core::{Message, MessageId, Options, Publisher, PublisherCapabilities, Result, Store, Timestamp};
 
 pub(crate) type WrapStore = fn(MemoryStore) -> Arc<dyn Store>;
@@ -25,12 +25,7 @@ pub(crate) struct MemoryHarness {
 
 impl MemoryHarness {
     pub(crate) fn new(wrap: WrapStore) -> Self {
-        Self {
-            wrap,
-            traits: StoreTraits::default(),
-            // There are no connections to break.
-            not_applicable: vec!["reading::broken_connections_lose_nothing"],
-        }
+        Self { wrap, traits: StoreTraits::default(), not_applicable: Vec::new() }
     }
 }
 
@@ -48,10 +43,10 @@ impl StoreHarness for MemoryHarness {
     }
 }
 
-struct MemoryFixture {
-    store: MemoryStore,
-    wrap: WrapStore,
-    traits: StoreTraits,
+pub(crate) struct MemoryFixture {
+    pub(crate) store: MemoryStore,
+    pub(crate) wrap: WrapStore,
+    pub(crate) traits: StoreTraits,
 }
 
 #[async_trait]
@@ -78,6 +73,13 @@ impl StoreFixture for MemoryFixture {
     async fn delete_by_hand(&self, id: MessageId) -> Result<()> {
         assert!(self.store.delete_by_hand(id), "message {id} should be there");
         Ok(())
+    }
+
+    async fn break_connections(&self) -> Result<bool> {
+        let faults = self.store.faults();
+        faults.lose_answers(Operation::Fetch, 1);
+        faults.lose_answers(Operation::Settle, 1);
+        Ok(true)
     }
 
     fn now(&self) -> Timestamp {
@@ -121,8 +123,7 @@ impl PublisherMemoryHarness {
             capabilities: PublisherCapabilities::default()
                 .ordered_batches(true)
                 .max_message_bytes(Some(1 << 20)),
-            // There are no connections to cut.
-            not_applicable: vec!["failing::a_cut_is_survived", "failing::a_cut_confirms_nothing_false"],
+            not_applicable: Vec::new(),
         }
     }
 }
@@ -194,11 +195,13 @@ impl PublisherFixture for MemoryPublisherFixture {
     }
 
     fn faults(&self) -> &[Fault] {
-        &[Fault::Down, Fault::Stalled]
+        &[Fault::Cut, Fault::Down, Fault::Stalled]
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
         match fault {
+            // What a cut takes away are the confirms that are under way.
+            Fault::Cut => self.publisher.lose_confirms(5),
             Fault::Down => self.publisher.down(),
             Fault::Stalled => self.publisher.pause(),
             other => unreachable!("{other:?} is not among the faults"),
