@@ -2,7 +2,9 @@
 //! where the server is required.
 
 use std::fmt;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::environment::Environment;
@@ -154,23 +156,28 @@ fn report_skip(unavailable: &Unavailable, environment: &Environment) {
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
-    let service = unavailable.service;
-    let text = format!(
-        "\n==== SKIPPED, NOT PASSED: {test} needs {service} ({count} skipped so far in this test binary)\n\
-         {unavailable}\n\n"
-    );
+    let text = notice(unavailable, test, count);
     // The test runner captures what a test prints with `eprintln!`, and shows it only if the test fails. What is
     // written to the stream itself is always shown. One write keeps the lines together.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
     if let Some(report) = environment.get(SKIP_REPORT) {
-        let line = format!("{} {test}\n", service.name());
-        std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(report)
-            .and_then(|mut file| file.write_all(line.as_bytes()))
+        let line = format!("{} {test}\n", unavailable.service.name());
+        append(Path::new(report), &line)
             .unwrap_or_else(|error| panic!("{SKIP_REPORT}: cannot write to {report}: {error}"));
     }
+}
+
+fn notice(unavailable: &Unavailable, test: &str, count: usize) -> String {
+    let service = unavailable.service;
+    format!(
+        "\n==== SKIPPED, NOT PASSED: {test} needs {service} ({count} skipped so far in this test binary)\n\
+         {unavailable}\n\n"
+    )
+}
+
+/// Adds a line which other test processes may be adding to as well.
+fn append(report: &Path, line: &str) -> io::Result<()> {
+    File::options().create(true).append(true).open(report)?.write_all(line.as_bytes())
 }
 
 #[cfg(test)]
@@ -212,19 +219,22 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_names_the_remedy_and_is_counted_in_the_report() {
-        let text = unavailable().to_string();
-        assert!(text.contains("it is raining"), "{text}");
-        assert!(text.contains("scripts/test") && text.contains("OUTBOX_TEST_POSTGRES_URL"), "{text}");
+    fn a_skip_names_the_test_the_reason_and_the_remedy() {
+        let text = notice(&unavailable(), "my_test", 7);
+        for part in
+            ["SKIPPED, NOT PASSED: my_test needs PostgreSQL (7 ", "raining", "scripts/test", "_POSTGRES_URL"]
+        {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
 
+    #[test]
+    fn skips_of_several_processes_add_up_in_the_report() {
         let folder = crate::scratch::Scratch::new("skip-report").unwrap();
         let report = folder.path().join("skips");
-        let environment = Environment::from_pairs([(SKIP_REPORT, report.to_str().unwrap())]);
-        assert!(available::<()>(Err(unavailable()), &environment).is_none());
-        assert!(available::<()>(Err(unavailable()), &environment).is_none());
-        let lines = std::fs::read_to_string(report).unwrap();
-        assert_eq!(lines.lines().count(), 2);
-        assert!(lines.lines().all(|line| line.starts_with("postgres ")), "{lines}");
+        append(&report, "postgres one\n").unwrap();
+        append(&report, "rabbitmq other\n").unwrap();
+        assert_eq!(std::fs::read_to_string(report).unwrap(), "postgres one\nrabbitmq other\n");
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use testcontainers::core::ExecCommand;
+use anyhow::{Context, Result};
 use testcontainers::core::client::docker_client_instance;
+use testcontainers::core::{CmdWaitFor, ExecCommand};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 
 use crate::environment::Environment;
+use crate::eventually::poll_until;
 use crate::runtime;
 use crate::scratch::{Record, Scratch};
 
@@ -37,6 +38,9 @@ pub(crate) fn image(environment: &Environment, variable: &str, default: &str) ->
         .with_context(|| format!("{variable} is {image:?}, which has no tag"))?;
     Ok(GenericImage::new(name, tag))
 }
+
+/// Long beside what it takes to end a container that was killed.
+const GONE: Duration = Duration::from_secs(30);
 
 /// A container, which is removed when dropped, or else when the test process ends.
 ///
@@ -97,21 +101,14 @@ impl Container {
 
     pub(crate) async fn kill(&self) -> Result<()> {
         let container = self.container();
-        runtime::run(async move {
-            // The library itself has only a stop, which lets the server say good-bye.
-            let docker = docker_client_instance().await?;
-            docker.kill_container(container.id(), None).await?;
-            Ok(())
-        })
-        .await
+        runtime::run(async move { kill(&container).await }).await
     }
 
     pub(crate) async fn restart(&self) -> Result<()> {
         let container = self.container();
         runtime::run(async move {
             if container.is_running().await? {
-                let docker = docker_client_instance().await?;
-                docker.kill_container(container.id(), None).await?;
+                kill(&container).await?;
             }
             container.start().await?;
             Ok(())
@@ -133,15 +130,27 @@ impl Container {
     pub(crate) async fn exec(&self, command: Vec<String>) -> Result<String> {
         let container = self.container();
         runtime::run(async move {
-            let mut result = container.exec(ExecCommand::new(command.clone())).await?;
+            let expected = ExecCommand::new(command).with_cmd_ready_condition(CmdWaitFor::exit_code(0));
+            let mut result = container.exec(expected).await?;
             let output = String::from_utf8_lossy(&result.stdout_to_vec().await?).into_owned();
-            let errors = String::from_utf8_lossy(&result.stderr_to_vec().await?).into_owned();
-            let code = result.exit_code().await?;
-            ensure!(code == Some(0), "{command:?} failed ({code:?}): {output}{errors}");
             Ok(output)
         })
         .await
     }
+}
+
+async fn kill(container: &ContainerAsync<GenericImage>) -> Result<()> {
+    // The library itself has only a stop, which lets the server say good-bye.
+    docker_client_instance().await?.kill_container(container.id(), None).await?;
+    // A start that came too early would find the container running, and do nothing.
+    let ended = poll_until(GONE, || async {
+        match container.is_running().await {
+            Ok(true) => None,
+            other => Some(other),
+        }
+    });
+    ended.await.context("the container does not end")??;
+    Ok(())
 }
 
 impl Drop for Container {

@@ -1,11 +1,11 @@
 //! A private server made of processes of this machine.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::environment::Environment;
 use crate::eventually::poll_until_blocking;
-use crate::scratch::{Record, Scratch};
+use crate::process::Process;
+use crate::scratch::Scratch;
 use crate::signal;
 
-/// Most of a log is start-up noise; the reason for an end is at its end.
-const LOG_TAIL: usize = 4_000;
+/// How long a helper of a server may take until it listens.
+const LISTENS: Duration = Duration::from_secs(60);
 
 /// The user a server runs as.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +69,6 @@ impl Launch {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear().envs(self.variables.iter().map(|(k, v)| (k, v)));
         command.current_dir(folder).stdin(Stdio::null());
-        // A group of its own, so that a Ctrl-C meant for the tests does not shut the server down under them.
-        command.process_group(0);
         if let Some(user) = self.user {
             command.uid(user.uid).gid(user.gid);
         }
@@ -87,16 +86,6 @@ impl Launch {
         ensure!(output.status.success(), "{} failed ({}): {text}", self.program.display(), output.status);
         Ok(text)
     }
-
-    fn log(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("{}.log", self.name))
-    }
-}
-
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    _record: Record,
 }
 
 /// A server that runs as processes of this machine. It is killed when dropped.
@@ -105,7 +94,7 @@ pub(crate) struct LocalServer {
     /// In the order in which they start. The last one is the server, those before it only serve it.
     launches: Vec<Launch>,
     /// Empty while the server is down. The helpers before the last one stay up.
-    running: Mutex<Vec<Running>>,
+    running: Mutex<Vec<Process>>,
     scratch: Scratch,
 }
 
@@ -121,20 +110,22 @@ impl LocalServer {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = self.scratch.path();
         for launch in self.launches.iter().skip(running.len()) {
-            let log = File::options().create(true).append(true).open(launch.log(folder))?;
-            let child = launch
-                .command(folder)
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .spawn()
-                .with_context(|| format!("cannot run {}", launch.program.display()))?;
-            let record = self.scratch.record_process(launch.name, child.id())?;
-            running.push(Running { child, _record: record });
+            let mut process = Process::start(launch.command(folder), launch.name, &self.scratch)?;
             if let Some(port) = launch.port {
-                let connected = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok();
-                poll_until_blocking(Duration::from_secs(30), connected)
-                    .with_context(|| format!("{} does not listen on port {port}", launch.name))?;
+                let settled = || {
+                    let ended = process.status().ok().flatten().is_some();
+                    let listens = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+                    if ended { Some(false) } else { listens().then_some(true) }
+                };
+                let listens = poll_until_blocking(LISTENS, settled) == Some(true);
+                ensure!(
+                    listens,
+                    "{} does not listen on port {port}. The end of its log:\n{}",
+                    launch.name,
+                    process.log_tail()
+                );
             }
+            running.push(process);
         }
         Ok(())
     }
@@ -143,10 +134,9 @@ impl LocalServer {
     pub(crate) fn check(&self) -> Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for (launch, process) in self.launches.iter().zip(running.iter_mut()) {
-            if let Some(status) = process.child.try_wait()? {
-                let log = fs::read(launch.log(self.scratch.path())).unwrap_or_default();
-                let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL)..]).into_owned();
-                bail!("{} has ended ({status}). The end of its log:\n{tail}", launch.name);
+            if let Some(status) = process.status()? {
+                let name = launch.name;
+                bail!("{name} has ended ({status}). The end of its log:\n{}", process.log_tail());
             }
         }
         Ok(())
@@ -156,7 +146,10 @@ impl LocalServer {
     pub(crate) fn kill(&self) -> Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(running.len() == self.launches.len(), "the server is down already");
-        running.pop().map_or(Ok(()), kill)
+        if let Some(mut server) = running.pop() {
+            server.kill()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -176,25 +169,16 @@ impl LocalServer {
     fn pid(&self) -> Result<u32> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(running.len() == self.launches.len(), "the server is down");
-        running.last().map(|server| server.child.id()).context("the server is down")
+        running.last().map(Process::pid).context("the server is down")
     }
 }
 
 impl Drop for LocalServer {
     fn drop(&mut self) {
         let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
-        while let Some(process) = running.pop() {
-            let _ = kill(process);
-        }
+        // The server before those that serve it.
+        while running.pop().is_some() {}
     }
-}
-
-fn kill(mut process: Running) -> Result<()> {
-    let tree = signal::kill_tree(process.child.id());
-    process.child.wait()?;
-    // PostgreSQL does not start while a session of its former life still holds the shared memory.
-    ensure!(signal::wait_until_gone(&tree), "processes {tree:?} do not end");
-    Ok(())
 }
 
 /// The first of `folders` that holds `program`; the one in `variable` takes precedence and must hold it.

@@ -9,11 +9,13 @@ mod instance;
 mod launch;
 mod names;
 mod ports;
+mod process;
 mod proxy;
 mod runtime;
 mod scratch;
 mod server;
 mod signal;
+mod subprocess;
 
 #[cfg(feature = "containers")]
 mod container;
@@ -34,3 +36,4 @@ pub use proxy::{Mode, Proxy};
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitMq;
 pub use server::Server;
+pub use subprocess::Subprocess;

@@ -20,7 +20,7 @@ pub(crate) fn free() -> u16 {
     let candidates = candidates(std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok());
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..10_000 {
-        let wanted = candidates.clone().map_or(0, |candidates| fastrand::u16(candidates));
+        let wanted = candidates.clone().map_or(0, fastrand::u16);
         let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, wanted)) else { continue };
         let port = listener.local_addr().expect("a bound listener has an address").port();
         if taken.insert(port) {

@@ -242,3 +242,146 @@ pub(crate) fn through(url: &url::Url, proxy: &Proxy) -> String {
     changed.expect("the URL of a server has a host and a port");
     url.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+    /// For something that must not happen. Long beside a round trip on one machine.
+    const IN_VAIN: Duration = Duration::from_millis(200);
+
+    /// A server that sends back what it gets, until the client has said all.
+    async fn echo() -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.split();
+                    tokio::io::copy(&mut from, &mut to).await
+                });
+            }
+        });
+        address
+    }
+
+    async fn read(stream: &mut TcpStream, length: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; length];
+        tokio::time::timeout(DEADLINE, stream.read_exact(&mut buffer)).await.expect("an answer")?;
+        Ok(buffer)
+    }
+
+    async fn says(stream: &mut TcpStream, text: &str) -> io::Result<String> {
+        stream.write_all(text.as_bytes()).await?;
+        Ok(String::from_utf8(read(stream, text.len()).await?).unwrap())
+    }
+
+    async fn kind_of_end(stream: &mut TcpStream) -> io::ErrorKind {
+        match tokio::time::timeout(DEADLINE, stream.read(&mut [0; 16])).await.expect("an end") {
+            Ok(0) => io::ErrorKind::UnexpectedEof,
+            Ok(length) => panic!("{length} more bytes"),
+            Err(error) => error.kind(),
+        }
+    }
+
+    async fn end_of_a_new_connection(proxy: &Proxy) -> io::ErrorKind {
+        // Whether a reset is seen while connecting or afterwards is a matter of timing.
+        match TcpStream::connect(proxy.address()).await {
+            Ok(mut client) => kind_of_end(&mut client).await,
+            Err(error) => error.kind(),
+        }
+    }
+
+    async fn pair() -> (Proxy, TcpStream) {
+        let proxy = Proxy::start(echo().await).await;
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(says(&mut client, "hello").await.unwrap(), "hello");
+        (proxy, client)
+    }
+
+    #[tokio::test]
+    async fn an_orderly_close_stays_orderly() {
+        let (_proxy, mut client) = pair().await;
+        client.write_all(b"last words").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(read(&mut client, 10).await.unwrap(), b"last words");
+        assert_eq!(kind_of_end(&mut client).await, io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn refuse_closes_the_port_and_resets_what_is_open() {
+        let (proxy, mut client) = pair().await;
+        proxy.set(Mode::Refuse).await;
+        assert_eq!(kind_of_end(&mut client).await, io::ErrorKind::ConnectionReset);
+        let refused = TcpStream::connect(proxy.address()).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        proxy.set(Mode::Pass).await;
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        assert_eq!(says(&mut client, "again").await.unwrap(), "again");
+    }
+
+    #[tokio::test]
+    async fn reset_accepts_and_resets() {
+        let (proxy, mut client) = pair().await;
+        proxy.set(Mode::Reset).await;
+        assert_eq!(kind_of_end(&mut client).await, io::ErrorKind::ConnectionReset);
+        assert_eq!(end_of_a_new_connection(&proxy).await, io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_black_hole_holds_back_what_is_sent() {
+        let (proxy, mut client) = pair().await;
+        proxy.set(Mode::Blackhole).await;
+        let mut newcomer = TcpStream::connect(proxy.address()).await.unwrap();
+        for stream in [&mut client, &mut newcomer] {
+            stream.write_all(b"there?").await.unwrap();
+            let answer = tokio::time::timeout(IN_VAIN, stream.read(&mut [0; 6])).await;
+            assert!(answer.is_err(), "an answer out of a black hole");
+        }
+        proxy.set(Mode::Pass).await;
+        for stream in [&mut client, &mut newcomer] {
+            assert_eq!(read(stream, 6).await.unwrap(), b"there?");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_delay_counts_in_both_directions() {
+        let (proxy, mut client) = pair().await;
+        let delay = Duration::from_millis(50);
+        proxy.set(Mode::Delay(delay)).await;
+        let asked = std::time::Instant::now();
+        assert_eq!(says(&mut client, "slowly").await.unwrap(), "slowly");
+        assert!(asked.elapsed() >= delay * 2, "{:?}", asked.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_cut_lets_through_exactly_so_many_bytes() {
+        for mode in [Mode::CutAnswersAfter(8), Mode::CutRequestsAfter(8)] {
+            let (proxy, mut client) = pair().await;
+            proxy.set(mode).await;
+            assert_eq!(says(&mut client, "12345").await.unwrap(), "12345", "{mode:?}");
+            client.write_all(b"678").await.unwrap();
+            assert_eq!(read(&mut client, 3).await.unwrap(), b"678", "{mode:?}");
+            client.write_all(b"9").await.unwrap();
+            assert_eq!(kind_of_end(&mut client).await, io::ErrorKind::ConnectionReset, "{mode:?}");
+            // The next connection has bytes of its own.
+            let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+            assert_eq!(says(&mut client, "again").await.unwrap(), "again", "{mode:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_down_looks_like_a_reset() {
+        let nobody = (Ipv4Addr::LOCALHOST, crate::ports::free()).into();
+        let proxy = Proxy::start(nobody).await;
+        assert_eq!(end_of_a_new_connection(&proxy).await, io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_is_dropped_resets_its_connections() {
+        let (proxy, mut client) = pair().await;
+        drop(proxy);
+        assert_eq!(kind_of_end(&mut client).await, io::ErrorKind::ConnectionReset);
+    }
+}

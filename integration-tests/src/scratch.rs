@@ -145,3 +145,77 @@ impl Drop for Record {
         let _ = fs::remove_file(&self.path);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::eventually::poll_until_blocking;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A process with a child, neither of which ends by itself. The child announces itself in a file.
+    fn family(folder: &Path) -> (std::process::Child, u32) {
+        let file = folder.join("child");
+        let parent = Command::new("sh")
+            .args(["-c", "sleep 1000 & echo $! >child.new; mv child.new child; wait"])
+            .current_dir(folder)
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let child = poll_until_blocking(DEADLINE, || fs::read_to_string(&file).ok()).unwrap();
+        (parent, child.trim().parse().unwrap())
+    }
+
+    /// A folder as another test process would have made it, outside of ours.
+    fn folder_of_another(name: &str) -> PathBuf {
+        let folder = parent().join(format!(".outbox-other-{name}-{:016x}", fastrand::u64(..)));
+        fs::create_dir_all(folder.join("server-0")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn processes_and_folders_end_with_their_owner() {
+        let folder = folder_of_another("ends");
+        let (mut parent, child) = family(&folder.join("server-0"));
+        let started = crate::signal::start_time(parent.id()).unwrap();
+        fs::write(folder.join("server-0/server.process"), format!("{} {started}\n", parent.id())).unwrap();
+
+        let mut guardian = cleanup(&folder).arg("wait").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(parent.try_wait().unwrap().is_none());
+        drop(guardian.stdin.take());
+        assert!(guardian.wait().unwrap().success());
+        assert!(!parent.wait().unwrap().success());
+        assert!(crate::signal::wait_until_gone(&[child]));
+        assert!(!folder.exists());
+    }
+
+    #[test]
+    fn a_process_that_only_has_the_number_of_ours_is_left_alone() {
+        let folder = folder_of_another("reuse");
+        let (mut parent, child) = family(&folder.join("server-0"));
+        fs::write(folder.join("server-0/server.process"), format!("{} 1\n", parent.id())).unwrap();
+        assert!(cleanup(&folder).status().unwrap().success());
+        assert!(parent.try_wait().unwrap().is_none());
+        assert!(!folder.exists());
+        crate::signal::kill_tree(parent.id());
+        parent.wait().unwrap();
+        assert!(crate::signal::wait_until_gone(&[child]));
+    }
+
+    #[test]
+    fn only_folders_without_an_owner_are_swept() {
+        let parent = Scratch::new("sweep").unwrap();
+        let [living, dead, unrelated] = ["outbox-test-1", "outbox-test-2", "else"].map(|name| {
+            let folder = parent.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            (File::create(folder.join(LOCK)).unwrap(), folder)
+        });
+        living.0.lock().unwrap();
+        drop(dead.0);
+        sweep(parent.path());
+        assert!(living.1.exists() && unrelated.1.exists());
+        assert!(!dead.1.exists());
+    }
+}

@@ -37,6 +37,11 @@ pub(crate) fn continue_tree(pid: u32) {
     send(pid, Signal::CONT);
 }
 
+/// Asks a process to end.
+pub(crate) fn terminate(pid: u32) {
+    send(pid, Signal::TERM);
+}
+
 /// Kills a process and its descendants, and gives their numbers.
 pub(crate) fn kill_tree(pid: u32) -> Vec<u32> {
     let tree = stop_tree(pid);

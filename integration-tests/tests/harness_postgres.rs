@@ -1,5 +1,7 @@
 //! The harness itself, on a real PostgreSQL: a test that relies on a fault must be able to rely on the fault.
 
+#![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
+
 use std::time::{Duration, Instant};
 
 use integration_tests::{Environment, Mode, Postgres, Server, eventually};

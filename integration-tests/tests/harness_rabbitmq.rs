@@ -1,5 +1,7 @@
 //! The harness itself, on a real RabbitMQ: a test that relies on a fault must be able to rely on the fault.
 
+#![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
+
 use std::time::Duration;
 
 use integration_tests::rabbitmq::Vhost;

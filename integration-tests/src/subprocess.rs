@@ -1,0 +1,162 @@
+//! A program of ours as a process of its own, to be killed.
+
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use crate::eventually::poll_until;
+use crate::process::Process;
+use crate::scratch::Scratch;
+use crate::signal;
+
+/// A process of a program of ours, such as a relay, which a test can kill. It is killed when dropped, and does not
+/// outlive the test process.
+///
+/// All methods panic when the system refuses what was asked for.
+///
+/// ```no_run
+/// use std::process::Command;
+/// use integration_tests::Subprocess;
+///
+/// # async fn example() {
+/// let mut command = Command::new(env!("CARGO_PKG_NAME")); // in a test: env!("CARGO_BIN_EXE_...")
+/// command.env("DATABASE_URL", "postgres://...");
+/// let mut relay = Subprocess::start("relay", command);
+/// relay.kill();
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Subprocess {
+    process: Process,
+    name: String,
+    // Behind the process: the folder goes when the process is gone.
+    _scratch: Scratch,
+}
+
+impl Subprocess {
+    /// Starts a process without an input. What it prints goes to its [`log`](Self::log).
+    ///
+    /// # Panics
+    /// If there is no such program.
+    pub fn start(name: &str, command: Command) -> Self {
+        let start = || {
+            let scratch = Scratch::new(name)?;
+            let process = Process::start(command, name, &scratch)?;
+            anyhow::Ok(Self { process, name: name.to_owned(), _scratch: scratch })
+        };
+        start().unwrap_or_else(|error| panic!("cannot start {name}: {error:#}"))
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What it has printed so far, on both of its outputs.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// How the process ended, or `None` while it runs.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.process.status().unwrap_or_else(|error| panic!("cannot look after {}: {error}", self.name))
+    }
+
+    /// Kills the process and its descendants (`SIGKILL`), and returns when they have ended.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.process.kill().unwrap_or_else(|error| panic!("cannot kill {}: {error:#}", self.name))
+    }
+
+    /// Stops the process and its descendants where they are (`SIGSTOP`).
+    pub fn stop(&self) {
+        signal::stop_tree(self.pid());
+    }
+
+    /// Lets a stopped process go on (`SIGCONT`).
+    pub fn cont(&self) {
+        signal::continue_tree(self.pid());
+    }
+
+    /// Asks the process to end (`SIGTERM`).
+    pub fn terminate(&self) {
+        signal::terminate(self.pid());
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Panics
+    /// If it has not when `deadline` has passed. The message has the end of its log.
+    pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        let this = std::sync::Mutex::new(&mut *self);
+        let status = poll_until(deadline, || async {
+            this.lock().unwrap_or_else(std::sync::PoisonError::into_inner).status()
+        })
+        .await;
+        status.unwrap_or_else(|| {
+            panic!(
+                "{} still runs after {deadline:?}. The end of its log:\n{}",
+                self.name,
+                self.process.log_tail()
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+    use crate::eventually::eventually;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Subprocess {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Subprocess::start("shell", command)
+    }
+
+    async fn says(process: &Subprocess, text: &str) {
+        eventually(text, DEADLINE, || async { process.log().contains(text).then_some(()) }).await;
+    }
+
+    #[tokio::test]
+    async fn a_kill_leaves_no_time_for_anything() {
+        let mut process = shell("trap 'echo bye' EXIT TERM; echo up; while :; do sleep 0.01; done");
+        says(&process, "up").await;
+        assert!(process.status().is_none());
+        assert_eq!(process.kill().signal(), Some(9));
+        assert_eq!(process.log(), "up\n");
+        assert!(process.status().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_process_that_is_asked_to_end_says_good_bye() {
+        let mut process = shell("trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done");
+        says(&process, "up").await;
+        process.terminate();
+        assert_eq!(process.wait(DEADLINE).await.code(), Some(3));
+        assert_eq!(process.log(), "up\nbye\n");
+    }
+
+    #[tokio::test]
+    async fn a_stopped_process_goes_on_where_it_was() {
+        let mut process = shell("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.01; done");
+        says(&process, "up").await;
+        process.stop();
+        // Delivered when it goes on.
+        process.terminate();
+        assert!(tokio::time::timeout(Duration::from_millis(200), process.wait(DEADLINE)).await.is_err());
+        process.cont();
+        assert!(process.wait(DEADLINE).await.success());
+        assert_eq!(process.log(), "up\nasked\n");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "shell still runs after 50ms. The end of its log:\nup\n")]
+    async fn the_log_says_why_a_process_does_not_end() {
+        let mut process = shell("echo up; sleep 1000");
+        says(&process, "up").await;
+        process.wait(Duration::from_millis(50)).await;
+    }
+}
