@@ -15,7 +15,9 @@ use crate::event::Event;
 use crate::message::Message;
 use crate::publisher::{Outcome, Publisher};
 use crate::relay::window::{Offer, Row};
-use crate::store::{Batch, Content, Fetched, Membership, Partition, Reader, Settlement, Stats, Store};
+use crate::store::{
+    Batch, Content, Fetched, Membership, Partition, Position, Reader, Settlement, Stats, Store,
+};
 
 impl<S: Store, P: Publisher> Engine<S, P> {
     pub(super) fn take_in(&mut self, done: Result<Done, JoinError>) {
@@ -88,10 +90,10 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         self.lease_call = false;
         match answer {
             Ok(()) => self.leases.released(partitions),
-            // They stay "draining" and are released again with the next turn of the loop that may.
+            // They stay "draining" and are released again after a pause.
             Err(error) => {
                 self.store_failed("release", &error);
-                self.heartbeat_at = self.heartbeat_at.min(Instant::now());
+                self.release_at = Instant::now() + self.store_pause();
             }
         }
     }
@@ -166,9 +168,24 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         if blocked || waits { self.hold(row) } else { self.fail(row, &error, Duration::ZERO) }
     }
 
+    /// Has the store hold a row back. Until it does, nothing in the store keeps the later rows of the key from
+    /// looking free, once what blocks this one is gone: so they are held in their turn.
     fn hold(&mut self, row: Row) {
         self.metrics.held.increment(1);
+        let (key, position) = (row.meta.key.clone(), row.meta.position);
         self.pending.push(Pending::new(row, Settlement::Held, Duration::ZERO));
+        if let Some(key) = key {
+            self.block(&key, position);
+        }
+    }
+
+    fn block(&mut self, key: &Arc<str>, position: Position) {
+        // A key whose last trouble was just recorded has new trouble, which has to be recorded again.
+        self.recorded.remove(key);
+        for held in self.window.block(key, position) {
+            self.metrics.held.increment(1);
+            self.pending.push(Pending::new(held, Settlement::Held, Duration::ZERO));
+        }
     }
 
     /// Counts an attempt, and blocks the key if it is to wait.
@@ -181,11 +198,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let position = row.meta.position;
         self.pending.push(Pending::new(row, settlement, publish_time));
         if let Some(key) = key {
-            // A new failure of a key whose last one was just recorded: it has to be recorded again.
-            self.recorded.remove(&key);
-            for held in self.window.block(&key, position) {
-                self.hold(held);
-            }
+            self.block(&key, position);
         }
     }
 
@@ -302,7 +315,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         self.store_failures = 0;
         let mut settled = std::mem::take(&mut self.settling);
-        // Keys with another failure that is yet to be recorded stay blocked.
+        // Keys with more trouble that is yet to be recorded stay blocked.
         let failing: HashSet<Arc<str>> =
             self.pending.iter().filter_map(Pending::blocked_key).cloned().collect();
         for pending in &settled {

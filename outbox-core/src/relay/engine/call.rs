@@ -96,12 +96,12 @@ impl Pending {
         }
     }
 
-    /// The key that this settlement blocks.
+    /// The key that is blocked in memory until this settlement is recorded.
     pub(super) fn blocked_key(&self) -> Option<&Arc<str>> {
         match &self.settlement {
-            Settlement::Retry { block_key: true, .. } | Settlement::Dead { block_key: true, .. } => {
-                self.row.meta.key.as_ref()
-            }
+            Settlement::Held
+            | Settlement::Retry { block_key: true, .. }
+            | Settlement::Dead { block_key: true, .. } => self.row.meta.key.as_ref(),
             _ => None,
         }
     }

@@ -50,6 +50,7 @@ pub(super) struct Engine<S, P> {
     leases: Leases,
     lease_call: bool,
     heartbeat_at: Instant,
+    release_at: Instant,
 
     reader: Option<Box<dyn Reader>>,
     assignments: Vec<Assignment>,
@@ -99,6 +100,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             leases: Leases::default(),
             lease_call: false,
             heartbeat_at: now,
+            release_at: now,
             assignments: Vec::new(),
             pacer: Pacer::new(settings.min_poll_interval, settings.poll_interval, now),
             fetches: 0,
@@ -219,6 +221,9 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         if !self.lease_call {
             consider(self.heartbeat_at);
+            if self.leases.draining().next().is_some() && self.release_at > now {
+                consider(self.release_at);
+            }
         }
         if self.may_fetch() {
             consider(self.pacer.next());
@@ -391,7 +396,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         // A partition is handed over when nothing of it is in memory. What a running fetch brings of it is refused.
         let drained: Vec<Partition> =
             self.leases.draining().filter(|partition| self.window.is_empty_of(*partition)).collect();
-        if !drained.is_empty() {
+        if !drained.is_empty() && now >= self.release_at {
             self.lease_call = true;
             self.jobs.release(drained);
         } else if now >= self.heartbeat_at {
