@@ -72,6 +72,12 @@ impl Process {
         ensure!(signal::wait_until_gone(&tree), "processes {tree:?} do not end");
         Ok(status)
     }
+
+    /// Kills it, and not its descendants.
+    pub(crate) fn kill_alone(&mut self) -> io::Result<ExitStatus> {
+        self.child.kill()?;
+        self.child.wait()
+    }
 }
 
 impl Drop for Process {

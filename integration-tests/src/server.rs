@@ -101,18 +101,22 @@ pub trait Server: Sized + Send + Sync + 'static {
     /// # Panics
     /// If there is no such server and `OUTBOX_TEST_REQUIRE` names it.
     fn start() -> impl Future<Output = Option<Self>> + Send {
-        async {
-            let environment = Environment::of_process();
-            available(Self::start_in(environment.clone()).await, &environment)
-        }
+        Self::start_in(Environment::of_process())
     }
 
-    /// As [`start`](Self::start), with variables of the caller's choice, and without the decision between a skip
-    /// and a failure.
+    /// As [`start`](Self::start), with variables of the caller's choice.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    fn start_in(environment: Environment) -> impl Future<Output = Option<Self>> + Send {
+        async move { available(Self::try_start(environment.clone()).await, &environment) }
+    }
+
+    /// As [`start_in`](Self::start_in), without the decision between a skip and a failure.
     ///
     /// # Errors
     /// If no way led to a server: what was tried, and how it failed.
-    fn start_in(environment: Environment) -> impl Future<Output = Result<Self, Unavailable>> + Send {
+    fn try_start(environment: Environment) -> impl Future<Output = Result<Self, Unavailable>> + Send {
         runtime::run(async move { acquire(&environment, false).await })
     }
 

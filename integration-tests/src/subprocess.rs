@@ -66,6 +66,11 @@ impl Subprocess {
         self.process.kill().unwrap_or_else(|error| panic!("cannot kill {}: {error:#}", self.name))
     }
 
+    /// Kills the process and lets its descendants be (`SIGKILL`): what they do then is up to them.
+    pub fn kill_alone(&mut self) -> ExitStatus {
+        self.process.kill_alone().unwrap_or_else(|error| panic!("cannot kill {}: {error}", self.name))
+    }
+
     /// Stops the process and its descendants where they are (`SIGSTOP`).
     pub fn stop(&self) {
         signal::stop_tree(self.pid());

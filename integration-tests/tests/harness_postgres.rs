@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use integration_tests::{Environment, Mode, Postgres, Server, eventually};
+use integration_tests::{Environment, Mode, Postgres, Server, Subprocess, eventually};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
 
@@ -118,12 +122,58 @@ async fn the_proxy_stands_between_client_and_server() {
     assert_eq!(one(&mut PgConnection::connect(&url).await.unwrap()).await.unwrap(), 1);
 }
 
+/// The files below a folder whose names end so.
+fn records(folder: &Path, end: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .flatten()
+        .flat_map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => records(&entry.path(), end),
+            _ => vec![entry.path()],
+        })
+        .filter(|path| path.to_string_lossy().ends_with(end))
+        .collect()
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_test_process_that_is_killed() {
+    // Only a server of this machine's leaves records that can be looked at.
+    let environment = Environment::of_process().with("OUTBOX_TEST_MODE", "process");
+    let Some(_installed) = Postgres::start_in(environment).await else { return };
+
+    let folder = tempfile::tempdir().unwrap();
+    // The server's user must get through.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "databases_of_two_tests_do_not_see_each_other"]);
+    command.env("OUTBOX_TEST_TMPDIR", folder.path()).env("OUTBOX_TEST_MODE", "process");
+    command.env_remove("OUTBOX_TEST_POSTGRES_URL");
+    let mut tests = Subprocess::start("tests", command);
+    let record = eventually("the server's process", DEADLINE, || async {
+        let record = fs::read_to_string(records(folder.path(), ".process").first()?).ok()?;
+        record.ends_with('\n').then_some(record)
+    })
+    .await;
+    tests.kill_alone();
+
+    eventually("the folders to be removed", DEADLINE, || async {
+        fs::read_dir(folder.path()).unwrap().next().is_none().then_some(())
+    })
+    .await;
+    let server = record.split(' ').next().unwrap();
+    eventually("the server to end", DEADLINE, || async {
+        let status = fs::read_to_string(format!("/proc/{server}/stat")).unwrap_or_default();
+        (status.is_empty() || status.contains(") Z ")).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_not_replaced_by_another() {
     let nobody = Environment::of_process()
         .with("OUTBOX_TEST_MODE", "process")
         .with("OUTBOX_TEST_POSTGRES_BIN", "/nonexistent");
-    let error = Postgres::start_in(nobody).await.unwrap_err();
+    let error = Postgres::try_start(nobody).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("OUTBOX_TEST_POSTGRES_BIN is /nonexistent"), "{text}");
     assert!(text.contains("container: not allowed"), "{text}");
