@@ -1,1 +1,23 @@
-//! postgres
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod dead_letters;
+mod error;
+mod group;
+mod migrate;
+mod outbox;
+mod reader;
+mod row;
+mod settle;
+mod sql;
+mod store;
+mod transaction;
+mod wakeups;
+
+pub use config::Config;
+pub use error::map_error;
+pub use outbox::Outbox;
+pub use store::PostgresStore;
+
+/// The version of sqlx that this crate's functions take executors and pools of.
+pub use sqlx;

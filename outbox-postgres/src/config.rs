@@ -1,0 +1,202 @@
+//! Settings: where the tables are and what they are called.
+
+use outbox_core::{Error, Result};
+
+/// PostgreSQL cuts longer identifiers off silently (`NAMEDATALEN - 1`).
+const LONGEST_IDENTIFIER: usize = 63;
+/// What the body of the trigger's function is quoted with in the DDL.
+pub(crate) const FUNCTION_QUOTE: &str = "$outbox$";
+/// Every partition costs each fetch a look into an index; nobody runs as many relays as this.
+const MOST_PARTITIONS: u16 = 1024;
+
+/// Where the outbox is in the database.
+///
+/// Every service that enqueues and every relay must use the same settings, except for
+/// [`partitions`](Self::partitions), which only [`Outbox::migrate`](crate::Outbox::migrate) and
+/// [`Outbox::ddl`](crate::Outbox::ddl) read.
+///
+/// ```
+/// use outbox_postgres::{Config, Outbox};
+///
+/// let outbox = Outbox::new(Config::new().schema("billing").prefix("events"))?;
+/// assert!(outbox.insert_sql().starts_with(r#"INSERT INTO "billing"."events_message""#));
+/// # Ok::<(), outbox_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "settings do nothing until an outbox is made of them"]
+pub struct Config {
+    pub(crate) schema: String,
+    pub(crate) prefix: String,
+    pub(crate) partitions: u16,
+}
+
+impl Config {
+    /// The schema `public`, tables called `outbox_…`, 16 partitions.
+    pub fn new() -> Self {
+        Self { schema: "public".to_owned(), prefix: "outbox".to_owned(), partitions: 16 }
+    }
+
+    /// Sets the schema of the tables. Default: `public`, always spelled out, so that nothing depends on anybody's
+    /// `search_path`. A schema that does not exist is created with the tables.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = schema.into();
+        self
+    }
+
+    /// Sets what the names of all tables begin with. Default: `outbox`, for tables such as `outbox_message`.
+    ///
+    /// Any text is allowed and taken as it is, upper case included, as long as the longest name made from it
+    /// keeps within PostgreSQL's 63 bytes.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets how many partitions new tables get, from 1 to 1024. Default: 16, which is enough for 16 relays.
+    ///
+    /// It cannot be changed afterwards: the database computes each row's partition from it, and the order of a key
+    /// rests on the key staying in its partition.
+    pub fn partitions(mut self, partitions: u16) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// The table that messages are inserted into, quoted and with its schema, for statements of your own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](outbox_core::ErrorKind::Config) if a name cannot be.
+    pub fn message_table(&self) -> Result<String> {
+        Ok(Names::new(self)?.message)
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The validated and quoted names of everything in the database.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// The bare name of the schema, as data.
+    pub(crate) bare_schema: String,
+    pub(crate) schema: String,
+    pub(crate) message: String,
+    pub(crate) dead_letter: String,
+    pub(crate) delivered: String,
+    pub(crate) lease: String,
+    pub(crate) relay: String,
+    pub(crate) meta: String,
+    /// The trigger and its function, the latter with its schema.
+    pub(crate) notify: String,
+    pub(crate) notify_function: String,
+    pub(crate) message_due: String,
+    pub(crate) message_blocking: String,
+    pub(crate) dead_letter_blocking: String,
+    /// The channel of the wake-ups.
+    pub(crate) channel: String,
+    /// Keys of advisory locks, one for migrating and one for the group of relays.
+    pub(crate) migrate_lock: i64,
+    pub(crate) group_lock: i64,
+    pub(crate) partitions: u16,
+}
+
+impl Names {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        if !(1..=MOST_PARTITIONS).contains(&config.partitions) {
+            return Err(Error::config(format!("partitions must be from 1 to {MOST_PARTITIONS}"))
+                .with("partitions", config.partitions));
+        }
+        let schema = quote("schema", &config.schema)?;
+        if config.prefix.is_empty() {
+            return Err(Error::config("the prefix of the table names is empty"));
+        }
+        let name = |suffix: &str| quote("prefix", &format!("{}_{suffix}", config.prefix));
+        let qualified = |suffix: &str| Ok::<_, Error>(format!("{schema}.{}", name(suffix)?));
+        let message = qualified("message")?;
+        // Names of channels are limited like identifiers, and these two together are not.
+        let hash = fnv1a(message.as_bytes());
+        Ok(Self {
+            bare_schema: config.schema.clone(),
+            dead_letter: qualified("dead_letter")?,
+            delivered: qualified("delivered")?,
+            lease: qualified("lease")?,
+            relay: qualified("relay")?,
+            meta: qualified("meta")?,
+            notify: name("message_notify")?,
+            notify_function: qualified("message_notify")?,
+            message_due: name("message_due")?,
+            message_blocking: name("message_blocking")?,
+            dead_letter_blocking: name("dead_letter_blocking")?,
+            channel: format!("outbox_{hash:016x}"),
+            migrate_lock: i64::from_ne_bytes(hash.to_ne_bytes()),
+            group_lock: i64::from_ne_bytes(fnv1a(format!("{message} group").as_bytes()).to_ne_bytes()),
+            partitions: config.partitions,
+            schema,
+            message,
+        })
+    }
+}
+
+fn quote(setting: &'static str, name: &str) -> Result<String> {
+    let problem = if name.is_empty() {
+        "a name is empty".to_owned()
+    } else if name.contains('\0') {
+        "a name holds a NUL character".to_owned()
+    } else if name.contains(FUNCTION_QUOTE) {
+        format!("a name holds {FUNCTION_QUOTE}, which ends the body of the trigger's function")
+    } else if name.len() > LONGEST_IDENTIFIER {
+        format!("a name is longer than the {LONGEST_IDENTIFIER} bytes that PostgreSQL keeps")
+    } else {
+        return Ok(format!("\"{}\"", name.replace('"', "\"\"")));
+    };
+    Err(Error::config(problem).with("setting", setting).with("name", name.escape_debug()))
+}
+
+/// The FNV-1a hash: stable across versions and machines, which `std`'s hashers do not promise.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use outbox_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_and_tell_outboxes_apart() {
+        let names = Names::new(&Config::new().schema("S").prefix("a\"b")).unwrap();
+        assert_eq!(names.message, r#""S"."a""b_message""#);
+        let others = [Config::new(), Config::new().schema("S"), Config::new().prefix("x")];
+        let mut seen: Vec<_> = others
+            .iter()
+            .map(|config| Names::new(config).unwrap())
+            .flat_map(|names| [names.migrate_lock, names.group_lock])
+            .collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 6);
+    }
+
+    #[test]
+    fn what_postgres_would_cut_off_or_refuse_is_refused() {
+        let longest = 63 - "_dead_letter_blocking".len();
+        assert!(Names::new(&Config::new().prefix("x".repeat(longest))).is_ok());
+        for config in [
+            Config::new().prefix("x".repeat(longest + 1)),
+            Config::new().prefix(""),
+            Config::new().prefix("a\0b"),
+            Config::new().prefix("a$outbox$b"),
+            Config::new().schema(""),
+            Config::new().schema("é".repeat(32)),
+            Config::new().partitions(0),
+            Config::new().partitions(1025),
+        ] {
+            assert_eq!(Names::new(&config).unwrap_err().kind(), ErrorKind::Config, "{config:?}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The group of relays and their leases.
+
+use std::time::Duration;
+
+use outbox_core::{Membership, Partition, RelayId, Result};
+use uuid::Uuid;
+
+use crate::error::map_error;
+use crate::store::PostgresStore;
+use crate::transaction::begin;
+
+/// Longer than anybody waits, and short enough for PostgreSQL's calendar.
+const LONGEST: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
+
+/// A duration as a parameter, in microseconds.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Partitions as a parameter.
+pub(crate) fn numbers(partitions: &[Partition]) -> Vec<i16> {
+    partitions.iter().filter_map(|partition| i16::try_from(partition.0).ok()).collect()
+}
+
+fn partition(number: i16) -> Option<Partition> {
+    u16::try_from(number).ok().map(Partition)
+}
+
+impl PostgresStore {
+    pub(crate) async fn beat(&self, relay: RelayId, ttl: Duration) -> Result<Membership> {
+        let (pool, names, sql) = self.checked().await?;
+        let ttl = micros(ttl);
+        let mut tx = begin(pool).await?;
+        // One at a time, so that each sees the relays and the leases as the one before left them.
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
+            .bind(names.group_lock)
+            .execute(&mut *tx)
+            .await
+            .map_err(map_error)?;
+        sqlx::query(sql.join_group.clone()).bind(relay.0).bind(ttl).execute(&mut *tx).await.map_err(map_error)?;
+        sqlx::query(sql.extend_leases.clone()).bind(relay.0).bind(ttl).execute(&mut *tx).await.map_err(map_error)?;
+        let (relays, before, partitions, mut owned): (i64, i64, i64, Vec<i16>) =
+            sqlx::query_as(sql.read_group.clone()).bind(relay.0).fetch_one(&mut *tx).await.map_err(map_error)?;
+        let relays = relays.max(1);
+        let share = partitions / relays + i64::from(before < partitions % relays);
+        let wanted = share.saturating_sub(i64::try_from(owned.len()).unwrap_or(i64::MAX));
+        if wanted > 0 {
+            let claimed: Vec<i16> = sqlx::query_scalar(sql.claim_leases.clone())
+                .bind(relay.0)
+                .bind(ttl)
+                .bind(wanted)
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(map_error)?;
+            owned.extend(claimed);
+            owned.sort_unstable();
+        }
+        tx.commit().await.map_err(map_error)?;
+        let count = |number: i64| usize::try_from(number).unwrap_or(0);
+        Ok(Membership {
+            owned: owned.into_iter().filter_map(partition).collect(),
+            share: count(share),
+            relays: count(relays),
+            partitions: count(partitions),
+        })
+    }
+
+    pub(crate) async fn release_leases(&self, relay: RelayId, partitions: &[Partition]) -> Result<()> {
+        let (pool, _, sql) = self.checked().await?;
+        sqlx::query(sql.release_leases.clone())
+            .bind(relay.0)
+            .bind(numbers(partitions))
+            .execute(pool)
+            .await
+            .map_err(map_error)?;
+        Ok(())
+    }
+
+    pub(crate) async fn leave_group(&self, relay: RelayId) -> Result<()> {
+        let (pool, _, sql) = self.checked().await?;
+        sqlx::query(sql.leave_group.clone()).bind(relay.0).execute(pool).await.map_err(map_error)?;
+        Ok(())
+    }
+
+    pub(crate) async fn write_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
+        let (pool, _, sql) = self.checked().await?;
+        let relay: Uuid = relay.0;
+        sqlx::query(sql.set_idle.clone()).bind(relay).bind(idle).execute(pool).await.map_err(map_error)?;
+        Ok(())
+    }
+}

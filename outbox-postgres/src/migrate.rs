@@ -1,0 +1,113 @@
+//! Making the tables.
+
+use outbox_core::{Error, ErrorKind, Result};
+use sqlx::{PgConnection, PgPool};
+
+use crate::config::Names;
+use crate::error::map_error;
+use crate::outbox::{Outbox, Shared};
+use crate::sql::SCHEMA_VERSION;
+use crate::transaction::begin;
+
+/// Version 13 brought `xid8` and a public `gen_random_uuid()`.
+const OLDEST_SERVER: i32 = 130_000;
+
+/// What the tables say about themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Meta {
+    version: i32,
+    pub(crate) partitions: i32,
+}
+
+impl Meta {
+    pub(crate) async fn read(connection: &mut PgConnection, shared: &Shared) -> Result<Self> {
+        let row: Option<(i32, i32)> = sqlx::query_as(shared.statements.read_meta.clone())
+            .fetch_optional(connection)
+            .await
+            .map_err(map_error)?;
+        let Some((version, partitions)) = row else {
+            return Err(schema("the outbox's tables say nothing about their version", &shared.names));
+        };
+        Ok(Self { version, partitions })
+    }
+
+    /// Whether this library can work with the tables.
+    pub(crate) fn check(self, names: &Names) -> Result<()> {
+        let problem = if self.version > SCHEMA_VERSION {
+            "the outbox's tables are newer than this library; update the library before anything else"
+        } else if self.version < SCHEMA_VERSION {
+            "the outbox's tables are older than this library; run migrate"
+        } else {
+            return Ok(());
+        };
+        Err(schema(problem, names).with("tables", self.version).with("library", SCHEMA_VERSION))
+    }
+}
+
+fn schema(problem: &'static str, names: &Names) -> Error {
+    Error::new(ErrorKind::Schema, problem).with("table", &names.meta)
+}
+
+impl Outbox {
+    /// Makes the tables, or brings them up to date. Does nothing if they are. Any number of processes may call it at
+    /// once; one works and the others wait for it.
+    ///
+    /// It runs in one transaction, so that it is done as a whole or not at all.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Schema`] if the tables are newer than this library, which leaves them as they are.
+    /// - [`ErrorKind::Config`] if the tables have another number of partitions than the settings say.
+    /// - [`ErrorKind::Unsupported`] if the server is older than PostgreSQL 13.
+    /// - [`ErrorKind::Permission`] if the role may not create tables.
+    ///
+    /// # Cancel safety
+    /// A dropped call has done everything or nothing.
+    pub async fn migrate(&self, pool: &PgPool) -> Result<()> {
+        let Shared { names, statements } = &*self.shared;
+        let mut tx = begin(pool).await?;
+        check_server(&mut tx).await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
+            .bind(names.migrate_lock)
+            .execute(&mut *tx)
+            .await
+            .map_err(map_error)?;
+
+        // Asked first, because PostgreSQL wants the right to create schemas even for IF NOT EXISTS.
+        let (schema, tables): (bool, bool) = sqlx::query_as(
+            "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1), to_regclass($2) IS NOT NULL",
+        )
+        .bind(&names.bare_schema)
+        .bind(&names.meta)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(map_error)?;
+        if tables {
+            let meta = Meta::read(&mut tx, &self.shared).await?;
+            meta.check(names)?;
+            if meta.partitions != i32::from(names.partitions) {
+                return Err(Error::config("the number of partitions cannot be changed once there are tables")
+                    .with("table", &names.meta)
+                    .with("tables", meta.partitions)
+                    .with("settings", names.partitions));
+            }
+            return Ok(());
+        }
+        if !schema {
+            sqlx::raw_sql(statements.create_schema.clone()).execute(&mut *tx).await.map_err(map_error)?;
+        }
+        sqlx::raw_sql(statements.create_tables.clone()).execute(&mut *tx).await.map_err(map_error)?;
+        tx.commit().await.map_err(map_error)
+    }
+}
+
+async fn check_server(connection: &mut PgConnection) -> Result<()> {
+    let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::integer")
+        .fetch_one(connection)
+        .await
+        .map_err(map_error)?;
+    if version < OLDEST_SERVER {
+        return Err(Error::new(ErrorKind::Unsupported, "the server is older than PostgreSQL 13")
+            .with("server_version_num", version));
+    }
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! Reading: one cursor for each partition, and what appears below it.
+
+mod late;
+#[cfg(test)]
+mod model;
+mod progress;
+mod quota;
+mod snapshot;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_core::{
+    Batch, Error, ErrorKind, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp,
+};
+use sqlx::postgres::PgRow;
+
+use self::progress::{LateScan, Progress, Scan};
+use self::snapshot::Snapshot;
+use crate::error::map_error;
+use crate::group::numbers;
+use crate::row::{Columns, aged};
+use crate::sql::Column;
+use crate::store::PostgresStore;
+
+/// As many rows as one fetch brings at most, whatever the limit. More would not be quicker, and the planner would
+/// estimate the cost of the statement at so much that it compiled it to machine code, which takes half a second.
+const MOST_ROWS: usize = 2000;
+/// Keeps sums within bounds.
+const MOST_BYTES: usize = i32::MAX as usize;
+
+pub(crate) struct PostgresReader {
+    store: PostgresStore,
+    progress: Progress,
+    /// Whether due rows were left over, so that ready ones have to leave them room.
+    due_waits: bool,
+}
+
+impl PostgresReader {
+    pub(crate) fn new(store: PostgresStore) -> Self {
+        Self { store, progress: Progress::default(), due_waits: false }
+    }
+}
+
+#[async_trait]
+impl Reader for PostgresReader {
+    fn assign(&mut self, partition: Partition) {
+        self.progress.assign(partition);
+    }
+
+    fn revoke(&mut self, partition: Partition) {
+        self.progress.revoke(partition);
+    }
+
+    /// Works on a copy of the state and puts it in place at the very end, so that an error or a dropped future leaves
+    /// everything to be read again.
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+        let own = self.progress.partitions();
+        if own.is_empty() {
+            return Ok(Batch::default());
+        }
+        let mut budget = Budget { messages: limit.messages.clamp(1, MOST_ROWS), bytes: limit.bytes.clamp(1, MOST_BYTES) };
+        let fetch = Fetch { store: &self.store, own: numbers(&own), in_flight: raw(in_flight) };
+        let mut next = self.progress.clone();
+
+        let room = if self.due_waits { budget.messages.div_ceil(2) } else { budget.messages };
+        let (mut ready, about) = fetch.ready(&next.scans(room), room, budget.bytes).await?;
+        next.observe(&about.snapshot, about.fence);
+
+        // Whoever committed before that snapshot goes before what it shows past the cursors.
+        let late_scans = next.late_scans();
+        let mut rows = Vec::new();
+        let mut more = false;
+        if !late_scans.is_empty() {
+            for (partition, late) in fetch.late(&late_scans, &budget).await? {
+                next.late_done(partition, late.last(), !late.full);
+                more |= next.has_late(partition);
+                budget.spend(&late);
+                rows.extend(late.rows);
+            }
+        }
+
+        ready.retain(|partition, _| !next.has_late(*partition));
+        budget.trim(&mut ready);
+        for (partition, slice) in ready {
+            if let Some(last) = slice.last() {
+                next.advance(partition, last);
+            }
+            next.weigh(partition, slice.full);
+            more |= slice.full;
+            budget.spend(&slice);
+            rows.extend(slice.rows);
+        }
+
+        let mut next_due = about.next_due.map(|time| time.since(about.now));
+        let mut due_waits = false;
+        if next_due == Some(Duration::ZERO) {
+            let due = fetch.due(&budget).await?;
+            next_due = if due.slice.full { Some(Duration::ZERO) } else { due.next_due };
+            due_waits = due.slice.full;
+            more |= due.slice.full;
+            rows.extend(due.slice.rows);
+        }
+
+        aged(&mut rows, about.now);
+        rows.sort_unstable_by_key(|row| row.position);
+        self.progress = next;
+        self.due_waits = due_waits;
+        Ok(Batch { rows, more, next_due })
+    }
+}
+
+/// What is left of a fetch's limits.
+#[derive(Debug)]
+struct Budget {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn spend(&mut self, slice: &Slice) {
+        self.messages = self.messages.saturating_sub(slice.rows.len());
+        self.bytes = self.bytes.saturating_sub(slice.bytes());
+    }
+
+    /// Drops the ends of what was read where late rows have taken its room, in proportion. One row of each partition
+    /// stays.
+    fn trim(&self, ready: &mut BTreeMap<Partition, Slice>) {
+        let messages: usize = ready.values().map(|slice| slice.rows.len()).sum();
+        let bytes: usize = ready.values().map(Slice::bytes).sum();
+        if messages <= self.messages && bytes <= self.bytes.saturating_mul(2) {
+            return;
+        }
+        for slice in ready.values_mut() {
+            let part = |of: usize, all: usize| {
+                if all <= of { slice.rows.len() } else { slice.rows.len() * of / all }
+            };
+            let keep = part(self.messages, messages).min(part(self.bytes, bytes)).max(1);
+            if keep < slice.rows.len() {
+                slice.rows.truncate(keep);
+                slice.payloads.truncate(keep);
+                slice.full = true;
+            }
+        }
+    }
+}
+
+/// Rows of one partition, in position order.
+#[derive(Debug, Default)]
+struct Slice {
+    rows: Vec<Fetched>,
+    /// The length of each payload, as the database counted it.
+    payloads: Vec<usize>,
+    /// Whether there may be more.
+    full: bool,
+}
+
+impl Slice {
+    fn push(&mut self, row: Columns<'_>, position: Position, due: bool) -> Result<()> {
+        self.payloads.push(row.payload_len()?);
+        self.rows.push(row.fetched(position, due)?);
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.payloads.iter().sum()
+    }
+
+    fn last(&self) -> Option<i64> {
+        self.rows.last().map(|row| row.position.0)
+    }
+
+    /// The statement stops at either limit, at the latter only once it is reached.
+    fn note_full(&mut self, quota: usize, bytes: usize) {
+        self.full = self.rows.len() >= quota || self.bytes() >= bytes;
+    }
+}
+
+/// What a fetch says beside the rows.
+struct About {
+    now: Timestamp,
+    next_due: Option<Timestamp>,
+    snapshot: Snapshot,
+    fence: Option<u64>,
+}
+
+struct Due {
+    slice: Slice,
+    next_due: Option<Duration>,
+}
+
+/// The statements of one fetch.
+struct Fetch<'a> {
+    store: &'a PostgresStore,
+    own: Vec<i16>,
+    in_flight: Vec<i64>,
+}
+
+impl Fetch<'_> {
+    async fn ready(
+        &self,
+        scans: &[Scan],
+        messages: usize,
+        bytes: usize,
+    ) -> Result<(BTreeMap<Partition, Slice>, About)> {
+        let (pool, _, sql) = self.store.checked().await?;
+        let bytes_of = |scan: &Scan| (bytes.saturating_mul(scan.quota) / messages.max(1)).clamp(1, bytes);
+        let rows = sqlx::query(sql.fetch.clone())
+            .bind(partitions(scans.iter().map(|scan| scan.partition)))
+            .bind(scans.iter().map(|scan| scan.after).collect::<Vec<_>>())
+            .bind(scans.iter().map(|scan| number(scan.quota)).collect::<Vec<_>>())
+            .bind(scans.iter().map(|scan| number(bytes_of(scan))).collect::<Vec<_>>())
+            .bind(&self.own)
+            .bind(&self.in_flight)
+            .bind(false)
+            .bind(number(scans.iter().map(|scan| scan.quota).sum()))
+            .fetch_all(pool)
+            .await
+            .map_err(map_error)?;
+        let mut slices: BTreeMap<Partition, Slice> =
+            scans.iter().map(|scan| (scan.partition, Slice::default())).collect();
+        let about = sort(&rows, &mut slices)?.ok_or_else(incomplete)?;
+        for scan in scans {
+            if let Some(slice) = slices.get_mut(&scan.partition) {
+                slice.note_full(scan.quota, bytes_of(scan));
+            }
+        }
+        let row = Columns(about);
+        let snapshot = row.own_text(Column::Snapshot as usize)?.ok_or_else(incomplete)?;
+        let fence = row.own_text(Column::Fence as usize)?.map(str::parse).transpose();
+        let about = About {
+            now: row.timestamp(Column::FetchedAt as usize)?.ok_or_else(incomplete)?,
+            next_due: row.timestamp(Column::NextDue as usize)?,
+            snapshot: Snapshot::parse(snapshot)?,
+            fence: fence.map_err(|_| incomplete())?,
+        };
+        Ok((slices, about))
+    }
+
+    async fn late(
+        &self,
+        scans: &[(Partition, LateScan)],
+        budget: &Budget,
+    ) -> Result<BTreeMap<Partition, Slice>> {
+        let (pool, _, sql) = self.store.checked().await?;
+        let quota = (budget.messages / scans.len().max(1)).max(1);
+        let bytes = (budget.bytes / scans.len().max(1)).max(1);
+        let texts = |of: fn(&LateScan) -> &str| scans.iter().map(|(_, scan)| of(scan)).collect::<Vec<&str>>();
+        let rows = sqlx::query(sql.fetch_late.clone())
+            .bind(partitions(scans.iter().map(|(partition, _)| *partition)))
+            .bind(scans.iter().map(|(_, scan)| scan.after).collect::<Vec<_>>())
+            .bind(scans.iter().map(|(_, scan)| scan.upto).collect::<Vec<_>>())
+            .bind(vec![number(quota); scans.len()])
+            .bind(vec![number(bytes); scans.len()])
+            .bind(texts(|scan| &scan.base))
+            .bind(texts(|scan| &scan.snapshot))
+            .bind(&self.own)
+            .bind(false)
+            .fetch_all(pool)
+            .await
+            .map_err(map_error)?;
+        let mut slices: BTreeMap<Partition, Slice> =
+            scans.iter().map(|(partition, _)| (*partition, Slice::default())).collect();
+        sort(&rows, &mut slices)?;
+        slices.values_mut().for_each(|slice| slice.note_full(quota, bytes));
+        Ok(slices)
+    }
+
+    async fn due(&self, budget: &Budget) -> Result<Due> {
+        let (pool, _, sql) = self.store.checked().await?;
+        let (quota, bytes) = (budget.messages.max(1), budget.bytes.max(1));
+        let rows = sqlx::query(sql.fetch_due.clone())
+            .bind(&self.own)
+            .bind(number(quota))
+            .bind(number(bytes))
+            .bind(&self.in_flight)
+            .bind(false)
+            .fetch_all(pool)
+            .await
+            .map_err(map_error)?;
+        let mut slice = Slice::default();
+        let mut next_due = None;
+        for row in rows.iter().map(Columns) {
+            if let Some(position) = row.position()? {
+                slice.push(row, position, true)?;
+            } else {
+                let now = row.timestamp(Column::FetchedAt as usize)?.ok_or_else(incomplete)?;
+                next_due = row.timestamp(Column::NextDue as usize)?.map(|time| time.since(now));
+            }
+        }
+        slice.note_full(quota, bytes);
+        Ok(Due { slice, next_due })
+    }
+}
+
+/// Sorts rows by partition. Gives the one about the fetch, if there is one.
+fn sort<'r>(rows: &'r [PgRow], slices: &mut BTreeMap<Partition, Slice>) -> Result<Option<&'r PgRow>> {
+    let mut about = None;
+    for row in rows {
+        let columns = Columns(row);
+        match columns.position()? {
+            Some(position) => slices.entry(columns.partition()?).or_default().push(columns, position, false)?,
+            None => about = Some(row),
+        }
+    }
+    Ok(about)
+}
+
+fn partitions(partitions: impl Iterator<Item = Partition>) -> Vec<i16> {
+    numbers(&partitions.collect::<Vec<_>>())
+}
+
+fn raw(positions: &[Position]) -> Vec<i64> {
+    positions.iter().map(|position| position.0).collect()
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn incomplete() -> Error {
+    Error::new(ErrorKind::Internal, "the database's answer to a fetch is incomplete")
+}

@@ -1,0 +1,283 @@
+//! The reader's bookkeeping against a model of PostgreSQL's transactions, in random interleavings.
+//!
+//! Whatever the order in which transactions take their ids, draw positions, commit and roll back, also in the middle
+//! of a fetch, every committed row must come once, and the rows of a key in the order of their positions where the
+//! writers of the key took turns.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use outbox_core::Partition;
+use proptest::prelude::*;
+
+use super::progress::Progress;
+use super::snapshot::Snapshot;
+
+const PARTITIONS: u16 = 2;
+const SLOTS: usize = 4;
+const KEYS: u8 = 6;
+
+/// A step of one of the writers, each of which has a slot.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    TakeId(usize),
+    Draw(usize, u8),
+    Commit(usize),
+    RollBack(usize),
+}
+
+#[derive(Clone, Debug)]
+enum Action {
+    Write(Step),
+    Fetch {
+        limit: usize,
+        /// What happens after the snapshot and before the fence is drawn.
+        within: Vec<Step>,
+        /// What happens before the late rows are read.
+        between: Vec<Step>,
+        fails: bool,
+    },
+    /// Settles some of what was returned.
+    Settle(usize),
+    Assign(u16),
+    Revoke(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0..SLOTS).prop_map(Step::TakeId),
+        5 => (0..SLOTS, 0..KEYS).prop_map(|(slot, key)| Step::Draw(slot, key)),
+        3 => (0..SLOTS).prop_map(Step::Commit),
+        1 => (0..SLOTS).prop_map(Step::RollBack),
+    ]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let steps = || prop::collection::vec(step(), 0..5);
+    let fetch = (1..5_usize, steps(), steps(), prop::bool::weighted(0.1))
+        .prop_map(|(limit, within, between, fails)| Action::Fetch { limit, within, between, fails });
+    prop_oneof![
+        12 => step().prop_map(Action::Write),
+        6 => fetch,
+        2 => (0..10_usize).prop_map(Action::Settle),
+        1 => (0..PARTITIONS).prop_map(Action::Assign),
+        1 => (0..PARTITIONS).prop_map(Action::Revoke),
+    ]
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    position: i64,
+    key: u8,
+    xid: u64,
+}
+
+impl Row {
+    fn partition(self) -> Partition {
+        Partition(u16::from(self.key) % PARTITIONS)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Database {
+    last_xid: u64,
+    last_ended: u64,
+    last_position: i64,
+    /// The id of the transaction in each slot, once it has one.
+    open: [Option<u64>; SLOTS],
+    /// Which slot writes a key. Writers of a key wait for each other.
+    locks: BTreeMap<u8, usize>,
+    rows: Vec<Row>,
+    rolled_back: BTreeSet<u64>,
+}
+
+impl Database {
+    fn take_id(&mut self) -> u64 {
+        self.last_xid += 1;
+        self.last_xid
+    }
+
+    fn run(&mut self, step: Step) {
+        match step {
+            Step::TakeId(slot) => {
+                if self.open[slot].is_none() {
+                    self.open[slot] = Some(self.take_id());
+                }
+            }
+            Step::Draw(slot, key) => {
+                if *self.locks.entry(key).or_insert(slot) != slot {
+                    return;
+                }
+                self.run(Step::TakeId(slot));
+                self.last_position += 1;
+                let xid = self.open[slot].unwrap();
+                self.rows.push(Row { position: self.last_position, key, xid });
+            }
+            Step::Commit(slot) | Step::RollBack(slot) => {
+                self.locks.retain(|_, holder| *holder != slot);
+                let Some(xid) = self.open[slot].take() else { return };
+                if matches!(step, Step::RollBack(_)) {
+                    self.rolled_back.insert(xid);
+                }
+                self.end(xid);
+            }
+        }
+    }
+
+    fn end(&mut self, xid: u64) {
+        self.last_ended = self.last_ended.max(xid);
+    }
+
+    /// As PostgreSQL takes it: it ends behind the latest transaction that has ended, not behind the latest one.
+    fn snapshot(&self) -> Snapshot {
+        let end = self.last_ended + 1;
+        let mut running: Vec<_> = self.open.iter().flatten().filter(|xid| **xid < end).collect();
+        running.sort_unstable();
+        let oldest = running.first().map_or(end, |xid| **xid);
+        let running: Vec<_> = running.iter().map(ToString::to_string).collect();
+        Snapshot::parse(&format!("{oldest}:{end}:{}", running.join(","))).unwrap()
+    }
+
+    /// What a statement with this snapshot sees, in position order.
+    fn visible(&self, snapshot: &Snapshot) -> Vec<Row> {
+        let seen = |row: &&Row| snapshot.has_ended(row.xid) && !self.rolled_back.contains(&row.xid);
+        self.rows.iter().filter(seen).copied().collect()
+    }
+}
+
+#[derive(Debug, Default)]
+struct World {
+    database: Database,
+    progress: Progress,
+    assigned: BTreeSet<Partition>,
+    /// What came since its partition was assigned.
+    returned: BTreeSet<i64>,
+    latest: BTreeMap<u8, i64>,
+}
+
+impl World {
+    fn run(&mut self, action: Action) {
+        match action {
+            Action::Write(step) => self.database.run(step),
+            Action::Settle(number) => {
+                let settled: Vec<_> = self.returned.iter().copied().take(number).collect();
+                self.database.rows.retain(|row| !settled.contains(&row.position));
+                self.returned.retain(|position| !settled.contains(position));
+            }
+            Action::Assign(partition) => {
+                self.forget(Partition(partition));
+                self.assigned.insert(Partition(partition));
+                self.progress.assign(Partition(partition));
+            }
+            Action::Revoke(partition) => {
+                self.forget(Partition(partition));
+                self.assigned.remove(&Partition(partition));
+                self.progress.revoke(Partition(partition));
+            }
+            Action::Fetch { limit, within, between, fails } => {
+                self.fetch(limit, &within, &between, fails);
+            }
+        }
+    }
+
+    fn forget(&mut self, partition: Partition) {
+        let rows = self.database.rows.iter().filter(|row| row.partition() == partition);
+        for row in rows {
+            self.returned.remove(&row.position);
+        }
+        self.latest.retain(|key, _| u16::from(*key) % PARTITIONS != partition.0);
+    }
+
+    /// The steps of the reader's fetch, with the database's part played by the model.
+    fn fetch(&mut self, limit: usize, within: &[Step], between: &[Step], fails: bool) -> usize {
+        let mut next = self.progress.clone();
+        let snapshot = self.database.snapshot();
+        let visible = self.database.visible(&snapshot);
+        within.iter().for_each(|step| self.database.run(*step));
+
+        let scans = next.scans(limit);
+        let mut ready: BTreeMap<Partition, (Vec<Row>, bool)> = BTreeMap::new();
+        for scan in &scans {
+            let past = |row: &&Row| row.partition() == scan.partition && row.position > scan.after;
+            let rows: Vec<Row> = visible.iter().filter(past).take(scan.quota).copied().collect();
+            let full = rows.len() == scan.quota;
+            ready.insert(scan.partition, (rows, full));
+        }
+        let fence = ready.values().any(|(rows, _)| !rows.is_empty()).then(|| self.database.take_id());
+        fence.into_iter().for_each(|xid| self.database.end(xid));
+        next.observe(&snapshot, fence);
+        between.iter().for_each(|step| self.database.run(*step));
+
+        let mut rows = Vec::new();
+        let visible = self.database.visible(&self.database.snapshot());
+        for (partition, scan) in next.late_scans() {
+            let (base, after) = (snapshot_of(&scan.base), snapshot_of(&scan.snapshot));
+            let late = |row: &&Row| {
+                row.partition() == partition
+                    && row.position > scan.after
+                    && row.position <= scan.upto
+                    && after.has_ended(row.xid)
+                    && !base.has_ended(row.xid)
+            };
+            let found: Vec<Row> = visible.iter().filter(late).take(limit).copied().collect();
+            next.late_done(partition, found.last().map(|row| row.position), found.len() < limit);
+            rows.extend(found);
+        }
+        if fails {
+            return 0;
+        }
+        for (partition, (found, full)) in ready {
+            if next.has_late(partition) {
+                continue;
+            }
+            if let Some(last) = found.last() {
+                next.advance(partition, last.position);
+            }
+            next.weigh(partition, full);
+            rows.extend(found);
+        }
+        self.progress = next;
+        rows.sort_unstable_by_key(|row| row.position);
+        let number = rows.len();
+        rows.into_iter().for_each(|row| self.check(row));
+        number
+    }
+
+    fn check(&mut self, row: Row) {
+        assert!(self.returned.insert(row.position), "{row:?} came twice");
+        let before = self.latest.insert(row.key, row.position);
+        assert!(before < Some(row.position), "{row:?} came after {before:?}");
+    }
+
+    fn finish(mut self) {
+        for slot in 0..SLOTS {
+            self.database.run(Step::Commit(slot));
+        }
+        // Late rows may take one more fetch than there is anything to show for.
+        let mut empty = 0;
+        while empty < 3 {
+            empty = if self.fetch(5, &[], &[], false) == 0 { empty + 1 } else { 0 };
+        }
+        let committed = self.database.visible(&self.database.snapshot());
+        for row in committed.iter().filter(|row| self.assigned.contains(&row.partition())) {
+            assert!(self.returned.contains(&row.position), "{row:?} never came");
+        }
+    }
+}
+
+fn snapshot_of(text: &str) -> Snapshot {
+    Snapshot::parse(text).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_committed_row_comes_once_and_in_the_order_of_its_key(
+        actions in prop::collection::vec(action(), 0..120),
+    ) {
+        let mut world = World::default();
+        (0..PARTITIONS).for_each(|partition| world.run(Action::Assign(partition)));
+        actions.into_iter().for_each(|action| world.run(action));
+        world.finish();
+    }
+}

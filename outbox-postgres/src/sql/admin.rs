@@ -1,0 +1,100 @@
+//! Counting, purging, and looking after dead letters.
+
+use super::settling::COMMON;
+use crate::config::Names;
+
+/// `$1`: age in microseconds; `$2`: most rows.
+pub(super) fn purge(names: &Names) -> String {
+    let delivered = &names.delivered;
+    format!(
+        "DELETE FROM {delivered} m
+USING (
+    SELECT delivered_at, position FROM {delivered}
+    WHERE delivered_at <= now() - $1 * interval '1 microsecond'
+    ORDER BY delivered_at, position LIMIT $2
+) s
+WHERE m.delivered_at = s.delivered_at AND m.position = s.position"
+    )
+}
+
+/// `$1`: how far to count; `$2`: how many rows of each partition to look at for the oldest one; `$3`: partitions.
+///
+/// A row that is scheduled and whose time has not come is not late, however long ago it was enqueued.
+pub(super) fn stats(names: &Names) -> String {
+    let Names { message, dead_letter, .. } = names;
+    format!(
+        "SELECT
+    (SELECT count(*) FROM (SELECT FROM {message} LIMIT $1) counted),
+    (SELECT count(*) FROM (SELECT FROM {dead_letter} LIMIT $1) counted),
+    now(),
+    (SELECT oldest.enqueued_at
+        FROM generate_series(0, $3 - 1) AS own (partition)
+        CROSS JOIN LATERAL (
+            SELECT m.position, m.enqueued_at
+            FROM (
+                SELECT m.* FROM {message} m WHERE m.partition = own.partition ORDER BY m.position LIMIT $2
+            ) m
+            WHERE m.available_at IS NULL OR m.available_at <= now() OR m.blocks_key OR m.attempts > 0
+            ORDER BY m.position LIMIT 1
+        ) oldest
+        ORDER BY oldest.position LIMIT 1)"
+    )
+}
+
+/// `$1` to `$6`: positions, id, topic, key, part of the error, age in microseconds; each may be `NULL`.
+const FILTER: &str = "($1::bigint[] IS NULL OR d.position = ANY($1))
+    AND ($2::uuid IS NULL OR d.message_id = $2)
+    AND ($3::text IS NULL OR d.topic = $3)
+    AND ($4::text IS NULL OR d.key = $4)
+    AND ($5::text IS NULL OR position($5 IN d.last_error) > 0)
+    AND ($6::bigint IS NULL OR d.died_at <= now() - $6 * interval '1 microsecond')";
+
+/// `$7`: after which position; `$8`: most rows. The first columns are those of [`Column`](super::Column).
+pub(super) fn list_dead(names: &Names) -> String {
+    format!(
+        "SELECT d.position, d.partition, d.attempts, d.enqueued_at, d.message_id, d.topic, d.key, d.payload,
+    d.content_type, d.headers, d.options, NULL::timestamptz, d.blocks_key, d.died_at, d.last_error
+FROM {} d
+WHERE {FILTER}
+    AND ($7::bigint IS NULL OR d.position > $7)
+ORDER BY d.position LIMIT $8",
+        names.dead_letter
+    )
+}
+
+/// Takes the first `$7` matching dead letters away.
+fn take_dead(names: &Names) -> String {
+    let dead_letter = &names.dead_letter;
+    format!(
+        "WITH picked AS (
+    SELECT d.position FROM {dead_letter} d
+    WHERE {FILTER}
+    ORDER BY d.position LIMIT $7 FOR UPDATE
+),
+gone AS (
+    DELETE FROM {dead_letter} d USING picked p WHERE d.position = p.position RETURNING d.*
+)"
+    )
+}
+
+/// Puts dead letters back where they were.
+pub(super) fn redrive(names: &Names) -> String {
+    format!(
+        "{taken},
+back AS (
+    INSERT INTO {message} ({columns}, blocks_key, available_at)
+    OVERRIDING SYSTEM VALUE
+    SELECT {values}, blocks_key, now() FROM gone
+)
+SELECT partition, position, key, blocks_key FROM gone",
+        taken = take_dead(names),
+        message = names.message,
+        // The database computes the partition anew, from the same columns.
+        columns = COMMON.replace("partition, ", ""),
+        values = COMMON.replace("partition, ", "").replace("attempts", "0"),
+    )
+}
+
+pub(super) fn discard(names: &Names) -> String {
+    format!("{}\nSELECT partition, position, key, blocks_key FROM gone", take_dead(names))
+}

@@ -1,0 +1,64 @@
+//! Relays and leases.
+
+use crate::config::Names;
+
+/// Drops relays that are gone, and adds or renews this one. A relay whose time had run out begins anew.
+pub(super) fn join(names: &Names) -> String {
+    let relay = &names.relay;
+    format!(
+        "WITH gone AS (DELETE FROM {relay} WHERE expires_at <= now() AND relay_id <> $1)
+INSERT INTO {relay} AS r (relay_id, expires_at) VALUES ($1, now() + $2 * interval '1 microsecond')
+ON CONFLICT (relay_id) DO UPDATE SET
+    expires_at = excluded.expires_at,
+    idle = r.idle AND r.expires_at > now()"
+    )
+}
+
+pub(super) fn extend(names: &Names) -> String {
+    format!("UPDATE {} SET expires_at = now() + $2 * interval '1 microsecond' WHERE owner = $1", names.lease)
+}
+
+/// How many relays there are, how many of them come before this one, how many partitions there are, and those it has.
+pub(super) fn read(names: &Names) -> String {
+    let Names { relay, lease, .. } = names;
+    format!(
+        "SELECT count(*), count(*) FILTER (WHERE relay_id < $1),
+    (SELECT count(*) FROM {lease}),
+    ARRAY(SELECT partition FROM {lease} WHERE owner = $1 ORDER BY partition)
+FROM {relay}"
+    )
+}
+
+/// Takes free and expired partitions. Waits for the locks of a former owner that is just settling.
+pub(super) fn claim(names: &Names) -> String {
+    let lease = &names.lease;
+    format!(
+        "UPDATE {lease} l SET owner = $1, expires_at = now() + $2 * interval '1 microsecond'
+FROM (
+    SELECT partition FROM {lease}
+    WHERE owner IS NULL OR (owner <> $1 AND expires_at <= now())
+    ORDER BY partition LIMIT $3 FOR UPDATE
+) free
+WHERE l.partition = free.partition
+RETURNING l.partition"
+    )
+}
+
+pub(super) fn release(names: &Names) -> String {
+    format!(
+        "UPDATE {} SET owner = NULL, expires_at = NULL WHERE owner = $1 AND partition = ANY($2)",
+        names.lease
+    )
+}
+
+pub(super) fn leave(names: &Names) -> String {
+    let Names { relay, lease, .. } = names;
+    format!(
+        "WITH left_group AS (DELETE FROM {relay} WHERE relay_id = $1)
+UPDATE {lease} SET owner = NULL, expires_at = NULL WHERE owner = $1"
+    )
+}
+
+pub(super) fn set_idle(names: &Names) -> String {
+    format!("UPDATE {} SET idle = $2 WHERE relay_id = $1 AND idle <> $2", names.relay)
+}

@@ -1,0 +1,183 @@
+//! Fetching.
+
+use super::{blocked_by_earlier, never_generic};
+use crate::config::Names;
+
+/// The columns of what a fetch returns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Column {
+    Position,
+    Partition,
+    Attempts,
+    EnqueuedAt,
+    MessageId,
+    Topic,
+    Key,
+    Payload,
+    ContentType,
+    Headers,
+    Options,
+    /// When it was to be delivered, of a scheduled message that has not been tried.
+    DeliverAt,
+    Blocked,
+    /// From here on only in the last row, which is about the fetch: `NULL` elsewhere.
+    FetchedAt,
+    NextDue,
+    Snapshot,
+    Fence,
+}
+
+/// The first of them, which the tables have.
+const COLUMNS: &str = "position, partition, attempts, enqueued_at, message_id, topic, key, payload, content_type, \
+                       headers, options";
+
+/// The last ones in a row of a message.
+const NO_FETCH: &str =
+    "NULL::timestamptz AS fetched_at, NULL::timestamptz AS next_due, NULL::text AS snapshot, NULL::text AS fence";
+
+/// The first ones in the row about the fetch. Their types come from the other rows.
+const NO_ROW: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
+
+/// Ready rows past the cursor of each partition, and a last row about the fetch.
+///
+/// `$1` to `$4`: partitions, their cursors, most rows and most bytes; `$5`: all own partitions; `$6`: positions in
+/// flight; `$7`: false; `$8`: most rows in all.
+///
+/// The last limit never cuts anything off. It tells the planner how little is going to be read: it cannot know the
+/// limits inside, takes a tenth of each partition for granted, and would compile the statement to machine code.
+/// Likewise, of a condition put this way around it expects that most rows meet it.
+///
+/// If there are rows, the last one carries the id of this transaction. It was given out after the snapshot was taken,
+/// so no transaction with a higher id had drawn a position by then. Fetches that find nothing use up no ids.
+pub(super) fn fetch(names: &Names) -> String {
+    let message = &names.message;
+    let ready = "m.partition = scan.partition AND m.position > scan.cursor AND m.available_at IS NULL";
+    format!(
+        "(SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked, {NO_FETCH}
+FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS scan (own, cursor, quota, bytes)
+CROSS JOIN LATERAL (
+    SELECT m.*, sum(octet_length(m.payload)) OVER (ORDER BY m.position) AS bytes_so_far
+    FROM (SELECT m.* FROM {message} m WHERE {ready} ORDER BY m.position LIMIT scan.quota) m
+) r
+WHERE (r.bytes_so_far - octet_length(r.payload) >= scan.bytes) IS NOT TRUE
+LIMIT $8)
+UNION ALL
+SELECT {NO_ROW}, now(), {next_due}, pg_current_snapshot()::text,
+    CASE WHEN (
+        SELECT true FROM unnest($1::smallint[], $2::bigint[]) AS scan (own, cursor)
+        CROSS JOIN LATERAL (SELECT FROM {message} m WHERE {ready} ORDER BY m.position LIMIT 1) r
+        LIMIT 1
+    ) THEN pg_current_xact_id()::text END
+UNION ALL
+SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
+        ready = ready.replace("scan.partition", "scan.own"),
+        blocked = blocked(names, "r", "$5"),
+        next_due = next_due(names, "$5", "w.position NOT IN (SELECT unnest($6::bigint[]))"),
+        never = never_generic("$7"),
+    )
+}
+
+/// Rows at or below the cursor of transactions that have ended since the snapshot before.
+///
+/// `$1` to `$7`: partitions, after which position, up to which, most rows, most bytes, the snapshot in which the rows
+/// were not visible yet, and the one in which they are; `$8`: all own partitions; `$9`: false.
+pub(super) fn fetch_late(names: &Names) -> String {
+    let message = &names.message;
+    format!(
+        "SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked, {NO_FETCH}
+FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
+            $6::text[]::pg_snapshot[], $7::text[]::pg_snapshot[])
+    AS scan (own, after, upto, quota, bytes, base, snapshot)
+CROSS JOIN LATERAL (
+    SELECT m.*, sum(octet_length(m.payload)) OVER (ORDER BY m.position) AS bytes_so_far
+    FROM (
+        SELECT m.* FROM {message} m
+        WHERE m.partition = scan.own AND m.position > scan.after AND m.position <= scan.upto
+            AND m.available_at IS NULL
+            AND pg_visible_in_snapshot(m.xact, scan.snapshot) AND NOT pg_visible_in_snapshot(m.xact, scan.base)
+        ORDER BY m.position LIMIT scan.quota
+    ) m
+) r
+WHERE (r.bytes_so_far - octet_length(r.payload) >= scan.bytes) IS NOT TRUE
+UNION ALL
+SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
+        blocked = blocked(names, "r", "$8"),
+        never = never_generic("$9"),
+    )
+}
+
+/// Rows whose time has come, the longest due first, and a last row about the fetch.
+///
+/// `$1`: own partitions; `$2`: most rows; `$3`: most bytes; `$4`: positions in flight; `$5`: false.
+///
+/// Within a key the order by time is the order by position, because settling keeps it so.
+pub(super) fn fetch_due(names: &Names) -> String {
+    let message = &names.message;
+    format!(
+        "SELECT {COLUMNS}, CASE WHEN r.attempts = 0 AND NOT r.blocks_key THEN r.available_at END AS deliver_at,
+    NOT r.blocks_key AND {blocked} AS blocked, {NO_FETCH}
+FROM (
+    SELECT w.*, sum(octet_length(w.payload)) OVER (ORDER BY w.available_at, w.position) AS bytes_so_far
+    FROM (
+        SELECT w.* FROM unnest($1::smallint[]) AS own (partition)
+        CROSS JOIN LATERAL (
+            SELECT w.* FROM {message} w
+            WHERE w.partition = own.partition AND w.available_at <= now()
+                AND w.position NOT IN (SELECT unnest($4::bigint[]))
+            ORDER BY w.available_at, w.position LIMIT $2
+        ) w
+        ORDER BY w.available_at, w.position LIMIT $2
+    ) w
+) r
+WHERE (r.bytes_so_far - octet_length(r.payload) >= $3) IS NOT TRUE
+UNION ALL
+SELECT {NO_ROW}, now(), {next_due}, NULL, NULL
+UNION ALL
+SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
+        blocked = blocked(names, "r", "$1"),
+        next_due = next_due(names, "$1", "w.available_at > now()"),
+        never = never_generic("$5"),
+    )
+}
+
+/// Whether a row that does not block by itself is blocked.
+fn blocked(names: &Names, row: &str, partitions: &str) -> String {
+    format!(
+        "(CASE WHEN {row}.key IS NULL THEN false
+    WHEN {anything} THEN {earlier}
+    ELSE false END)",
+        anything = anything_blocks(names, partitions),
+        earlier = blocked_by_earlier(names, row)
+    )
+}
+
+/// Whether anything at all blocks a key in these partitions. It depends on no row, so it is found out once, and only
+/// if there are rows. The sort keeps the planner on the index: without statistics it takes half of the table for
+/// blocking, and would look for the first such row by reading the table from its start.
+fn anything_blocks(names: &Names, partitions: &str) -> String {
+    let first = |table: &str| {
+        format!(
+            "(SELECT true FROM unnest({partitions}::smallint[]) AS own (partition)
+        CROSS JOIN LATERAL (
+            SELECT FROM {table} b WHERE b.partition = own.partition AND b.blocks_key
+            ORDER BY hashtextextended(b.key, 0), b.position LIMIT 1
+        ) first LIMIT 1)"
+        )
+    };
+    format!("coalesce(\n        {},\n        {},\n        false)", first(&names.message), first(&names.dead_letter))
+}
+
+/// The time of the next row that waits for its time, among those that `condition` admits.
+fn next_due(names: &Names, partitions: &str, condition: &str) -> String {
+    format!(
+        "(
+        SELECT min(next.available_at) FROM unnest({partitions}::smallint[]) AS own (partition)
+        CROSS JOIN LATERAL (
+            SELECT w.available_at FROM {} w
+            WHERE w.partition = own.partition AND w.available_at < 'infinity' AND {condition}
+            ORDER BY w.available_at, w.position LIMIT 1
+        ) next
+    )",
+        names.message
+    )
+}

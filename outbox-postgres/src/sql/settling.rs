@@ -1,0 +1,229 @@
+//! Settling, and the blocking of keys that goes with it.
+//!
+//! A row waits for its turn where `available_at` is infinity and `blocks_key` is set. Whatever is written here keeps
+//! two things true of the rows of a key that block: the later one is never due before the earlier one, and behind
+//! one that retries or is dead all of them wait.
+
+use super::{blocked_by_earlier, never_generic};
+use crate::config::Names;
+
+/// How many of the first rows of a key may be due at a time after a release. It bounds the work of one settle call;
+/// each of them that is delivered makes room for another one.
+const RELEASED: usize = 256;
+
+/// What the tables of messages, dead letters and delivered messages have in common.
+pub(super) const COMMON: &str = "position, message_id, topic, key, payload, content_type, headers, options, partition, \
+                                 attempts, enqueued_at";
+
+/// The same rows of `m` as in `s`.
+const SAME_ROW: &str = "m.partition = s.partition AND m.position = s.position";
+
+/// `$1`, `$2`: partitions and positions; `$3`: false. Deletes, and releases what waited for the deleted rows.
+///
+/// In quiet times this is nothing but a `DELETE` by primary key, as nothing that was deleted did block.
+pub(super) fn deliver(names: &Names, keep: bool) -> String {
+    let Names { message, delivered, .. } = names;
+    let (returning, kept) = if keep {
+        (
+            "m.*",
+            format!(
+                ",
+kept AS (INSERT INTO {delivered} ({COMMON}) SELECT {COMMON} FROM gone)"
+            ),
+        )
+    } else {
+        ("m.position, m.partition, m.key, m.blocks_key", String::new())
+    };
+    format!(
+        "WITH gone AS (
+    DELETE FROM {message} m USING unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
+    WHERE {SAME_ROW}
+    RETURNING {returning}
+){kept},
+released AS ({released})
+SELECT 1 {never}",
+        released = release_keys(
+            names,
+            "(SELECT DISTINCT partition, key FROM gone WHERE blocks_key)",
+            "AND b.position NOT IN (SELECT position FROM gone)"
+        ),
+        never = never_generic("$3"),
+    )
+}
+
+/// `$1`: the relay; `$2`: partitions. Those that it owns, which nobody can take before the transaction ends.
+pub(super) fn lock_leases(names: &Names) -> String {
+    format!(
+        "SELECT partition FROM {} WHERE owner = $1 AND partition = ANY($2) ORDER BY partition FOR SHARE",
+        names.lease
+    )
+}
+
+/// `$1` to `$6`: partitions, positions, microseconds until the next attempt, attempts, errors, whether to block.
+/// Returns the key, whether the row blocks now, and whether it did.
+pub(super) fn retry(names: &Names) -> String {
+    let message = &names.message;
+    format!(
+        "UPDATE {message} m SET
+    attempts = s.attempts,
+    last_error = s.error,
+    blocks_key = s.block AND m.key IS NOT NULL,
+    available_at = CASE
+        WHEN s.block AND m.key IS NOT NULL AND {blocked} THEN 'infinity'
+        ELSE now() + s.after * interval '1 microsecond' END
+FROM (
+    SELECT s.*, o.blocks_key AS did_block
+    FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[], $6::boolean[])
+        AS s (partition, position, after, attempts, error, block)
+    JOIN {message} o ON o.partition = s.partition AND o.position = s.position
+) s
+WHERE {SAME_ROW}
+RETURNING m.partition, m.position, m.key, m.blocks_key, s.did_block",
+        blocked = blocked_by_earlier(names, "m"),
+    )
+}
+
+/// `$1`, `$2`: partitions and positions. What nothing blocks any more is due at once, and goes on blocking, so that
+/// the ready rows behind it stay behind it.
+pub(super) fn hold(names: &Names) -> String {
+    let message = &names.message;
+    format!(
+        "UPDATE {message} m SET
+    blocks_key = m.key IS NOT NULL,
+    available_at = CASE WHEN m.key IS NOT NULL AND {blocked} THEN 'infinity' ELSE now() END
+FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
+WHERE {SAME_ROW}",
+        blocked = blocked_by_earlier(names, "m"),
+    )
+}
+
+/// `$1` to `$5`: partitions, positions, attempts, errors, whether to block. Moves the rows as they are, readable or
+/// not. Returns as [`retry`] does.
+pub(super) fn bury(names: &Names) -> String {
+    let Names { message, dead_letter, .. } = names;
+    format!(
+        "WITH gone AS (
+    DELETE FROM {message} m
+    USING unnest($1::smallint[], $2::bigint[], $3::integer[], $4::text[], $5::boolean[])
+        AS s (partition, position, new_attempts, error, block)
+    WHERE {SAME_ROW}
+    RETURNING m.*, s.new_attempts, s.error, s.block AND m.key IS NOT NULL AS blocks_on
+),
+buried AS (
+    INSERT INTO {dead_letter} ({COMMON}, blocks_key, last_error)
+    SELECT {common}, blocks_on, error FROM gone
+    -- Only after somebody has put a copy of a dead letter back by hand. It must not stop the relay.
+    ON CONFLICT (position) DO UPDATE SET
+        attempts = excluded.attempts,
+        blocks_key = excluded.blocks_key,
+        last_error = excluded.last_error,
+        died_at = excluded.died_at
+)
+SELECT partition, position, key, blocks_on, blocks_key FROM gone",
+        common = COMMON.replace("attempts", "new_attempts"),
+    )
+}
+
+/// `$1` to `$3`: partitions, keys, positions. Whatever of these keys was due behind these positions waits again.
+pub(super) fn hold_later(names: &Names) -> String {
+    format!(
+        "UPDATE {} m SET available_at = 'infinity'
+FROM (
+    SELECT partition, key, min(position) AS position
+    FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS s (partition, key, position)
+    GROUP BY partition, key
+) s
+WHERE m.partition = s.partition AND hashtextextended(m.key, 0) = hashtextextended(s.key, 0) AND m.key = s.key
+    AND m.blocks_key AND m.position > s.position AND m.available_at < 'infinity'",
+        names.message
+    )
+}
+
+/// `$1`, `$2`: partitions and keys.
+pub(super) fn release(names: &Names) -> String {
+    release_keys(
+        names,
+        "(SELECT DISTINCT partition, key FROM unnest($1::smallint[], $2::text[]) AS s (partition, key))",
+        "",
+    )
+}
+
+/// Makes the first waiting rows of some keys due, unless they are behind something that retries or is dead.
+fn release_keys(names: &Names, keys: &str, except: &str) -> String {
+    let Names { message, dead_letter, .. } = names;
+    format!(
+        "UPDATE {message} m SET available_at = now()
+FROM {keys} k
+CROSS JOIN LATERAL (
+    SELECT b.partition, b.position, b.available_at, bool_or(b.available_at > now() AND b.available_at < 'infinity')
+        OVER (ORDER BY b.position) AS behind_retry
+    FROM (
+        SELECT b.partition, b.position, b.available_at FROM {message} b
+        WHERE b.partition = k.partition AND hashtextextended(b.key, 0) = hashtextextended(k.key, 0)
+            AND b.key = k.key AND b.blocks_key {except}
+        ORDER BY b.position LIMIT {RELEASED}
+    ) b
+) s
+WHERE {SAME_ROW} AND s.available_at = 'infinity' AND NOT s.behind_retry
+    AND NOT EXISTS (
+        SELECT FROM {dead_letter} d
+        WHERE d.partition = k.partition AND hashtextextended(d.key, 0) = hashtextextended(k.key, 0)
+            AND d.key = k.key AND d.blocks_key AND d.position < s.position
+    )"
+    )
+}
+
+/// `$1`: the relay; `$2`: partitions; `$3`: most rows. Releases rows that wait for nothing: the first blocking row of
+/// their key waits itself.
+///
+/// It steps from one blocked key to the next by the index, so it costs nothing where no key is blocked, and does not
+/// read through all rows that wait behind one message.
+pub(super) fn repair(names: &Names) -> String {
+    let Names { message, dead_letter, lease, .. } = names;
+    let first = "b.partition, hashtextextended(b.key, 0) AS hash, b.key, b.position, b.available_at";
+    format!(
+        "WITH RECURSIVE own AS (
+    SELECT partition FROM {lease} WHERE owner = $1 AND partition = ANY($2)
+),
+front AS (
+    SELECT b.* FROM own CROSS JOIN LATERAL (
+        SELECT {first} FROM {message} b
+        WHERE b.partition = own.partition AND b.blocks_key
+        ORDER BY hashtextextended(b.key, 0), b.position LIMIT 1
+    ) b
+    UNION ALL
+    SELECT b.* FROM front CROSS JOIN LATERAL (
+        SELECT {first} FROM {message} b
+        WHERE b.partition = front.partition AND b.blocks_key AND hashtextextended(b.key, 0) > front.hash
+        ORDER BY hashtextextended(b.key, 0), b.position LIMIT 1
+    ) b
+),
+stuck AS (
+    SELECT partition, hash, key FROM front f
+    WHERE available_at = 'infinity' AND NOT EXISTS (
+        SELECT FROM {dead_letter} d
+        WHERE d.partition = f.partition AND hashtextextended(d.key, 0) = f.hash AND d.key = f.key
+            AND d.blocks_key AND d.position < f.position
+    )
+)
+UPDATE {message} m SET available_at = now()
+FROM (
+    SELECT s.* FROM stuck k CROSS JOIN LATERAL (
+        SELECT b.partition, b.position, b.available_at, bool_or(b.available_at < 'infinity')
+            OVER (ORDER BY b.position) AS behind_other
+        FROM (
+            SELECT b.partition, b.position, b.available_at FROM {message} b
+            WHERE b.partition = k.partition AND hashtextextended(b.key, 0) = k.hash AND b.key = k.key AND b.blocks_key
+            ORDER BY b.position LIMIT {RELEASED}
+        ) b
+    ) s
+    WHERE NOT s.behind_other AND NOT EXISTS (
+        SELECT FROM {dead_letter} d
+        WHERE d.partition = k.partition AND hashtextextended(d.key, 0) = k.hash AND d.key = k.key
+            AND d.blocks_key AND d.position < s.position
+    )
+    ORDER BY s.position LIMIT $3
+) s
+WHERE {SAME_ROW} AND m.available_at = 'infinity'"
+    )
+}

@@ -1,0 +1,84 @@
+//! Every text, for a reviewer to see what a change does to it.
+
+use super::*;
+use crate::config::Config;
+
+#[test]
+fn texts() {
+    let statements = Statements::new(&Names::new(&Config::new()).unwrap());
+    let Statements {
+        insert,
+        insert_batch,
+        ddl,
+        create_schema: _,
+        create_tables: _,
+        read_meta,
+        join_group,
+        extend_leases,
+        read_group,
+        claim_leases,
+        release_leases,
+        leave_group,
+        set_idle,
+        fetch,
+        fetch_late,
+        fetch_due,
+        deliver,
+        deliver_and_keep,
+        lock_leases,
+        retry,
+        hold,
+        bury,
+        hold_later,
+        release,
+        repair,
+        purge,
+        stats,
+        list_dead,
+        redrive,
+        discard,
+    } = &statements;
+    insta::assert_snapshot!("ddl", ddl);
+    for (name, statement) in [
+        ("insert", insert),
+        ("insert_batch", insert_batch),
+        ("read_meta", read_meta),
+        ("join_group", join_group),
+        ("extend_leases", extend_leases),
+        ("read_group", read_group),
+        ("claim_leases", claim_leases),
+        ("release_leases", release_leases),
+        ("leave_group", leave_group),
+        ("set_idle", set_idle),
+        ("fetch", fetch),
+        ("fetch_late", fetch_late),
+        ("fetch_due", fetch_due),
+        ("deliver", deliver),
+        ("deliver_and_keep", deliver_and_keep),
+        ("lock_leases", lock_leases),
+        ("retry", retry),
+        ("hold", hold),
+        ("bury", bury),
+        ("hold_later", hold_later),
+        ("release", release),
+        ("repair", repair),
+        ("purge", purge),
+        ("stats", stats),
+        ("list_dead", list_dead),
+        ("redrive", redrive),
+        ("discard", discard),
+    ] {
+        insta::assert_snapshot!(name, statement.as_str());
+    }
+}
+
+#[test]
+fn no_statement_has_a_bare_name() {
+    let config = Config::new().schema("Some \"schema\"").prefix("Odd; name");
+    let statements = Statements::new(&Names::new(&config).unwrap());
+    for statement in [&statements.fetch, &statements.deliver_and_keep, &statements.redrive, &statements.repair] {
+        let text = statement.as_str();
+        assert!(!text.contains("outbox_") && !text.contains("public"), "{text}");
+        assert!(text.contains(r#""Some ""schema"""."Odd; name_"#), "{text}");
+    }
+}

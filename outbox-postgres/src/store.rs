@@ -1,0 +1,155 @@
+//! The store.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_core::{
+    Count, DeadLetters, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store, Wakeups,
+};
+use sqlx::PgPool;
+use tokio::sync::OnceCell;
+
+use crate::config::{Config, Names};
+use crate::error::map_error;
+use crate::group::{micros, numbers};
+use crate::migrate::Meta;
+use crate::outbox::Shared;
+use crate::reader::PostgresReader;
+use crate::row::Columns;
+use crate::sql::Statements;
+use crate::wakeups::Listener;
+
+/// How many rows of each partition are looked at for the oldest one that is not scheduled for later.
+const LAG_DEPTH: i64 = 1000;
+
+/// An outbox in PostgreSQL, as a relay sees it. Cheap to clone.
+///
+/// At its first use it checks that the tables are of the version it knows, and every call fails with
+/// [`ErrorKind::Schema`](outbox_core::ErrorKind::Schema) until they are.
+#[derive(Clone)]
+pub struct PostgresStore {
+    pool: PgPool,
+    shared: Arc<Shared>,
+    meta: Arc<OnceCell<Meta>>,
+}
+
+impl PostgresStore {
+    /// The store over the tables that the settings name; the same as [`Outbox::store`](crate::Outbox::store), for a
+    /// process that only relays.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](outbox_core::ErrorKind::Config) if a name or the number of partitions cannot be.
+    pub fn new(pool: PgPool, config: Config) -> Result<Self> {
+        Ok(Self::over(pool, Arc::new(Shared::new(config)?)))
+    }
+
+    pub(crate) fn over(pool: PgPool, shared: Arc<Shared>) -> Self {
+        Self { pool, shared, meta: Arc::default() }
+    }
+
+    async fn meta(&self) -> Result<Meta> {
+        let read = async || {
+            let mut connection = self.pool.acquire().await.map_err(map_error)?;
+            let meta = Meta::read(&mut connection, &self.shared).await?;
+            meta.check(&self.shared.names)?;
+            Ok(meta)
+        };
+        self.meta.get_or_try_init(read).await.copied()
+    }
+
+    /// What every call needs, once the version is known to be right.
+    pub(crate) async fn checked(&self) -> Result<(&PgPool, &Names, &Statements)> {
+        self.meta().await?;
+        Ok((&self.pool, &self.shared.names, &self.shared.statements))
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("table", &self.shared.names.message).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn heartbeat(&self, relay: RelayId, ttl: Duration) -> Result<Membership> {
+        self.beat(relay, ttl).await
+    }
+
+    async fn release(&self, relay: RelayId, partitions: &[Partition]) -> Result<()> {
+        self.release_leases(relay, partitions).await
+    }
+
+    async fn leave(&self, relay: RelayId) -> Result<()> {
+        self.leave_group(relay).await
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        Box::new(PostgresReader::new(self.clone()))
+    }
+
+    async fn settle(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
+        self.write(relay, batch, keep_delivered).await
+    }
+
+    async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
+        let (pool, _, sql) = self.checked().await?;
+        let purged = sqlx::query(sql.purge.clone())
+            .bind(micros(older_than))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .execute(pool)
+            .await
+            .map_err(map_error)?;
+        Ok(purged.rows_affected())
+    }
+
+    async fn repair(&self, relay: RelayId, partitions: &[Partition], limit: usize) -> Result<u64> {
+        let (pool, _, sql) = self.checked().await?;
+        let repaired = sqlx::query(sql.repair.clone())
+            .bind(relay.0)
+            .bind(numbers(partitions))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .execute(pool)
+            .await
+            .map_err(map_error)?;
+        Ok(repaired.rows_affected())
+    }
+
+    async fn stats(&self, limit: u64) -> Result<Stats> {
+        let meta = self.meta().await?;
+        let count = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let row = sqlx::query(self.shared.statements.stats.clone())
+            .bind(count)
+            .bind(LAG_DEPTH)
+            .bind(meta.partitions)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(map_error)?;
+        let row = Columns(&row);
+        let counted = |column| -> Result<Count> {
+            let number = row.bigint(column)?.and_then(|number| u64::try_from(number).ok());
+            Ok(Count::limited(number.unwrap_or(0), limit))
+        };
+        let lag = row.timestamp(2)?.zip(row.timestamp(3)?).map(|(now, oldest)| now.since(oldest));
+        Ok(Stats { backlog: counted(0)?, dead_letters: counted(1)?, lag })
+    }
+
+    async fn wakeups(&self) -> Result<Option<Box<dyn Wakeups>>> {
+        let (pool, names, _) = self.checked().await?;
+        Ok(Some(Box::new(Listener::connect(pool, &names.channel).await?)))
+    }
+
+    async fn set_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
+        self.write_idle(relay, idle).await
+    }
+
+    fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+}
