@@ -63,7 +63,7 @@ impl Outbox {
     /// # Cancel safety
     /// A dropped call has done everything or nothing.
     pub async fn migrate(&self, pool: &PgPool) -> Result<()> {
-        let Shared { names, statements } = &*self.shared;
+        let Shared { names, statements, .. } = &*self.shared;
         let mut tx = begin(pool).await?;
         check_server(&mut tx).await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
