@@ -41,7 +41,9 @@ enum Sent {
     Answered(Confirmation),
     /// It was handed over, and then its channel ended.
     Lost(lapin::Error),
-    /// It was handed over, and nothing came back in time.
+    /// It was handed over, and could not be written in time.
+    Stuck,
+    /// It was written, and nothing came back in time.
     Late,
 }
 
@@ -63,17 +65,27 @@ pub(crate) async fn run(mut lease: Lease, window: Vec<Outgoing<'_>>, deadline: I
 
     let (mut sent, unsent) = send(&mut lease, window, deadline).await;
     collect(&mut sent, deadline).await;
-    if sent.iter().any(|sent| matches!(sent, Sent::Late)) {
-        // The channel alone would not do: what the broker has not read yet must not be published later, and a
-        // connection that does not answer must not be used again.
-        warn!(messages = sent.len(), "no confirm in time, cutting the connection");
-        lease.link().cut();
-    }
+    cut_if_silent(&lease, &sent);
     let answers = Verdicts { ids: &ids, routes: &routes }.give(sent, unsent);
     if answers.clean {
         lease.give_back();
     }
     Answers { outcomes: answers.outcomes, complaint: answers.complaint }
+}
+
+/// Gives the connection up if the broker owes answers and has no excuse.
+///
+/// To close the channel would not do: what the broker has not read yet must not be published later, and a connection
+/// that does not answer must not be used again. Only where the broker has said that it is blocked, and all is written,
+/// the connection is kept, for on it we learn when the alarm is over; a new one would learn of the alarm only by
+/// another message whose outcome is unknown.
+fn cut_if_silent(lease: &Lease, sent: &[Sent]) {
+    let stuck = sent.iter().any(|sent| matches!(sent, Sent::Stuck));
+    let late = sent.iter().filter(|sent| matches!(sent, Sent::Stuck | Sent::Late)).count();
+    if stuck || (late > 0 && lease.link().blocked().is_none()) {
+        warn!(messages = late, "no answer in time, cutting the connection");
+        lease.link().cut();
+    }
 }
 
 /// Hands the messages over one by one, until one cannot be.
@@ -114,7 +126,7 @@ async fn send(
                 return (sent, Some(Unsent::Failed(error)));
             }
             Err(_) => {
-                sent.push(Sent::Late);
+                sent.push(Sent::Stuck);
                 let unsent = lease.link().blocked().map_or(Unsent::Late, Unsent::Blocked);
                 return (sent, Some(unsent));
             }
@@ -172,7 +184,7 @@ impl Verdicts<'_> {
             let outcome = match sent {
                 Sent::Answered(confirmation) => self.answered(place, &confirmation, &returns, complete),
                 Sent::Lost(error) => Err(judge(&error, if alone { Stage::Alone } else { Stage::After })),
-                Sent::Late | Sent::Waiting(_) => {
+                Sent::Stuck | Sent::Late | Sent::Waiting(_) => {
                     Err(Error::new(ErrorKind::Timeout, "the broker did not confirm in time"))
                 }
             };

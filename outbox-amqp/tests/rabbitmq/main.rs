@@ -1,0 +1,12 @@
+//! The publisher against a real RabbitMQ. One node serves all tests that leave it alone, each in a virtual host of its
+//! own; tests that harm the broker start one for themselves.
+
+mod confirms;
+mod content;
+mod exchanges;
+mod faults;
+mod isolation;
+mod login;
+mod outages;
+mod support;
+mod topology;

@@ -1,0 +1,184 @@
+//! The network between us and a healthy broker fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use integration_tests::rabbitmq::Vhost;
+use integration_tests::{Mode, Proxy, RabbitMq, Server};
+use outbox_amqp::{AmqpPublisher, AmqpPublisherBuilder};
+use outbox_core::{ErrorKind, Message, Outcome, Publisher, Scope, Verdict};
+use tokio::time::Instant;
+
+use crate::support::{
+    SOON, all_confirmed, assert_error, builder, message, messages, publish_eventually, publish_one, vhost,
+};
+
+async fn through_proxy() -> Option<(Vhost, Proxy, AmqpPublisherBuilder)> {
+    let vhost = vhost().await?;
+    vhost.declare_queue("orders").await;
+    let proxy = RabbitMq::shared().await?.proxy().await;
+    let builder = builder(&vhost.uri_through(&proxy));
+    Some((vhost, proxy, builder))
+}
+
+async fn ids(vhost: &Vhost, queue: &str) -> Vec<String> {
+    let count = usize::try_from(vhost.queue_depth(queue).await).unwrap();
+    let deliveries = vhost.consume(queue, count, SOON).await;
+    deliveries.iter().map(|delivery| delivery.properties.message_id().as_ref().unwrap().to_string()).collect()
+}
+
+#[tokio::test]
+async fn an_outage_fails_calls_soon_and_is_over_by_itself() {
+    let Some((_vhost, proxy, builder)) = through_proxy().await else { return };
+    let publisher = builder.build().unwrap();
+    publish_one(&publisher, message("orders", "before")).await.unwrap();
+
+    proxy.set(Mode::Refuse).await;
+    let _noticed_or_not = publish_one(&publisher, message("orders", "x")).await;
+    for _ in 0..3 {
+        let started = Instant::now();
+        let outcome = publish_one(&publisher, message("orders", "during")).await;
+        assert_error(&outcome, ErrorKind::Unavailable, Verdict::Retry, Scope::Endpoint);
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    }
+    proxy.set(Mode::Pass).await;
+    // No second try: whoever asks after the outage is served.
+    publish_one(&publisher, message("orders", "after")).await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_that_are_lost_make_unknown_outcomes_never_wrong_ones() {
+    let Some((vhost, proxy, builder)) = through_proxy().await else { return };
+    let publisher = builder.build().unwrap();
+    for bytes in [0, 1, 21, 50, 200, 1_000] {
+        publish_eventually(&publisher, &message("orders", "opens a connection and a channel")).await;
+        vhost.purge_queue("orders").await;
+        let batch = messages("orders", 300);
+        proxy.set(Mode::CutAnswersAfter(bytes)).await;
+        let outcomes = publisher.publish(&batch).await;
+        proxy.set(Mode::Pass).await;
+
+        let arrived = ids(&vhost, "orders").await;
+        for (message, outcome) in batch.iter().zip(&outcomes) {
+            match outcome {
+                Ok(()) => assert!(arrived.contains(&message.id().to_string()), "confirmed, but not there"),
+                Err(error) => {
+                    assert_eq!(error.scope(), Scope::Endpoint, "{}", error.report());
+                    let unknown = error.verdict() == Verdict::Unknown;
+                    assert!(unknown || !arrived.contains(&message.id().to_string()), "{}", error.report());
+                }
+            }
+        }
+        // A confirm takes 21 bytes, and may confirm all of them.
+        assert!(bytes >= 21 || outcomes.iter().all(Outcome::is_err), "confirmed without an answer");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_cut_off_make_no_false_confirm() {
+    let Some((vhost, proxy, builder)) = through_proxy().await else { return };
+    let publisher = builder.build().unwrap();
+    for bytes in [0, 10, 500, 20_000] {
+        publish_eventually(&publisher, &message("orders", "opens a connection and a channel")).await;
+        vhost.purge_queue("orders").await;
+        let batch: Vec<Message> = (0..100).map(|_| message("orders", vec![0; 1_000])).collect();
+        proxy.set(Mode::CutRequestsAfter(bytes)).await;
+        let outcomes = publisher.publish(&batch).await;
+        proxy.set(Mode::Pass).await;
+        let arrived = ids(&vhost, "orders").await;
+        for (message, outcome) in batch.iter().zip(&outcomes) {
+            assert!(
+                outcome.is_err() || arrived.contains(&message.id().to_string()),
+                "confirmed, but not there"
+            );
+        }
+        assert!(outcomes.last().unwrap().is_err());
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_the_deadline_ends_the_call() {
+    let Some((_vhost, proxy, builder)) = through_proxy().await else { return };
+    let limit = Duration::from_secs(2);
+    let publisher = builder.confirm_timeout(limit).connect_timeout(limit).build().unwrap();
+    publish_one(&publisher, message("orders", "before")).await.unwrap();
+
+    proxy.set(Mode::Blackhole).await;
+    let started = Instant::now();
+    for outcome in publisher.publish(&messages("orders", 50)).await {
+        assert_error(&outcome, ErrorKind::Timeout, Verdict::Unknown, Scope::Endpoint);
+    }
+    let took = started.elapsed();
+    assert!(took >= limit && took < limit * 2, "{took:?}");
+    // The connection was given up, so this one has to dial, which nobody answers either.
+    let outcome = publish_one(&publisher, message("orders", "x")).await;
+    assert_error(&outcome, ErrorKind::Unavailable, Verdict::Retry, Scope::Endpoint);
+
+    proxy.set(Mode::Pass).await;
+    publish_one(&publisher, message("orders", "after")).await.unwrap();
+}
+
+/// More than the buffers on the way can take: the rest waits in us.
+#[tokio::test]
+async fn when_nobody_reads_what_was_not_begun_is_known_not_to_have_been_sent() {
+    let Some((vhost, proxy, builder)) = through_proxy().await else { return };
+    let publisher = builder.confirm_timeout(Duration::from_secs(3)).build().unwrap();
+    publish_one(&publisher, message("orders", "before")).await.unwrap();
+    vhost.purge_queue("orders").await;
+
+    proxy.set(Mode::Blackhole).await;
+    let batch: Vec<Message> = (0..60).map(|_| message("orders", vec![0; 1 << 20])).collect();
+    let outcomes = publisher.publish(&batch).await;
+    proxy.set(Mode::Pass).await;
+    let unknown =
+        outcomes.iter().take_while(|outcome| outcome.as_ref().unwrap_err().verdict() == Verdict::Unknown);
+    let unknown = unknown.count();
+    assert!((1..60).contains(&unknown), "{unknown} of 60 are unknown");
+    for outcome in &outcomes[unknown..] {
+        assert_error(outcome, ErrorKind::Unavailable, Verdict::Retry, Scope::Endpoint);
+    }
+    publish_one(&publisher, message("orders", "after")).await.unwrap();
+    let arrived = ids(&vhost, "orders").await;
+    for (index, message) in batch.iter().enumerate() {
+        assert!(index < unknown || !arrived.contains(&message.id().to_string()), "message {index} arrived");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_call_sends_nothing_afterwards_and_leaves_no_trace() {
+    let Some((vhost, proxy, builder)) = through_proxy().await else { return };
+    let publisher = Arc::new(builder.build().unwrap());
+    publish_one(&publisher, message("orders", "before")).await.unwrap();
+    vhost.purge_queue("orders").await;
+
+    // Stopped while it writes: nobody reads, and the buffers are full long before the last message.
+    proxy.set(Mode::Blackhole).await;
+    let large: Vec<Message> = (0..60).map(|_| message("orders", vec![0; 1 << 20])).collect();
+    let call = dropped_after(&publisher, large.clone(), Duration::from_millis(500)).await;
+    assert!(call.is_none(), "60 MiB must not fit into the buffers");
+    proxy.set(Mode::Pass).await;
+    publish_one(&publisher, message("orders", "after")).await.unwrap();
+    let arrived = ids(&vhost, "orders").await;
+    assert!(arrived.len() < 60, "{} arrived", arrived.len());
+    let sent = large.iter().take_while(|message| arrived.contains(&message.id().to_string())).count();
+    for message in &large[sent..] {
+        assert!(!arrived.contains(&message.id().to_string()), "sent out of turn, after the call was dropped");
+    }
+
+    // Stopped while it waits for confirms: the answers come later, and must be nobody else's.
+    for _ in 0..5 {
+        proxy.set(Mode::Delay(Duration::from_millis(50))).await;
+        dropped_after(&publisher, messages("nowhere", 100), Duration::from_millis(30)).await;
+        proxy.set(Mode::Pass).await;
+        all_confirmed(&publisher.publish(&messages("orders", 100)).await);
+    }
+}
+
+/// Gives the answers only if they came within the time.
+async fn dropped_after(
+    publisher: &AmqpPublisher,
+    batch: Vec<Message>,
+    after: Duration,
+) -> Option<Vec<Outcome>> {
+    tokio::time::timeout(after, publisher.publish(&batch)).await.ok()
+}
