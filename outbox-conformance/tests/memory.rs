@@ -10,35 +10,35 @@ mod store {
     use super::*;
     use support::MemoryHarness;
 
-    outbox_conformance::store_tests!(MemoryHarness::new(|store| Arc::new(store)));
+    outbox_conformance::store_tests!(MemoryHarness::plain());
 }
 
 mod store_behind_arc {
     use super::*;
     use support::MemoryHarness;
 
-    outbox_conformance::store_tests!(MemoryHarness::new(|store| {
+    outbox_conformance::store_tests!(MemoryHarness::new(Arc::new(|| Box::new(|store| {
         let inner: Arc<dyn Store> = Arc::new(store);
         // An `Arc` is a store itself, and passes every call on.
         Arc::new(inner)
-    }));
+    }))));
 }
 
 mod publisher {
     use super::*;
     use support::PublisherMemoryHarness;
 
-    outbox_conformance::publisher_tests!(PublisherMemoryHarness::new(|publisher| Arc::new(publisher)));
+    outbox_conformance::publisher_tests!(PublisherMemoryHarness::plain());
 }
 
 mod publisher_behind_arc {
     use super::*;
     use support::PublisherMemoryHarness;
 
-    outbox_conformance::publisher_tests!(PublisherMemoryHarness::new(|publisher| {
+    outbox_conformance::publisher_tests!(PublisherMemoryHarness::new(Arc::new(|| Box::new(|publisher| {
         let inner: Arc<dyn Publisher> = Arc::new(publisher);
         Arc::new(inner)
-    }));
+    }))));
 }
 
 mod publisher_without_order {
@@ -46,7 +46,7 @@ mod publisher_without_order {
     use support::PublisherMemoryHarness;
 
     outbox_conformance::publisher_tests!({
-        let mut harness = PublisherMemoryHarness::new(|publisher| Arc::new(publisher));
+        let mut harness = PublisherMemoryHarness::plain();
         harness.capabilities = harness.capabilities.ordered_batches(false).max_batch_messages(30);
         harness
             .not_applicable

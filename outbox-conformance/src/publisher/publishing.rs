@@ -173,7 +173,7 @@ pub(crate) async fn order_is_kept_within_a_batch(fixture: &dyn PublisherFixture)
 pub(crate) async fn order_is_kept_across_calls(fixture: &dyn PublisherFixture) -> CaseResult {
     needs_order(fixture)?;
     let scene = Scene::new(fixture).await?;
-    let batch = scene.numbered(60, 3)?;
+    let batch = scene.numbered(40, 1)?;
     for message in &batch {
         scene.publish_all(std::slice::from_ref(message)).await?;
     }

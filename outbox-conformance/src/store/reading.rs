@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use outbox_core::{FetchLimit, Fetched, Message, Store as _};
+use outbox_core::{FetchLimit, Fetched, Message, Partition, Reader, Store as _};
 use tokio::sync::Mutex;
 
 use super::scene::{
@@ -315,45 +315,49 @@ pub(crate) async fn only_assigned_partitions_are_read(fixture: &dyn StoreFixture
     ensure_eq!(reader.fetch(EVERYTHING, &[]).await?.rows.len(), 0, "rows without an assigned partition");
     let half = scene.partitions.len() / 2;
     let (mine, others) = scene.partitions.split_at(half.max(1));
-    for partition in mine {
+    let (mine, others) = (mine.to_vec(), others.to_vec());
+    for partition in &mine {
         reader.assign(*partition);
     }
-    let all = scene.reader.fetch(EVERYTHING, &[]).await?.rows;
-    let expected = all.iter().filter(|row| mine.contains(&row.partition)).count();
-    let deadline = Deadline::new(fixture);
-    let mut rows = Vec::new();
-    while rows.len() < expected {
-        let batch = reader.fetch(EVERYTHING, &[]).await?;
-        if batch.rows.is_empty() {
-            deadline.pause(fixture, || format!("{expected} rows, of which {} have come", rows.len())).await?;
-        }
-        rows.extend(batch.rows);
-    }
-    ensure!(
-        rows.iter().all(|row| mine.contains(&row.partition)),
-        "a row of a partition came that was not assigned; assigned are {mine:?}"
-    );
-    // Partitions that are added later are read, and those that were given away are not.
-    for partition in mine {
+    let first = scene.expect(200).await?;
+    read_only(fixture, &mut *reader, &mine, &first).await?;
+    // Partitions that are added later are read, from their start, and those that were given away are not.
+    for partition in &mine {
         reader.revoke(*partition);
     }
-    for partition in others {
+    for partition in &others {
         reader.assign(*partition);
     }
-    let expected = all.len() - expected;
-    let mut rows = Vec::new();
-    while rows.len() < expected {
-        let batch = reader.fetch(EVERYTHING, &[]).await?;
-        if batch.rows.is_empty() {
-            deadline.pause(fixture, || format!("{expected} rows, of which {} have come", rows.len())).await?;
+    scene.enqueue(&numbered(200, 100)?).await?;
+    let second = scene.expect(200).await?;
+    read_only(fixture, &mut *reader, &others, &[first, second].concat()).await
+}
+
+/// Reads whatever of these rows is in the assigned partitions, and fails if anything else comes.
+async fn read_only(
+    fixture: &dyn StoreFixture,
+    reader: &mut dyn Reader,
+    assigned: &[Partition],
+    all: &[Fetched],
+) -> CaseResult {
+    let expected = all.iter().filter(|row| assigned.contains(&row.partition)).count();
+    let deadline = Deadline::new(fixture);
+    let mut seen = 0;
+    loop {
+        let rows = reader.fetch(EVERYTHING, &[]).await?.rows;
+        if let Some(row) = rows.iter().find(|row| !assigned.contains(&row.partition)) {
+            let partition = row.partition;
+            return Err(Stop::Failed(format!("a row of {partition} came; assigned are {assigned:?}")));
         }
-        rows.extend(batch.rows);
+        seen += rows.len();
+        if seen >= expected && rows.is_empty() {
+            ensure_eq!(seen, expected, "number of rows of {assigned:?}");
+            return Ok(());
+        }
+        if rows.is_empty() {
+            deadline.pause(fixture, || format!("{expected} rows, of which {seen} have come")).await?;
+        }
     }
-    ensure!(
-        rows.iter().all(|row| others.contains(&row.partition)),
-        "a row of a revoked partition came; assigned are {others:?}"
-    );
-    Ok(())
 }
 
 pub(crate) async fn readers_are_independent(fixture: &dyn StoreFixture) -> CaseResult {

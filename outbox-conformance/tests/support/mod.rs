@@ -13,29 +13,44 @@ use outbox_conformance::{
 use outbox_core::memory::{MemoryPublisher, MemoryStore, MemoryTransaction, Operation};
 use outbox_core::{Message, MessageId, Options, Publisher, PublisherCapabilities, Result, Store, Timestamp};
 
-pub(crate) type WrapStore = fn(MemoryStore) -> Arc<dyn Store>;
-pub(crate) type WrapPublisher = fn(MemoryPublisher) -> Arc<dyn Publisher>;
+/// Wraps the handles of one outbox.
+pub(crate) type WrapStore = Box<dyn Fn(MemoryStore) -> Arc<dyn Store> + Send + Sync>;
+/// Makes, for each outbox, what wraps its handles.
+pub(crate) type MakeWrapStore = Arc<dyn Fn() -> WrapStore + Send + Sync>;
+/// Wraps the publishers of one topic.
+pub(crate) type WrapPublisher = Box<dyn Fn(MemoryPublisher) -> Arc<dyn Publisher> + Send + Sync>;
+/// Makes, for each topic, what wraps its publishers.
+pub(crate) type MakeWrapPublisher = Arc<dyn Fn() -> WrapPublisher + Send + Sync>;
 
 /// The memory store, with each handle wrapped. Pauses tokio's clock, so that nothing takes time.
 pub(crate) struct MemoryHarness {
-    pub(crate) wrap: WrapStore,
+    pub(crate) wrap: MakeWrapStore,
     pub(crate) traits: StoreTraits,
     pub(crate) not_applicable: Vec<&'static str>,
 }
 
 impl MemoryHarness {
-    pub(crate) fn new(wrap: WrapStore) -> Self {
+    pub(crate) fn new(wrap: MakeWrapStore) -> Self {
         Self { wrap, traits: StoreTraits::default(), not_applicable: Vec::new() }
+    }
+
+    /// The memory store as it is.
+    pub(crate) fn plain() -> Self {
+        Self::new(Arc::new(|| Box::new(|store| Arc::new(store))))
+    }
+
+    pub(crate) fn fixture(&self) -> Result<MemoryFixture> {
+        // The clock is the runtime's: it can be paused once, and each case has a runtime of its own.
+        tokio::time::pause();
+        let store = MemoryStore::builder().wakeups(self.traits.wakeups).build()?;
+        Ok(MemoryFixture { store, wrap: (self.wrap)(), traits: self.traits.clone() })
     }
 }
 
 #[async_trait]
 impl StoreHarness for MemoryHarness {
     async fn create(&self) -> Result<Box<dyn StoreFixture>> {
-        // The clock is the runtime's: it can be paused once, and each case has a runtime of its own.
-        tokio::time::pause();
-        let store = MemoryStore::builder().wakeups(self.traits.wakeups).build()?;
-        Ok(Box::new(MemoryFixture { store, wrap: self.wrap, traits: self.traits.clone() }))
+        Ok(Box::new(self.fixture()?))
     }
 
     fn not_applicable(&self) -> &[&str] {
@@ -111,13 +126,18 @@ impl EnqueueTransaction for Transaction {
 
 /// The memory publisher, wrapped.
 pub(crate) struct PublisherMemoryHarness {
-    pub(crate) wrap: WrapPublisher,
+    pub(crate) wrap: MakeWrapPublisher,
     pub(crate) capabilities: PublisherCapabilities,
     pub(crate) not_applicable: Vec<&'static str>,
 }
 
 impl PublisherMemoryHarness {
-    pub(crate) fn new(wrap: WrapPublisher) -> Self {
+    /// The memory publisher as it is.
+    pub(crate) fn plain() -> Self {
+        Self::new(Arc::new(|| Box::new(|publisher| Arc::new(publisher))))
+    }
+
+    pub(crate) fn new(wrap: MakeWrapPublisher) -> Self {
         Self {
             wrap,
             capabilities: PublisherCapabilities::default()
@@ -138,7 +158,7 @@ impl PublisherHarness for PublisherMemoryHarness {
             // So that there is a moment at which a call can be dropped.
             .delay(Duration::from_micros(200))
             .build();
-        Ok(Box::new(MemoryPublisherFixture { publisher, wrap: self.wrap }))
+        Ok(Box::new(MemoryPublisherFixture { publisher, wrap: (self.wrap)() }))
     }
 
     fn not_applicable(&self) -> &[&str] {
