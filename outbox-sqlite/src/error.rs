@@ -8,8 +8,16 @@ use outbox_core::{Error, ErrorKind, Scope};
 const BUSY: &str = "another connection kept the database locked for longer than the busy timeout; keep write \
                     transactions short, or set a longer busy_timeout";
 
-/// Turns any error of the driver into ours. `doing` says what was being done.
+/// [`map_error`], with what was being done.
 pub(crate) fn store_error(doing: &'static str, error: sqlx::Error) -> Error {
+    map_error(error).with("doing", doing)
+}
+
+/// Turns an error of sqlx into one of this workspace.
+///
+/// For closures given to [`Outbox::transaction`](crate::Outbox::transaction) whose error type is
+/// [`outbox_core::Error`]: `query.execute(&mut *connection).await.map_err(outbox_sqlite::map_error)?`.
+pub fn map_error(error: sqlx::Error) -> Error {
     let (kind, advice): (ErrorKind, Cow<'static, str>) = match &error {
         sqlx::Error::Database(database) => {
             let code = database.code().and_then(|code| code.parse().ok()).unwrap_or(1);
@@ -30,7 +38,7 @@ pub(crate) fn store_error(doing: &'static str, error: sqlx::Error) -> Error {
         }
         _ => (ErrorKind::Internal, "the driver reported an error".into()),
     };
-    let error = Error::new(kind, advice).with("doing", doing).with_source(error);
+    let error = Error::new(kind, advice).with_source(error);
     // A damaged file is not the fault of the message that was being handled.
     if kind == ErrorKind::Internal { error.with_scope(Scope::Endpoint) } else { error }
 }

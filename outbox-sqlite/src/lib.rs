@@ -16,8 +16,10 @@ mod transaction;
 mod wake;
 
 pub use config::Config;
+pub use error::map_error;
 pub use open::{Durability, OpenOptions};
 pub use outbox::Outbox;
-/// The driver: a public dependency, since its types are in this crate's interface.
-pub use sqlx;
 pub use store::SqliteStore;
+
+/// The version of sqlx that this crate's functions take executors and pools of.
+pub use sqlx;

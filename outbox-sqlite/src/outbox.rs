@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use outbox_core::{Error, Message, Position, Result, TraceContext};
+use outbox_core::{Error, Message, Result, TraceContext};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
@@ -24,6 +24,7 @@ use crate::wake::Bell;
 pub struct Outbox {
     config: Arc<Config>,
     sql: Arc<Sql>,
+    ddl: Arc<str>,
     bell: Bell,
     trace: Option<Arc<dyn TraceContext>>,
 }
@@ -42,13 +43,14 @@ impl Outbox {
     pub fn new(config: Config) -> Result<Self> {
         config.validate()?;
         let sql = Arc::new(Sql::new(&config));
-        Ok(Self { config: Arc::new(config), sql, bell: Bell::new(), trace: None })
+        let ddl = schema::ddl(&config).into();
+        Ok(Self { config: Arc::new(config), sql, ddl, bell: Bell::new(), trace: None })
     }
 
     /// Adds the active trace to every message that carries none. Default: no trace is added.
     #[must_use]
-    pub fn with_trace_context(mut self, trace: Arc<dyn TraceContext>) -> Self {
-        self.trace = Some(trace);
+    pub fn with_trace_context(mut self, trace: impl TraceContext) -> Self {
+        self.trace = Some(Arc::new(trace));
         self
     }
 
@@ -71,8 +73,8 @@ impl Outbox {
 
     /// The statements of [`migrate`](Self::migrate) as text, for a migration tool of your own. They can be run
     /// again. Run them in one transaction.
-    pub fn ddl(&self) -> String {
-        schema::ddl(&self.config)
+    pub fn ddl(&self) -> &str {
+        &self.ddl
     }
 
     /// The statement of [`enqueue`](Self::enqueue), for other drivers. Its parameters, in order: `message_id` (a
@@ -95,12 +97,12 @@ impl Outbox {
     ///
     /// # Cancel safety
     /// A dropped call may or may not have written the message. Inside a transaction, roll back then.
-    pub async fn enqueue<'e, E>(&self, executor: E, message: &Message) -> Result<Position>
+    pub async fn enqueue<'e, E>(&self, executor: E, message: &Message) -> Result<()>
     where
         E: Executor<'e, Database = Sqlite>,
     {
         let parts = self.parts(message)?;
-        let done = sqlx::query(self.sql.enqueue.sql())
+        sqlx::query(self.sql.enqueue.sql())
             .bind(parts.id)
             .bind(message.topic().to_owned())
             .bind(message.key().map(str::to_owned))
@@ -113,7 +115,7 @@ impl Outbox {
             .await
             .map_err(|error| store_error("enqueueing a message", error).with("topic", message.topic()))?;
         self.bell.ring();
-        Ok(Position(done.last_insert_rowid()))
+        Ok(())
     }
 
     /// Writes messages, in this order, with one statement: all of them or, after an error, none.
@@ -168,14 +170,14 @@ impl Outbox {
     ///
     /// ```no_run
     /// # async fn example(outbox: &outbox_sqlite::Outbox, pool: &sqlx::SqlitePool) -> outbox_core::Result<()> {
-    /// use outbox_core::{Error, ErrorKind, Message};
+    /// use outbox_core::Message;
     ///
     /// outbox
     ///     .transaction(pool, async |connection| {
     ///         sqlx::query("UPDATE orders SET state = 'paid' WHERE id = 17")
     ///             .execute(&mut *connection)
     ///             .await
-    ///             .map_err(|error| Error::new(ErrorKind::Internal, "the order cannot be paid").with_source(error))?;
+    ///             .map_err(outbox_sqlite::map_error)?;
     ///         let paid = Message::json("order.paid", &17)?.key("order-17").build()?;
     ///         outbox.enqueue(connection, &paid).await
     ///     })

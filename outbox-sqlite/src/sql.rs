@@ -1,6 +1,10 @@
 //! Every statement, built once with the configured table names.
 //!
 //! Lists of values travel as one JSON parameter each, so that a statement's text never depends on their length.
+//!
+//! Every way of access is spelt out (`INDEXED BY`; `NOT INDEXED`, which means by position; `CROSS JOIN`, which
+//! means in this order): the tables are empty one moment and full the next, and statistics that `ANALYZE` gathered
+//! at the wrong moment would lead the planner astray.
 
 use std::sync::Arc;
 
@@ -181,22 +185,22 @@ SELECT "now", {any}, {future} FROM clock"#
             .into(),
             // ?1: [[position, attempts, available_at, error, blocks], …]
             retry: format!(
-                r#"UPDATE {message} AS m SET "attempts" = r."attempts", "available_at" = r."available_at", "last_error" = r."error", "blocks_key" = (r."blocks" AND m."key" IS NOT NULL)
+                r#"UPDATE {message} AS m NOT INDEXED SET "attempts" = r."attempts", "available_at" = r."available_at", "last_error" = r."error", "blocks_key" = (r."blocks" AND m."key" IS NOT NULL)
 FROM (SELECT json_extract(value, '$[0]') AS "position", json_extract(value, '$[1]') AS "attempts", json_extract(value, '$[2]') AS "available_at", json_extract(value, '$[3]') AS "error", json_extract(value, '$[4]') AS "blocks" FROM json_each(?1)) AS r
 WHERE m."position" = r."position" AND {owned} RETURNING "position""#
             )
             .into(),
             hold: format!(
-                r#"UPDATE {message} AS m SET "blocks_key" = (m."key" IS NOT NULL), "available_at" = CASE WHEN m."key" IS NULL THEN ?3 ELSE {NEVER} END WHERE m."position" IN {listed} AND {owned} RETURNING "position""#
+                r#"UPDATE {message} AS m NOT INDEXED SET "blocks_key" = (m."key" IS NOT NULL), "available_at" = CASE WHEN m."key" IS NULL THEN ?3 ELSE {NEVER} END WHERE m."position" IN {listed} AND {owned} RETURNING "position""#
             )
             .into(),
             // Of the held rows ?1, those with nothing in front of them become due.
             unhold: format!(
-                r#"UPDATE {message} AS m SET "available_at" = ?2 WHERE m."position" IN {listed} AND m."blocks_key" = 1 AND NOT {blocked} RETURNING "position""#
+                r#"UPDATE {message} AS m NOT INDEXED SET "available_at" = ?2 WHERE m."position" IN {listed} AND m."blocks_key" = 1 AND NOT {blocked} RETURNING "position""#
             )
             .into(),
             hold_behind: format!(
-                r#"UPDATE {message} AS m SET "available_at" = {NEVER} WHERE m."position" IN {listed} AND m."blocks_key" = 1 AND {blocked}"#
+                r#"UPDATE {message} AS m NOT INDEXED SET "available_at" = {NEVER} WHERE m."position" IN {listed} AND m."blocks_key" = 1 AND {blocked}"#
             )
             .into(),
             hold_later: hold_later(message, message, blocking),
@@ -206,8 +210,8 @@ WHERE m."position" = r."position" AND {owned} RETURNING "position""#
             // From the held row ?1 on, the first ?3 held rows of its key become due at ?2, the present; but none
             // behind a row that is retrying or a dead letter that blocks.
             release: format!(
-                r#"UPDATE {message} SET "available_at" = ?2 WHERE "position" IN (
-    SELECT h."position" FROM {message} AS m CROSS JOIN {message} AS h INDEXED BY {blocking}
+                r#"UPDATE {message} NOT INDEXED SET "available_at" = ?2 WHERE "position" IN (
+    SELECT h."position" FROM {message} AS m NOT INDEXED CROSS JOIN {message} AS h INDEXED BY {blocking}
     WHERE m."position" = ?1 AND h."blocks_key" = 1 AND h."partition" = m."partition" AND h."key" = m."key" AND h."position" >= m."position" AND h."available_at" = {NEVER}
     AND h."position" < min(
         coalesce((SELECT b."position" FROM {message} AS b INDEXED BY {blocking} WHERE b."blocks_key" = 1 AND b."partition" = m."partition" AND b."key" = m."key" AND b."available_at" > ?2 AND b."available_at" < {NEVER} ORDER BY b."position" LIMIT 1), {NEVER}),
@@ -219,22 +223,22 @@ WHERE m."position" = r."position" AND {owned} RETURNING "position""#
             bury: format!(
                 r#"INSERT OR REPLACE INTO {dead} ("position", {CONTENT}, "partition", "attempts", "blocks_key", "last_error", "enqueued_at", "died_at")
 SELECT m."position", {content}, m."partition", json_extract(d.value, '$[1]'), json_extract(d.value, '$[3]') AND m."key" IS NOT NULL, json_extract(d.value, '$[2]'), m."enqueued_at", ?3
-FROM json_each(?1) AS d CROSS JOIN {message} AS m ON m."position" = json_extract(d.value, '$[0]')
+FROM json_each(?1) AS d CROSS JOIN {message} AS m NOT INDEXED ON m."position" = json_extract(d.value, '$[0]')
 WHERE {owned} RETURNING "position""#,
                 content = of("m"),
             )
             .into(),
             keep_delivered: format!(
                 r#"INSERT OR REPLACE INTO {delivered} ("position", {CONTENT}, "partition", "attempts", "enqueued_at", "delivered_at")
-SELECT m."position", {content}, m."partition", m."attempts", m."enqueued_at", ?2 FROM {message} AS m WHERE m."position" IN {listed}"#,
+SELECT m."position", {content}, m."partition", m."attempts", m."enqueued_at", ?2 FROM {message} AS m NOT INDEXED WHERE m."position" IN {listed}"#,
                 content = of("m"),
             )
             .into(),
-            delete: format!(r#"DELETE FROM {message} WHERE "position" IN {listed}"#).into(),
+            delete: format!(r#"DELETE FROM {message} NOT INDEXED WHERE "position" IN {listed}"#).into(),
             // The first held rows of those keys in the partitions ?1, owned by ?2, in front of which nothing is.
             stuck: format!(
                 r#"SELECT m."position" FROM (SELECT min("position") AS "position" FROM {message} INDEXED BY {blocking} WHERE "blocks_key" = 1 AND "partition" IN {listed} GROUP BY "partition", "key") AS g
-CROSS JOIN {message} AS m ON m."position" = g."position"
+CROSS JOIN {message} AS m NOT INDEXED ON m."position" = g."position"
 WHERE m."available_at" = {NEVER} AND NOT {blocked} AND {owned} LIMIT ?3"#
             )
             .into(),
@@ -257,10 +261,10 @@ WHERE m."available_at" = {NEVER} AND NOT {blocked} AND {owned} LIMIT ?3"#
             dead_letter_columns: r#""position", "attempts", "blocks_key", "last_error", "enqueued_at", "died_at", "message_id", "topic", "key", "payload", "content_type", "headers", "options""#,
             redrive: format!(
                 r#"INSERT INTO {message} ("position", {CONTENT}, "attempts", "available_at", "blocks_key", "last_error", "enqueued_at")
-SELECT "position", {CONTENT}, 0, ?2, "blocks_key", "last_error", "enqueued_at" FROM {dead} WHERE "position" IN {listed}"#
+SELECT "position", {CONTENT}, 0, ?2, "blocks_key", "last_error", "enqueued_at" FROM {dead} NOT INDEXED WHERE "position" IN {listed}"#
             )
             .into(),
-            delete_dead: format!(r#"DELETE FROM {dead} WHERE "position" IN {listed}"#).into(),
+            delete_dead: format!(r#"DELETE FROM {dead} NOT INDEXED WHERE "position" IN {listed}"#).into(),
         }
     }
 }
@@ -285,14 +289,14 @@ clock("now") AS MATERIALIZED (SELECT {NOW}),
 blocks("any") AS MATERIALIZED (SELECT EXISTS (SELECT 1 FROM own CROSS JOIN {message} AS b INDEXED BY {blocking} ON b."blocks_key" = 1 AND b."partition" = own."partition")
     OR EXISTS (SELECT 1 FROM own CROSS JOIN {dead} AS b INDEXED BY {dead_blocking} ON b."blocks_key" = 1 AND b."partition" = own."partition")),
 candidate AS (SELECT m."position", coalesce(octet_length(m."payload"), 0) AS "size", row_number() OVER (PARTITION BY m."partition" ORDER BY {order}) AS "turn"
-    FROM own CROSS JOIN {message} AS m WHERE m."position" IN ({candidates})),
+    FROM own CROSS JOIN {message} AS m NOT INDEXED WHERE m."position" IN ({candidates})),
 counted AS (SELECT "position", row_number() OVER turns AS "number", sum("size") OVER turns AS "bytes", count(*) OVER () AS "total" FROM candidate
     WINDOW turns AS (ORDER BY "turn", "position" ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)),
 picked AS MATERIALIZED (SELECT "position", "total" FROM counted WHERE "number" = 1 OR ("number" <= ?3 AND "bytes" <= ?4))
 SELECT m."position", m."partition", m."attempts", m."enqueued_at", (SELECT "now" FROM clock),
     CASE WHEN m."key" IS NULL OR m."blocks_key" = 1 OR NOT (SELECT "any" FROM blocks) THEN 0 ELSE {blocked} END,
     picked."total", CASE WHEN m."blocks_key" = 0 AND m."last_error" IS NULL THEN m."available_at" END, {content}
-FROM picked CROSS JOIN {message} AS m ON m."position" = picked."position" ORDER BY m."position""#
+FROM picked CROSS JOIN {message} AS m NOT INDEXED ON m."position" = picked."position" ORDER BY m."position""#
     )
     .into()
 }
@@ -300,8 +304,8 @@ FROM picked CROSS JOIN {message} AS m ON m."position" = picked."position" ORDER 
 /// Holds whatever blocks the key of one of the rows ?1 of `table` behind that row, and was not held.
 fn hold_later(message: &str, table: &str, blocking: &str) -> Statement {
     format!(
-        r#"UPDATE {message} SET "available_at" = {NEVER} WHERE "position" IN (
-    SELECT h."position" FROM json_each(?1) AS j CROSS JOIN {table} AS m ON m."position" = j.value
+        r#"UPDATE {message} NOT INDEXED SET "available_at" = {NEVER} WHERE "position" IN (
+    SELECT h."position" FROM json_each(?1) AS j CROSS JOIN {table} AS m NOT INDEXED ON m."position" = j.value
     CROSS JOIN {message} AS h INDEXED BY {blocking} ON h."blocks_key" = 1 AND h."partition" = m."partition" AND h."key" = m."key" AND h."position" > m."position"
     WHERE m."blocks_key" = 1 AND h."available_at" < {NEVER})"#
     )
@@ -313,8 +317,74 @@ fn held_behind(message: &str, table: &str, blocking: &str) -> Statement {
     format!(
         r#"SELECT "position" FROM (SELECT (SELECT h."position" FROM {message} AS h INDEXED BY {blocking}
         WHERE h."blocks_key" = 1 AND h."partition" = k."partition" AND h."key" = k."key" AND h."available_at" = {NEVER} AND h."position" NOT IN (SELECT value FROM json_each(?1)) ORDER BY h."position" LIMIT 1) AS "position"
-    FROM (SELECT DISTINCT m."partition", m."key" FROM json_each(?1) AS j CROSS JOIN {table} AS m ON m."position" = j.value WHERE m."blocks_key" = 1) AS k)
+    FROM (SELECT DISTINCT m."partition", m."key" FROM json_each(?1) AS j CROSS JOIN {table} AS m NOT INDEXED ON m."position" = j.value WHERE m."blocks_key" = 1) AS k)
 WHERE "position" IS NOT NULL"#
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Row, SqlitePool};
+
+    use super::*;
+    use crate::{OpenOptions, Outbox};
+
+    async fn plan(pool: &SqlitePool, statement: &Statement) -> Vec<String> {
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", statement.text()));
+        let rows = sqlx::query(explain).fetch_all(pool).await.unwrap();
+        rows.iter().map(|row| row.get("detail")).collect()
+    }
+
+    /// Whether a step of a plan walks over a whole table that grows with the backlog.
+    fn walks(step: &str) -> bool {
+        let over = |table: &str| step.starts_with(&format!("SCAN {table}"));
+        // `own`, `m`, `r` and so on are names of tables and of lists alike, so that the tables' own are listed.
+        ["outbox_message", "outbox_dead_letter", "outbox_delivered", "m", "x", "b", "h"].iter().any(|table| {
+            over(table) && step.split(' ').nth(1) == Some(table) && !step.contains("outbox_message_blocking")
+        })
+    }
+
+    #[tokio::test]
+    async fn no_statement_of_the_relay_walks_over_the_backlog() {
+        let directory = tempfile::tempdir().unwrap();
+        // One connection, or the statistics would be known to the one that gathered them only.
+        let options = OpenOptions::new(directory.path().join("plan.db")).max_connections(1);
+        let pool = options.open().await.unwrap();
+        let outbox = Outbox::new(Config::new()).unwrap();
+        outbox.migrate(&pool).await.unwrap();
+        let sql = outbox.sql();
+        let statements = [
+            &sql.fetch_ready,
+            &sql.fetch_due,
+            &sql.waiting,
+            &sql.anything_blocks,
+            &sql.retry,
+            &sql.hold,
+            &sql.unhold,
+            &sql.hold_behind,
+            &sql.hold_later,
+            &sql.hold_later_than_dead,
+            &sql.held_behind,
+            &sql.held_behind_dead,
+            &sql.release,
+            &sql.bury,
+            &sql.keep_delivered,
+            &sql.delete,
+            &sql.stuck,
+            &sql.purge,
+            &sql.redrive,
+            &sql.delete_dead,
+        ];
+        // Empty tables first, then with statistics that were gathered at a bad moment.
+        for analyze in [false, true] {
+            if analyze {
+                sqlx::query("ANALYZE").execute(&pool).await.unwrap();
+            }
+            for statement in statements {
+                let plan = plan(&pool, statement).await;
+                assert!(!plan.iter().any(|step| walks(step)), "{}\n{plan:#?}", statement.text());
+            }
+        }
+    }
 }

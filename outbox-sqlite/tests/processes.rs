@@ -1,6 +1,9 @@
 //! Several processes on one file. The others are this test binary, started again to run one "test" that does
 //! nothing unless it is told to by the environment.
 
+// Tests assert by panicking, in their helpers too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::collections::BTreeMap;

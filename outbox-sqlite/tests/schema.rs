@@ -1,5 +1,8 @@
 //! The tables: their text, making them at the same time, refusing others, and the partition of a row.
 
+// Tests assert by panicking, in their helpers too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
 mod common;
 
 use std::collections::HashMap;
@@ -12,8 +15,8 @@ use sqlx::{AssertSqlSafe, Row};
 
 #[test]
 fn the_ddl_is_what_it_was() {
-    let ddl = Outbox::new(Config::new().partitions(16)).unwrap().ddl();
-    insta::assert_snapshot!(ddl, @r#"
+    let outbox = Outbox::new(Config::new().partitions(16)).unwrap();
+    insta::assert_snapshot!(outbox.ddl(), @r#"
     CREATE TABLE IF NOT EXISTS "outbox_message" (
         "position" INTEGER PRIMARY KEY AUTOINCREMENT CHECK ("position" > 0),
         "message_id" TEXT NOT NULL DEFAULT (lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' || substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))),

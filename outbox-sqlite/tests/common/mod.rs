@@ -1,13 +1,14 @@
 //! A database file of its own for each test.
 
+// Not every test file uses everything.
 #![allow(dead_code)]
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use outbox_core::{
-    Batch, Content, FetchLimit, Fetched, Message, Partition, Position, Reader, RelayId, Settle, Settlement,
-    Store, Timestamp,
+    Batch, Content, FetchLimit, Fetched, Message, Partition, Reader, RelayId, Settle, Settlement, Store,
+    Timestamp,
 };
 use outbox_sqlite::{Config, Durability, OpenOptions, Outbox, SqliteStore};
 use sqlx::{AssertSqlSafe, SqlitePool};
@@ -58,8 +59,8 @@ impl Database {
         sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool).await.unwrap()
     }
 
-    pub(crate) async fn enqueue(&self, topic: &str, key: Option<&str>) -> Position {
-        self.outbox.enqueue(&self.pool, &message(topic, key)).await.unwrap()
+    pub(crate) async fn enqueue(&self, topic: &str, key: Option<&str>) {
+        self.outbox.enqueue(&self.pool, &message(topic, key)).await.unwrap();
     }
 }
 
