@@ -27,6 +27,10 @@ const RANDOM_UUID: &str = "(lower(hex(randomblob(4)) || '-' || hex(randomblob(2)
 /// A held row is due never. No time that a program can mean comes close.
 pub(crate) const NEVER: i64 = i64::MAX;
 
+/// A prime, and the golden ratio's share of 2^32. Their product is below 2^63.
+const MODULUS: u64 = 2_147_483_647;
+const MIXER: u64 = 2_654_435_761;
+
 /// How many characters at each end of the key take part in the partition.
 const ENDS: usize = 8;
 
@@ -58,8 +62,8 @@ fn partition_expression(partitions: u16) -> String {
         );
     }
     let length = factor(0);
-    // The middle bits of the product depend on all bits of the sum. 2147483646 * 2654435761 is below 2^63.
-    format!("(((({sum}length({text}) * {length}) % 2147483647) * 2654435761) >> 16 & 65535) % {partitions}")
+    // The middle bits of the product depend on all bits of the sum.
+    format!("(((({sum}length({text}) * {length}) % {MODULUS}) * {MIXER}) >> 16 & 65535) % {partitions}")
 }
 
 /// The statements that make the tables, in order.
@@ -302,6 +306,6 @@ mod tests {
         let characters: u128 = (1..=2 * ENDS).map(|n| u128::from(factor(n)) * 0x10_ffff).sum();
         let length = u128::from(factor(0)) * 1_000_000_000;
         assert!(characters + length < 1 << 63);
-        const { assert!(2_147_483_646_u128 * 2_654_435_761 < 1 << 63) };
+        assert!((MODULUS - 1).checked_mul(MIXER).is_some_and(|product| product < 1 << 63));
     }
 }

@@ -287,6 +287,25 @@ async fn a_locked_database_is_a_conflict_and_works_again_afterwards() {
 }
 
 #[tokio::test]
+async fn a_failure_that_is_settled_after_one_in_front_of_it_waits_for_that() {
+    let database = Database::new().await;
+    for topic in ["first", "second", "third"] {
+        database.enqueue(topic, Some("k")).await;
+    }
+    let store = database.store();
+    let (relay, mut reader) = relay(&store).await;
+    let rows = fetch(&mut reader).await.rows;
+    // All three were in flight together, and their outcomes come one by one.
+    store.settle(relay, &[settle(&rows[0], dead(true))], false).await.unwrap();
+    store.settle(relay, &[settle(&rows[1], retry(Duration::ZERO, 1))], false).await.unwrap();
+    store.settle(relay, &[settle(&rows[2], retry(Duration::ZERO, 1))], false).await.unwrap();
+    assert!(fetch(&mut reader).await.rows.is_empty());
+
+    assert_eq!(store.discard(&DeadLetterFilter::all(), 1).await.unwrap(), 1);
+    assert_eq!(topics(&fetch(&mut reader).await.rows), ["second", "third"]);
+}
+
+#[tokio::test]
 async fn a_long_held_chain_is_released_in_order_and_in_bounded_steps() {
     let database = Database::new().await;
     for n in 0..600 {
