@@ -1,5 +1,5 @@
-//! What happens when a test needs a server which cannot be had: a skip that nobody can overlook, or a failure
-//! where the server is required.
+//! What happens when a test needs something which cannot be had: a skip that nobody can overlook, or a failure
+//! where it is required.
 
 use std::fmt;
 use std::fs::File;
@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::environment::Environment;
+use crate::tool::Tool;
 
-/// Names the services that must be there: a comma-separated list, or `all`.
+/// Names the services and tools that must be there: a comma-separated list, or `all`.
 const REQUIRE: &str = "OUTBOX_TEST_REQUIRE";
 /// A file to which every skip appends one line, so that whoever runs several test binaries can count them.
 const SKIP_REPORT: &str = "OUTBOX_TEST_SKIP_REPORT";
@@ -64,33 +65,39 @@ impl fmt::Display for Service {
     }
 }
 
-/// Why a service cannot be had: every way that was tried, with what came of it.
+/// Why something a test needs cannot be had: every way that was tried, with what came of it.
 #[derive(Clone, Debug)]
 pub struct Unavailable {
-    pub(crate) service: Service,
-    pub(crate) reasons: Vec<String>,
+    /// In `OUTBOX_TEST_REQUIRE`.
+    name: &'static str,
+    /// For people.
+    title: String,
+    remedy: String,
+    reasons: Vec<String>,
 }
 
 impl Unavailable {
-    /// The service that was asked for.
-    pub const fn service(&self) -> Service {
-        self.service
+    pub(crate) fn service(service: Service, reasons: Vec<String>) -> Self {
+        let (package, variable) = (service.package(), service.url_variable());
+        let remedy = format!(
+            "run scripts/test, which installs it; or `apt-get install {package}`; or start Docker; \
+             or set {variable} to a server of yours"
+        );
+        Self { name: service.name(), title: service.to_string(), remedy, reasons }
+    }
+
+    pub(crate) fn tool(tool: Tool, reason: String) -> Self {
+        let remedy = format!("run scripts/test, which installs it; or `apt-get install {}`", tool.package());
+        Self { name: tool.name(), title: tool.name().to_owned(), remedy, reasons: vec![reason] }
     }
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, reasons } = self;
-        for reason in reasons {
+        for reason in &self.reasons {
             writeln!(f, "  - {reason}")?;
         }
-        write!(
-            f,
-            "  To have {service}: run scripts/test, which installs it; or `apt-get install {}`; or start Docker; \
-             or set {} to a server of yours.",
-            service.package(),
-            service.url_variable()
-        )
+        write!(f, "  To have {}: {}.", self.title, self.remedy)
     }
 }
 
@@ -114,35 +121,38 @@ impl Ways {
     }
 }
 
-/// What a test does that asked for a service in vain.
+/// What a test does that asked for something in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Skip,
     Fail,
 }
 
-pub(crate) fn decide(environment: &Environment, service: Service) -> Decision {
+pub(crate) fn decide(environment: &Environment, name: &str) -> Decision {
+    let known: Vec<_> =
+        Service::ALL.map(Service::name).into_iter().chain(Tool::ALL.map(Tool::name)).collect();
     let mut decision = Decision::Skip;
     for entry in environment.list(REQUIRE) {
         // A misspelt name would require nothing and let the run pass.
-        let known = entry == "all" || Service::ALL.iter().any(|service| service.name() == entry);
-        assert!(known, "{REQUIRE} names {entry:?}, which is no service of this harness");
-        if entry == "all" || entry == service.name() {
+        assert!(
+            entry == "all" || known.contains(&entry),
+            "{REQUIRE} names {entry:?}; it may name {known:?}, or be \"all\""
+        );
+        if entry == "all" || entry == name {
             decision = Decision::Fail;
         }
     }
     decision
 }
 
-/// Hands out what there is. Otherwise panics if the service is required, and reports a skip if it is not.
+/// Hands out what there is. Otherwise panics if it is required, and reports a skip if it is not.
 pub(crate) fn available<T>(result: Result<T, Unavailable>, environment: &Environment) -> Option<T> {
     let unavailable = match result {
-        Ok(service) => return Some(service),
+        Ok(value) => return Some(value),
         Err(unavailable) => unavailable,
     };
-    let service = unavailable.service;
-    match decide(environment, service) {
-        Decision::Fail => panic!("{REQUIRE} names {service}, which cannot be had:\n{unavailable}"),
+    match decide(environment, unavailable.name) {
+        Decision::Fail => panic!("{REQUIRE} names {}, which cannot be had:\n{unavailable}", unavailable.name),
         Decision::Skip => {
             report_skip(&unavailable, environment);
             None
@@ -161,16 +171,16 @@ fn report_skip(unavailable: &Unavailable, environment: &Environment) {
     // written to the stream itself is always shown. One write keeps the lines together.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
     if let Some(report) = environment.get(SKIP_REPORT) {
-        let line = format!("{} {test}\n", unavailable.service.name());
+        let line = format!("{} {test}\n", unavailable.name);
         append(Path::new(report), &line)
             .unwrap_or_else(|error| panic!("{SKIP_REPORT}: cannot write to {report}: {error}"));
     }
 }
 
 fn notice(unavailable: &Unavailable, test: &str, count: usize) -> String {
-    let service = unavailable.service;
+    let title = &unavailable.title;
     format!(
-        "\n==== SKIPPED, NOT PASSED: {test} needs {service} ({count} skipped so far in this test binary)\n\
+        "\n==== SKIPPED, NOT PASSED: {test} needs {title} ({count} skipped so far in this test binary)\n\
          {unavailable}\n\n"
     )
 }
@@ -185,14 +195,14 @@ mod tests {
     use super::*;
 
     fn unavailable() -> Unavailable {
-        Unavailable { service: Service::Postgres, reasons: vec!["it is raining".to_owned()] }
+        Unavailable::service(Service::Postgres, vec!["it is raining".to_owned()])
     }
 
     #[test]
     fn a_service_that_nobody_requires_is_skipped() {
-        for require in ["", "rabbitmq", " rabbitmq , "] {
+        for require in ["", "rabbitmq", " rabbitmq , psql"] {
             let environment = Environment::from_pairs([(REQUIRE, require)]);
-            assert_eq!(decide(&environment, Service::Postgres), Decision::Skip, "{require:?}");
+            assert_eq!(decide(&environment, "postgres"), Decision::Skip, "{require:?}");
         }
     }
 
@@ -200,22 +210,20 @@ mod tests {
     fn a_service_that_is_required_fails_the_test() {
         for require in ["all", "postgres", "rabbitmq, postgres", "rabbitmq,all"] {
             let environment = Environment::from_pairs([(REQUIRE, require)]);
-            assert_eq!(decide(&environment, Service::Postgres), Decision::Fail, "{require:?}");
+            assert_eq!(decide(&environment, "postgres"), Decision::Fail, "{require:?}");
         }
     }
 
     #[test]
-    #[should_panic(
-        expected = "OUTBOX_TEST_REQUIRE names PostgreSQL, which cannot be had:\n  - it is raining"
-    )]
+    #[should_panic(expected = "OUTBOX_TEST_REQUIRE names postgres, which cannot be had:\n  - it is raining")]
     fn the_failure_gives_the_reasons() {
         available::<()>(Err(unavailable()), &Environment::from_pairs([(REQUIRE, "postgres")]));
     }
 
     #[test]
-    #[should_panic(expected = "\"postgers\", which is no service")]
+    #[should_panic(expected = "OUTBOX_TEST_REQUIRE names \"postgers\"")]
     fn a_misspelt_requirement_is_refused() {
-        decide(&Environment::from_pairs([(REQUIRE, "postgers")]), Service::Postgres);
+        decide(&Environment::from_pairs([(REQUIRE, "postgers")]), "postgres");
     }
 
     #[test]

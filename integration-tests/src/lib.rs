@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 // A harness for tests: to fail loudly, and at once, is its job.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(
+    not(any(feature = "postgres", feature = "rabbitmq")),
+    allow(dead_code, reason = "without a service only the tools are of use")
+)]
 
 mod availability;
 mod environment;
@@ -16,6 +20,7 @@ mod scratch;
 mod server;
 mod signal;
 mod subprocess;
+mod tool;
 
 #[cfg(feature = "containers")]
 mod container;
@@ -37,3 +42,4 @@ pub use proxy::{Mode, Proxy};
 pub use rabbitmq::RabbitMq;
 pub use server::Server;
 pub use subprocess::Subprocess;
+pub use tool::Tool;

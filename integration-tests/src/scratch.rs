@@ -36,9 +36,22 @@ static OWNER: LazyLock<Owner> = LazyLock::new(|| {
     Owner::new(&parent).unwrap_or_else(|error| panic!("cannot work in {}: {error}", parent.display()))
 });
 
-/// Where temporary folders go. The server's own user must be able to reach it.
+/// Where temporary folders go: the one in the environment, else the usual one. If we are root, servers run as other
+/// users and must be able to get there.
 fn parent() -> PathBuf {
-    std::env::var_os("OUTBOX_TEST_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from)
+    if let Some(folder) = std::env::var_os("OUTBOX_TEST_TMPDIR") {
+        return PathBuf::from(folder);
+    }
+    let folder = std::env::temp_dir();
+    let unreachable = rustix::process::geteuid().is_root() && !open_to_everybody(&folder);
+    if unreachable { PathBuf::from("/tmp") } else { folder }
+}
+
+/// Whether every user can get into this folder.
+fn open_to_everybody(folder: &Path) -> bool {
+    let enterable =
+        |folder: &Path| fs::metadata(folder).is_ok_and(|data| data.permissions().mode() & 0o001 != 0);
+    folder.ancestors().all(enterable)
 }
 
 impl Owner {
@@ -202,6 +215,19 @@ mod tests {
         crate::signal::kill_tree(parent.id());
         parent.wait().unwrap();
         assert!(crate::signal::wait_until_gone(&[child]));
+    }
+
+    #[test]
+    fn a_folder_is_as_closed_as_those_above_it() {
+        let scratch = Scratch::new("closed").unwrap();
+        let (outer, inner) = (scratch.path().join("outer"), scratch.path().join("outer/inner"));
+        fs::create_dir_all(&inner).unwrap();
+        for folder in [scratch.path(), &outer, &inner] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        assert!(open_to_everybody(&inner));
+        fs::set_permissions(&outer, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(!open_to_everybody(&inner));
     }
 
     #[test]

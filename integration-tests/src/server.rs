@@ -166,9 +166,7 @@ async fn acquire<S: Server>(environment: &Environment, shared: bool) -> Result<S
             return match external(environment, url).await {
                 Ok(server) => Ok(server),
                 // Whoever names a server wants that one.
-                Err(error) => {
-                    Err(Unavailable { service: S::SERVICE, reasons: vec![format!("{variable}: {error:#}")] })
-                }
+                Err(error) => Err(Unavailable::service(S::SERVICE, vec![format!("{variable}: {error:#}")])),
             };
         }
         Some(_) => reasons.push(format!("{variable} is no use: the test needs a server that it may harm")),
@@ -191,7 +189,7 @@ async fn acquire<S: Server>(environment: &Environment, shared: bool) -> Result<S
             Err(error) => reasons.push(format!("installed server: {error:#}")),
         }
     }
-    Err(Unavailable { service: S::SERVICE, reasons })
+    Err(Unavailable::service(S::SERVICE, reasons))
 }
 
 async fn external<S: Server>(environment: &Environment, url: &str) -> Result<S> {

@@ -1,6 +1,5 @@
 //! PostgreSQL from the programs installed on this machine.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -8,6 +7,7 @@ use anyhow::Result;
 use crate::environment::Environment;
 use crate::launch::{Launch, LocalServer, User, find_folder};
 use crate::scratch::Scratch;
+use crate::tool::postgres_folders;
 
 /// Names the folder with the programs `initdb` and `postgres`.
 const BIN: &str = "OUTBOX_TEST_POSTGRES_BIN";
@@ -21,7 +21,7 @@ pub struct Installation {
 
 impl Installation {
     pub(super) fn locate(environment: &Environment) -> Result<Self> {
-        let bin = find_folder(environment, BIN, "postgres", newest_first(Path::new("/usr/lib/postgresql")))?;
+        let bin = find_folder(environment, BIN, "postgres", postgres_folders())?;
         Ok(Self { bin, user: User::for_server("postgres")? })
     }
 
@@ -73,39 +73,9 @@ fn data(folder: &Path) -> String {
     folder.join("data").display().to_string()
 }
 
-/// The folders `VERSION/bin` below `root`, the newest version first.
-fn newest_first(root: &Path) -> Vec<PathBuf> {
-    let mut versions: Vec<(Vec<u32>, PathBuf)> = fs::read_dir(root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let version = name.to_str()?.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
-            Some((version, entry.path().join("bin")))
-        })
-        .collect();
-    versions.sort_by(|left, right| right.cmp(left));
-    versions.into_iter().map(|(_, folder)| folder).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_compared_as_numbers() {
-        let root = Scratch::new("versions").unwrap();
-        for version in ["9.6", "15", "9.10", "100", "lib", "17"] {
-            fs::create_dir(root.path().join(version)).unwrap();
-        }
-        let found: Vec<_> = newest_first(root.path())
-            .iter()
-            .map(|bin| bin.strip_prefix(root.path()).unwrap().display().to_string())
-            .collect();
-        assert_eq!(found, ["100/bin", "17/bin", "15/bin", "9.10/bin", "9.6/bin"]);
-        assert!(newest_first(Path::new("/nonexistent")).is_empty());
-    }
 
     #[test]
     fn a_folder_that_was_named_must_hold_the_server() {
