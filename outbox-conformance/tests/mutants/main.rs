@@ -3,6 +3,8 @@
 //! Every defect must be caught by the case that is named beside it, and every case must catch some defect: a case
 //! that cannot fail proves nothing.
 
+#![allow(clippy::unwrap_used)] // All of this is test code; a panic in it fails a test.
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -13,7 +15,7 @@ mod transaction_defects;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -50,21 +52,47 @@ fn failed_publisher_cases(harness: &dyn PublisherHarness) -> BTreeSet<&'static s
 /// A defect, the case that must catch it, and what to run the cases on.
 type Found<H> = (String, &'static str, Arc<H>);
 
+/// What failed with each defect.
+type Failed = BTreeMap<String, BTreeSet<&'static str>>;
+
+/// Runs every case with every defect, on as many threads as the machine has.
+fn run<H>(found: &[Found<H>], failed_cases: fn(&H) -> BTreeSet<&'static str>) -> Failed
+where
+    H: ?Sized + Send + Sync,
+{
+    // A defect that two cases must catch is listed twice, and run once.
+    let defects: BTreeMap<&String, &Arc<H>> = found.iter().map(|(name, _, h)| (name, h)).collect();
+    let left = Mutex::new(defects.into_iter());
+    let failed = Mutex::new(Failed::new());
+    let work = || {
+        loop {
+            let next = left.lock().unwrap().next();
+            let Some((name, harness)) = next else { return };
+            let cases = failed_cases(&**harness);
+            failed.lock().unwrap().insert(name.clone(), cases);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    std::thread::scope(|scope| {
+        (0..threads).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+    failed.into_inner().unwrap()
+}
+
 /// Fails unless every defect was caught by the case that should, and every case has caught something.
-fn judge(caught: Vec<(String, &'static str, BTreeSet<&'static str>)>, cases: &[&'static str]) {
+fn judge<H: ?Sized>(found: &[Found<H>], failed: &Failed, cases: &[&'static str]) {
     let mut problems = Vec::new();
-    let mut useful: BTreeMap<&str, usize> = BTreeMap::new();
-    for (defect, expected, failed) in caught {
-        assert!(cases.contains(&expected), "{defect}: there is no case {expected}");
+    for (defect, expected, _) in found {
+        assert!(cases.contains(expected), "{defect}: there is no case {expected}");
+        let failed = &failed[defect];
         if !failed.contains(expected) {
             problems.push(format!("{defect} should be caught by {expected}, but is by {failed:?}"));
         }
-        for case in failed {
-            *useful.entry(case).or_default() += 1;
-        }
     }
     for case in cases {
-        if !useful.contains_key(case) {
+        if !failed.values().any(|failed| failed.contains(case)) {
             problems.push(format!("{case} catches nothing: it needs a defect of its own"));
         }
     }
@@ -74,23 +102,13 @@ fn judge(caught: Vec<(String, &'static str, BTreeSet<&'static str>)>, cases: &[&
 #[test]
 fn every_broken_store_is_caught() {
     let cases: Vec<_> = store_suite().iter().map(|case| case.name).collect();
-    let all = [reader_defects::all(), store_defects::all(), transaction_defects::all()].concat();
-    // A defect that two cases must catch is listed twice, and run once.
-    let mut failed: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
-    let caught = all.into_iter().map(|(name, case, harness)| {
-        let failed = failed.entry(name.clone()).or_insert_with(|| failed_store_cases(&*harness));
-        (name, case, failed.clone())
-    });
-    judge(caught.collect(), &cases);
+    let found = [reader_defects::all(), store_defects::all(), transaction_defects::all()].concat();
+    judge(&found, &run(&found, failed_store_cases), &cases);
 }
 
 #[test]
 fn every_broken_publisher_is_caught() {
     let cases: Vec<_> = publisher_suite().iter().map(|case| case.name).collect();
-    let mut failed: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
-    let caught = publisher_defects::all().into_iter().map(|(name, case, harness)| {
-        let failed = failed.entry(name.clone()).or_insert_with(|| failed_publisher_cases(&*harness));
-        (name, case, failed.clone())
-    });
-    judge(caught.collect(), &cases);
+    let found = publisher_defects::all();
+    judge(&found, &run(&found, failed_publisher_cases), &cases);
 }

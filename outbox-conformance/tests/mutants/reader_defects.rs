@@ -285,7 +285,7 @@ impl BrokenReader {
             }
             Defect::RepeatsReadyRows => {
                 let first = rows.iter().find(|row| !row.due).cloned();
-                rows.extend(self.kept.drain(..));
+                rows.append(&mut self.kept);
                 self.kept.extend(first);
             }
             Defect::ReversesRows => rows.reverse(),

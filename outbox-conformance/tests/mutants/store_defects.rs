@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use outbox_conformance::StoreHarness;
 use outbox_core::memory::MemoryStore;
 use outbox_core::{
-    DeadLetter, DeadLetterFilter, DeadLetters, Error, ErrorKind, Membership, Partition, Position, Reader,
-    RelayId, Result, Settle, Settlement, Stats, Store, Wakeups,
+    Content, DeadLetter, DeadLetterFilter, DeadLetters, Error, ErrorKind, Membership, Partition, Position,
+    Reader, RelayId, Result, Settle, Settlement, Stats, Store, Wakeups,
 };
 
 use crate::Found;
@@ -48,7 +48,7 @@ enum Defect {
     RetriesAlwaysBlock,
     DeadBlockNothing,
     DeadAlwaysBlock,
-    DeadUnkeyedCount,
+    UnkeyedMessagesCannotDie,
     // Dead letters.
     HasNoDeadLetters,
     ListsNoMessages,
@@ -129,7 +129,7 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::RetriesAlwaysBlock, "blocking::a_retry_can_set_its_key_free"),
     (Defect::DeadBlockNothing, "blocking::a_dead_message_can_block_its_key"),
     (Defect::DeadAlwaysBlock, "blocking::a_dead_message_can_free_its_key"),
-    (Defect::DeadUnkeyedCount, "dead_letters::dead_messages_are_listed"),
+    (Defect::UnkeyedMessagesCannotDie, "dead_letters::dead_messages_are_listed"),
     (Defect::HasNoDeadLetters, "dead_letters::without_administration_there_is_none"),
     (Defect::ListsNoMessages, "dead_letters::dead_messages_are_listed"),
     (Defect::ListsShortErrors, "dead_letters::dead_messages_are_listed"),
@@ -233,19 +233,11 @@ impl Broken {
             batch.iter().any(|settle| settle.settlement == Settlement::Delivered),
             batch.iter().any(|settle| matches!(settle.settlement, Settlement::Retry { .. })),
         );
-        let key_of = |position| {
-            let undelivered = self.inner.undelivered();
-            let found = undelivered.into_iter().find(|(at, _)| *at == position);
-            found.and_then(|(_, content)| match content {
-                outbox_core::Content::Message(message) => message.key().map(str::to_owned),
-                outbox_core::Content::Malformed { .. } => Some("<malformed>".to_owned()),
-            })
-        };
-        let there: BTreeSet<Position> = match self.defect {
-            Defect::RefusesUnknownRows => {
-                self.inner.undelivered().into_iter().map(|(position, _)| position).collect()
+        let undelivered: BTreeMap<Position, Content> = match self.defect {
+            Defect::RefusesUnknownRows | Defect::UnkeyedMessagesCannotDie | Defect::ForbidsMalformedToDie => {
+                self.inner.undelivered().into_iter().collect()
             }
-            _ => BTreeSet::new(),
+            _ => BTreeMap::new(),
         };
         let stuck =
             Settlement::Retry { after: FOREVER, attempts: 0, error: "stuck".to_owned(), block_key: true };
@@ -254,7 +246,7 @@ impl Broken {
             let position = settle.position;
             let known = notes.retried.get(&position).copied();
             match (self.defect, &mut settle.settlement) {
-                (Defect::RefusesUnknownRows, _) if !there.contains(&position) => {
+                (Defect::RefusesUnknownRows, _) if !undelivered.contains_key(&position) => {
                     return Err(Error::new(ErrorKind::NotFound, "there is no such row"));
                 }
                 (Defect::RefusesRepeatedCalls, Settlement::Delivered) if !notes.settled.insert(position) => {
@@ -298,9 +290,14 @@ impl Broken {
             (Defect::KeepsDeliveredRows, Settlement::Delivered) => false,
             (Defect::IgnoresStrangersDeliveries, Settlement::Delivered) => owner(settle.partition),
             (Defect::IgnoresHolds, Settlement::Held) => false,
-            (Defect::DeadUnkeyedCount, Settlement::Dead { .. }) => key_of(settle.position).is_some(),
+            (Defect::UnkeyedMessagesCannotDie, Settlement::Dead { .. }) => {
+                match undelivered.get(&settle.position) {
+                    Some(Content::Message(message)) => message.key().is_some(),
+                    _ => true,
+                }
+            }
             (Defect::ForbidsMalformedToDie, Settlement::Dead { .. }) => {
-                key_of(settle.position).is_some_and(|key| key != "<malformed>")
+                !matches!(undelivered.get(&settle.position), Some(Content::Malformed { .. }))
             }
             _ => true,
         });

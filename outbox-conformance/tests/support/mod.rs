@@ -27,11 +27,13 @@ pub(crate) struct MemoryHarness {
     pub(crate) wrap: MakeWrapStore,
     pub(crate) traits: StoreTraits,
     pub(crate) not_applicable: Vec<&'static str>,
+    /// Set where several cases share a runtime whose clock is paused.
+    pub(crate) paused_already: bool,
 }
 
 impl MemoryHarness {
     pub(crate) fn new(wrap: MakeWrapStore) -> Self {
-        Self { wrap, traits: StoreTraits::default(), not_applicable: Vec::new() }
+        Self { wrap, traits: StoreTraits::default(), not_applicable: Vec::new(), paused_already: false }
     }
 
     /// The memory store as it is.
@@ -41,7 +43,9 @@ impl MemoryHarness {
 
     pub(crate) fn fixture(&self) -> Result<MemoryFixture> {
         // The clock is the runtime's: it can be paused once, and each case has a runtime of its own.
-        tokio::time::pause();
+        if !self.paused_already {
+            tokio::time::pause();
+        }
         let store = MemoryStore::builder().wakeups(self.traits.wakeups).build()?;
         Ok(MemoryFixture { store, wrap: (self.wrap)(), traits: self.traits.clone() })
     }
@@ -129,6 +133,8 @@ pub(crate) struct PublisherMemoryHarness {
     pub(crate) wrap: MakeWrapPublisher,
     pub(crate) capabilities: PublisherCapabilities,
     pub(crate) not_applicable: Vec<&'static str>,
+    /// Set where several cases share a runtime whose clock is paused.
+    pub(crate) paused_already: bool,
 }
 
 impl PublisherMemoryHarness {
@@ -144,6 +150,7 @@ impl PublisherMemoryHarness {
                 .ordered_batches(true)
                 .max_message_bytes(Some(1 << 20)),
             not_applicable: Vec::new(),
+            paused_already: false,
         }
     }
 }
@@ -151,7 +158,9 @@ impl PublisherMemoryHarness {
 #[async_trait]
 impl PublisherHarness for PublisherMemoryHarness {
     async fn create(&self) -> Result<Box<dyn PublisherFixture>> {
-        tokio::time::pause();
+        if !self.paused_already {
+            tokio::time::pause();
+        }
         let publisher = MemoryPublisher::builder()
             .topics(["topic"])
             .capabilities(self.capabilities.clone())
