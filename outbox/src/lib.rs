@@ -1,1 +1,13 @@
-//! outbox
+#![doc = include_str!("../README.md")]
+
+pub use outbox_core::*;
+
+#[cfg(feature = "amqp")]
+#[doc(inline)]
+pub use outbox_amqp as amqp;
+#[cfg(feature = "postgres")]
+#[doc(inline)]
+pub use outbox_postgres as postgres;
+#[cfg(feature = "sqlite")]
+#[doc(inline)]
+pub use outbox_sqlite as sqlite;
