@@ -164,7 +164,7 @@ pub(crate) async fn heartbeats_extend_leases(fixture: &dyn StoreFixture) -> Case
 
 /// Says whether every heartbeat was in time.
 async fn beat_for_two_leases(fixture: &dyn StoreFixture, ttl: Duration) -> Result<bool, Stop> {
-    let mut first = Relay::new(fixture).await?;
+    let first = Relay::new(fixture).await?;
     let mut second = Relay::new(fixture).await?;
     let mut beaten = fixture.now();
     let all = first.store.heartbeat(first.id, ttl).await?.owned;
