@@ -1,5 +1,8 @@
 //! Stores that break one rule each of leasing, settling, looking after dead letters, or operating.
 
+mod dead_letters;
+mod wakeups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,9 +12,11 @@ use async_trait::async_trait;
 use outbox_conformance::StoreHarness;
 use outbox_core::memory::MemoryStore;
 use outbox_core::{
-    Content, DeadLetter, DeadLetterFilter, DeadLetters, Error, ErrorKind, Membership, Partition, Position,
-    Reader, RelayId, Result, Settle, Settlement, Stats, Store, Wakeups,
+    Content, DeadLetters, Error, ErrorKind, Membership, Partition, Position, Reader, RelayId, Result, Settle,
+    Settlement, Stats, Store, Wakeups,
 };
+
+use wakeups::{Forgetful, Noisy, Silent};
 
 use crate::Found;
 use crate::support::MemoryHarness;
@@ -459,120 +464,5 @@ impl Store for Broken {
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
         if self.defect == Defect::HasNoDeadLetters { None } else { Some(self) }
-    }
-}
-
-struct Silent;
-
-#[async_trait]
-impl Wakeups for Silent {
-    async fn wait(&mut self) -> Result<()> {
-        std::future::pending().await
-    }
-}
-
-struct Noisy;
-
-#[async_trait]
-impl Wakeups for Noisy {
-    async fn wait(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// Listens only while somebody waits.
-struct Forgetful(MemoryStore);
-
-#[async_trait]
-impl Wakeups for Forgetful {
-    async fn wait(&mut self) -> Result<()> {
-        match self.0.wakeups().await? {
-            Some(mut wakeups) => wakeups.wait().await,
-            None => Ok(()),
-        }
-    }
-}
-
-impl Broken {
-    fn spoil_filter(&self, filter: &DeadLetterFilter) -> DeadLetterFilter {
-        let mut filter = filter.clone();
-        match self.defect {
-            Defect::FiltersNoIds => filter.id = None,
-            Defect::FiltersNoTopics => filter.topic = None,
-            Defect::FiltersNoKeys => filter.key = None,
-            Defect::FiltersNoErrors => filter.error_contains = None,
-            Defect::FiltersNoPositions => filter.positions = None,
-            Defect::FiltersNoAges => filter.older_than = None,
-            _ => {}
-        }
-        filter
-    }
-
-    async fn first(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetter>> {
-        DeadLetters::list(&self.inner, filter, None, limit).await
-    }
-}
-
-#[async_trait]
-impl DeadLetters for Broken {
-    async fn list(
-        &self,
-        filter: &DeadLetterFilter,
-        after: Option<Position>,
-        limit: usize,
-    ) -> Result<Vec<DeadLetter>> {
-        let filter = self.spoil_filter(filter);
-        let after = if self.defect == Defect::ListsFromTheStart { None } else { after };
-        let limit = if self.defect == Defect::ListsWithoutLimit { usize::MAX } else { limit };
-        let mut listed = DeadLetters::list(&self.inner, &filter, after, limit).await?;
-        for dead in &mut listed {
-            match self.defect {
-                Defect::ListsNoMessages => dead.message = None,
-                Defect::ListsShortErrors => dead.error.truncate(10),
-                _ => {}
-            }
-        }
-        Ok(listed)
-    }
-
-    async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
-        match self.defect {
-            Defect::RedrivesToTheEnd => {
-                let dead = self.first(filter, limit).await?;
-                let count = self.inner.discard(filter, limit).await?;
-                for message in dead.into_iter().filter_map(|dead| dead.message) {
-                    self.inner.enqueue(&message);
-                }
-                Ok(count)
-            }
-            // Whatever is in front of them goes out of the way.
-            Defect::RedrivesAtTheirPeril => {
-                let last = self.first(filter, limit).await?.pop().map(|dead| dead.position);
-                for dead in self.first(&DeadLetterFilter::all(), usize::MAX).await? {
-                    if Some(dead.position) < last {
-                        self.inner.redrive(&DeadLetterFilter::all().positions([dead.position]), 1).await?;
-                    }
-                }
-                self.inner.redrive(filter, limit).await
-            }
-            Defect::RedrivesWithoutLimit => self.inner.redrive(filter, usize::MAX).await,
-            Defect::CountsRedrivesOnly => Ok(self.first(filter, limit).await?.len() as u64),
-            _ => self.inner.redrive(filter, limit).await,
-        }
-    }
-
-    async fn discard(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
-        match self.defect {
-            Defect::DiscardsNothing => Ok(self.first(filter, limit).await?.len() as u64),
-            Defect::DiscardsWithoutRelease => {
-                let dead = self.first(filter, limit).await?;
-                for id in dead.iter().filter_map(|dead| dead.id) {
-                    self.inner.delete_by_hand(id);
-                }
-                Ok(dead.len() as u64)
-            }
-            Defect::DiscardsWithoutLimit => self.inner.discard(filter, usize::MAX).await,
-            _ => self.inner.discard(filter, limit).await,
-        }
     }
 }
