@@ -1,0 +1,211 @@
+//! The examples do what they say.
+//!
+//! They are run as a user runs them: as programs, which `cargo test` has built beside this one.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use integration_tests::postgres::Database;
+use integration_tests::rabbitmq::Vhost;
+use integration_tests::{Postgres, RabbitMq, Server, Subprocess, eventually};
+use outbox::amqp::lapin::BasicProperties;
+use outbox::amqp::lapin::options::BasicPublishOptions;
+use outbox::postgres::sqlx;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// For what takes a second or two on an idle machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The built example. Cargo has no variable for its path, but it always lies in `examples` beside `deps`.
+fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let programs: PathBuf = test.ancestors().nth(2).unwrap().join("examples");
+    let program = programs.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "{} is not there; `--test` alone builds no examples", program.display());
+    let mut command = Command::new(program);
+    // What happens to be set where the tests run must not matter.
+    for variable in ["DATABASE_URL", "AMQP_URL", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// The lines of a printed section, from its title to the next one.
+fn section<'a>(text: &'a str, title: &str) -> Vec<&'a str> {
+    let lines = text.lines().skip_while(|line| !line.starts_with(title)).skip(1);
+    lines.take_while(|line| !line.starts_with(|first: char| first.is_ascii_digit())).map(str::trim).collect()
+}
+
+#[track_caller]
+fn has(lines: &[&str], parts: &[&str]) {
+    let found = lines.iter().any(|line| parts.iter().all(|part| line.contains(part)));
+    assert!(found, "no line has all of {parts:?}:\n{}", lines.join("\n"));
+}
+
+/// Where the broker was first seen to take this.
+#[track_caller]
+fn taken(text: &str, key: &str, topic: &str) -> usize {
+    let line = |line: &str| {
+        line.contains("broker") && line.contains(key) && line.contains(topic) && line.contains("takes")
+    };
+    text.lines().position(line).unwrap_or_else(|| panic!("{topic} of {key} was not taken:\n{text}"))
+}
+
+#[test]
+fn the_quickstart_tells_what_was_delivered_and_what_was_not_and_why() {
+    let output = example("quickstart").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{text}\n{errors}", output.status);
+
+    let before = section(&text, "3.");
+    let middle = before.iter().position(|line| *line == "Not delivered:").unwrap();
+    let (delivered, others) = before.split_at(middle);
+    has(delivered, &["order-1", "order.placed", "attempt 1"]);
+    has(delivered, &["order-3", "order.placed", "attempt 2", "rejected: the broker is busy"]);
+    has(delivered, &["order-3", "order.paid", "attempt 1"]);
+    has(delivered, &["order-4", "order.placed", "attempt 1"]);
+    has(others, &["order-2", "order.placed", "rolled back"]);
+    has(
+        others,
+        &["order-4", "order.gift_wrapped", "dead letter after 3 attempts: unroutable: there is no queue"],
+    );
+    has(others, &["order-4", "order.paid", "waits: an earlier message of its key is a dead letter"]);
+    assert_eq!(before.iter().filter(|line| line.starts_with("order-")).count(), 7, "{text}");
+
+    has(&section(&text, "4."), &["redrives 1 dead letter"]);
+    let after = section(&text, "5.");
+    has(&after, &["order-4", "order.gift_wrapped", "attempt 1"]);
+    has(&after, &["order-4", "order.paid", "attempt 1"]);
+    has(&after, &["The outbox holds 0 messages and 0 dead letters."]);
+
+    // Order of a key, past a retry and past a redrive.
+    assert!(taken(&text, "order-3", "order.placed") < taken(&text, "order-3", "order.paid"), "{text}");
+    assert!(taken(&text, "order-4", "order.gift_wrapped") < taken(&text, "order-4", "order.paid"), "{text}");
+    assert!(!text.lines().any(|line| line.contains("broker") && line.contains("order-2")), "{text}");
+}
+
+#[test]
+fn orders_says_which_setting_is_missing() {
+    for (arguments, missing) in
+        [(&[][..], "DATABASE_URL"), (&["--postgres", "postgres://nobody@127.0.0.1:1/none"], "AMQP_URL")]
+    {
+        let output = example("orders").args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(missing), "{missing} is missing in: {text}");
+    }
+}
+
+/// The URLs go by the arguments, or by the environment.
+fn orders(database: &Database, vhost: &Vhost, arguments: &[&str]) -> Subprocess {
+    let mut command = example("orders");
+    if arguments.is_empty() {
+        command.env("DATABASE_URL", database.url()).env("AMQP_URL", vhost.uri());
+    } else {
+        command.args(["--postgres", database.url(), "--amqp", vhost.uri()]).args(arguments);
+    }
+    Subprocess::start("orders", command)
+}
+
+async fn count(database: &Database, table_and_condition: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM {table_and_condition}");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&database.pool(1).await).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_ships_every_order_once_and_stops_by_itself() {
+    let Some(postgres) = Postgres::shared().await else { return };
+    let Some(rabbitmq) = RabbitMq::shared().await else { return };
+    let (database, vhost) = (postgres.database().await, rabbitmq.vhost().await);
+
+    let mut first = orders(&database, &vhost, &["--orders", "20", "--pause", "5"]);
+    let status = first.wait(DEADLINE).await;
+    let log = first.log();
+    assert!(status.success(), "{status}\n{log}");
+    assert!(
+        log.contains("20 orders placed; 20 shipped, 0 duplicates dropped, 0 deliveries refused"),
+        "{log}"
+    );
+    for order in 1..=20 {
+        let line = format!("warehouse: order {order} is shipped");
+        assert_eq!(log.lines().filter(|other| **other == line).count(), 1, "{line}:\n{log}");
+    }
+    assert_eq!(count(&database, "warehouse_order WHERE shipped_at IS NOT NULL").await, 20);
+    assert_eq!(count(&database, "processed_message").await, 40);
+    assert_eq!(count(&database, "outbox_message").await, 0);
+    assert_eq!(vhost.queue_depth("warehouse").await, 0);
+
+    // What a relay does that died before it could record the broker's confirm, and one message of a stranger.
+    let duplicate: sqlx::types::Uuid = sqlx::query_scalar("SELECT message_id FROM processed_message LIMIT 1")
+        .fetch_one(&database.pool(1).await)
+        .await
+        .unwrap();
+    publish(&vhost, &BasicProperties::default().with_message_id(duplicate.to_string().into())).await;
+    publish(&vhost, &BasicProperties::default()).await;
+
+    let mut second = orders(&database, &vhost, &["--orders", "3", "--pause", "5"]);
+    let status = second.wait(DEADLINE).await;
+    let log = second.log();
+    assert!(status.success(), "{status}\n{log}");
+    assert!(log.contains("3 orders placed; 3 shipped, 1 duplicates dropped, 1 deliveries refused"), "{log}");
+    assert_eq!(count(&database, "warehouse_order").await, 23);
+    eventually("the refused delivery", DEADLINE, || async {
+        (vhost.queue_depth("warehouse-refused").await == 1).then_some(())
+    })
+    .await;
+}
+
+async fn publish(vhost: &Vhost, properties: &BasicProperties) {
+    let options = BasicPublishOptions::default();
+    let channel = vhost.channel().await;
+    let sent =
+        channel.basic_publish("shop".into(), "order.placed".into(), options, b"?", properties.clone()).await;
+    sent.unwrap();
+    // One answer from the server says that it has read what was sent before.
+    channel.close(200, "sent".into()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_stops_in_good_order_on_ctrl_c_and_on_a_request_to_terminate() {
+    let Some(postgres) = Postgres::shared().await else { return };
+    let Some(rabbitmq) = RabbitMq::shared().await else { return };
+    let (database, vhost) = (postgres.database().await, rabbitmq.vhost().await);
+
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut endless = orders(&database, &vhost, &[]);
+        eventually("a shipped order", DEADLINE, || async {
+            assert!(endless.log().lines().all(|line| !line.starts_with("error")), "{}", endless.log());
+            endless.log().contains("is shipped").then_some(())
+        })
+        .await;
+        let pid = Pid::from_raw(i32::try_from(endless.pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+        let status = endless.wait(DEADLINE).await;
+        let log = endless.log();
+        assert!(status.success(), "{signal:?}: {status}\n{log}");
+        assert!(log.contains("orders placed; "), "{log}");
+        // Leases that were not given back would keep the next relay waiting.
+        assert_eq!(count(&database, "outbox_relay").await, 0, "{log}");
+    }
+
+    // What the stops have left over is not lost.
+    let left_over: Option<i64> = sqlx::query_scalar("SELECT max(id) FROM shop_order")
+        .fetch_one(&database.pool(1).await)
+        .await
+        .unwrap();
+    let unshipped = format!(
+        "shop_order WHERE id <= {} AND id NOT IN
+             (SELECT order_id FROM warehouse_order WHERE shipped_at IS NOT NULL)",
+        left_over.unwrap()
+    );
+    let mut last = orders(&database, &vhost, &[]);
+    eventually("all orders to be shipped", DEADLINE, || async {
+        (count(&database, &unshipped).await == 0).then_some(())
+    })
+    .await;
+    last.terminate();
+    let status = last.wait(DEADLINE).await;
+    assert!(status.success(), "{status}\n{}", last.log());
+}
