@@ -16,26 +16,25 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// An HTTP server with a user and a password.
 #[derive(Clone)]
 pub(crate) struct Client {
-    host: String,
-    port: u16,
-    authorization: String,
+    url: Url,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Client").field("host", &self.url.host_str()).finish_non_exhaustive()
     }
 }
 
 impl Client {
     pub(crate) fn new(url: &Url) -> Result<Self> {
         ensure!(url.scheme() == "http", "only plain http is spoken here, not {}", url.scheme());
-        let credentials = format!("{}:{}", url.username(), url.password().unwrap_or(""));
-        Ok(Self {
-            host: url.host_str().context("the URL names no host")?.to_owned(),
-            port: url.port_or_known_default().unwrap_or(80),
-            authorization: format!("Basic {}", BASE64_STANDARD.encode(credentials)),
-        })
+        ensure!(url.host_str().is_some(), "the URL names no host");
+        Ok(Self { url: url.clone() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn url(&self) -> String {
+        self.url.to_string()
     }
 
     /// The body of the answer to a request. `json` is the body of the request.
@@ -51,12 +50,16 @@ impl Client {
 
     async fn exchange(&self, method: &str, path: &str, json: Option<&str>) -> Result<String> {
         let body = json.unwrap_or("");
+        let host = self.url.host_str().context("the URL names no host")?;
+        let port = self.url.port_or_known_default().unwrap_or(80);
+        let credentials = format!("{}:{}", self.url.username(), self.url.password().unwrap_or(""));
+        let authorization = BASE64_STANDARD.encode(credentials);
         // In version 1.0 the answer ends with the connection, and is not cut in chunks.
-        let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n", self.host);
-        write!(request, "Authorization: {}\r\nContent-Type: application/json\r\n", self.authorization)?;
+        let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\n");
+        write!(request, "Authorization: Basic {authorization}\r\nContent-Type: application/json\r\n")?;
         write!(request, "Content-Length: {}\r\n\r\n{body}", body.len())?;
 
-        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let mut stream = TcpStream::connect((host, port)).await?;
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;

@@ -158,7 +158,7 @@ async fn act<S: Server>(_server: &S, what: &str, action: impl Future<Output = Re
 }
 
 /// Tries one way after the other.
-async fn acquire<S: Server>(environment: &Environment, shared: bool) -> Result<S, Unavailable> {
+pub(crate) async fn acquire<S: Server>(environment: &Environment, shared: bool) -> Result<S, Unavailable> {
     let variable = S::SERVICE.url_variable();
     let mut reasons = Vec::new();
     match environment.get(variable) {

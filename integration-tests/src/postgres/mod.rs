@@ -119,3 +119,32 @@ impl Server for Postgres {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::acquire;
+
+    #[tokio::test]
+    async fn a_server_given_by_its_url_is_used_and_not_harmed() {
+        let Some(running) = Postgres::shared().await else { return };
+        let environment = Environment::from_pairs([("OUTBOX_TEST_POSTGRES_URL", running.url())]);
+        let postgres: Postgres = acquire(&environment, true).await.unwrap();
+        assert_eq!(postgres.address(), running.address());
+        assert!(postgres.instance().is_external());
+        let pool = postgres.database().await.pool(1).await;
+        assert_eq!(sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&pool).await.unwrap(), 1);
+        for refusal in [postgres.instance().kill().await, postgres.instance().stop().await] {
+            assert!(refusal.unwrap_err().to_string().contains("not ours to harm"));
+        }
+        postgres.instance().restart().await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_url_that_cannot_be_understood_is_not_passed_over() {
+        let environment = Environment::from_pairs([("OUTBOX_TEST_POSTGRES_URL", "nonsense")]);
+        let error = acquire::<Postgres>(&environment, true).await.unwrap_err().to_string();
+        assert!(error.starts_with("  - OUTBOX_TEST_POSTGRES_URL: "), "{error}");
+        assert!(!error.contains("container"), "{error}");
+    }
+}

@@ -188,6 +188,19 @@ fn beside(uri: &Url) -> Result<Url> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_server_given_by_its_url_is_used_and_not_harmed() {
+        let Some(running) = RabbitMq::shared().await else { return };
+        let management = running.management.url();
+        let variables = [(Service::RabbitMq.url_variable(), running.uri()), (MANAGEMENT_URL, &management)];
+        let rabbitmq: RabbitMq =
+            crate::server::acquire(&Environment::from_pairs(variables), true).await.unwrap();
+        let vhost = rabbitmq.vhost().await;
+        vhost.declare_queue("orders").await;
+        assert_eq!(vhost.queue_depth("orders").await, 0);
+        assert!(rabbitmq.instance().kill().await.unwrap_err().to_string().contains("not ours to harm"));
+    }
+
     #[test]
     fn the_management_interface_is_sought_beside_the_server() {
         let management = |uri: &str| beside(&Url::parse(uri).unwrap()).unwrap().to_string();
