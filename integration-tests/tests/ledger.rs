@@ -1,0 +1,261 @@
+//! The ledger: what was committed in PostgreSQL against what arrived in RabbitMQ, while writers roll back and
+//! commit late, relays are killed and join, and both servers die and come back.
+//!
+//! Each transaction writes its messages into the outbox and, as its "business", the same numbers into a table
+//! `ledger`. So the database itself says what was committed, even where the answer to a commit was lost. The queue
+//! is read only at the end, by one plain consumer, so that the order in it is the order of publishing.
+//!
+//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 100 000); the seed is printed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the test are tests, too"
+)]
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use integration_tests::{Postgres, RabbitMq, Server, Subprocess, eventually};
+use outbox_core::{Message, Store};
+use outbox_postgres::sqlx::{self, PgPool, Postgres as Driver, Row, Transaction};
+use outbox_postgres::{Config, Outbox};
+
+const WRITERS: u64 = 8;
+const KEYS: u64 = 1_000;
+const QUEUE: &str = "events";
+/// As in `relay-process`.
+const WINDOW: usize = 1_000;
+
+fn relay_process(postgres: &str, amqp: &str) -> Subprocess {
+    let mut program: PathBuf = std::env::current_exe().unwrap();
+    program.pop();
+    program.pop();
+    program.push("examples/relay-process");
+    assert!(program.exists(), "build it first: cargo build -p integration-tests --examples");
+    let mut command = Command::new(program);
+    command.args([postgres, amqp]).env("RUST_BACKTRACE", "1");
+    Subprocess::start("relay-process", command)
+}
+
+/// What writers have put into the ledger so far, roughly, and how much it shall become.
+struct Progress {
+    written: AtomicU64,
+    goal: u64,
+}
+
+struct Writer {
+    number: u64,
+    rng: fastrand::Rng,
+    pool: PgPool,
+    outbox: Outbox,
+    /// The last number given out for each key. Gaps are fine; order is what counts.
+    counters: HashMap<u64, i64>,
+}
+
+/// A transaction that stays open while others of the same writer begin, end, and are delivered.
+struct Late {
+    transaction: Transaction<'static, Driver>,
+    keys: HashSet<u64>,
+    messages: u64,
+    left: u32,
+}
+
+impl Writer {
+    /// Writes some messages of keys that nobody else writes to at the moment: a row lock would serialise two
+    /// writers of one key, and between concurrent transactions there is no order to keep.
+    async fn write(
+        &mut self,
+        transaction: &mut Transaction<'static, Driver>,
+        busy: &HashSet<u64>,
+    ) -> outbox_core::Result<HashSet<u64>> {
+        let mut messages = Vec::new();
+        let (mut keys, mut numbers) = (Vec::new(), Vec::new());
+        for _ in 0..self.rng.usize(1..40) {
+            let key = self.rng.u64(0..KEYS / WRITERS) * WRITERS + self.number;
+            if busy.contains(&key) {
+                continue;
+            }
+            let counter = self.counters.entry(key).or_default();
+            *counter += 1;
+            let payload = format!("{key}:{counter}:{}", "x".repeat(self.rng.usize(0..300)));
+            messages.push(Message::bytes(QUEUE, payload).key(format!("key-{key}")).build()?);
+            keys.push(key as i64);
+            numbers.push(*counter);
+        }
+        sqlx::query("INSERT INTO ledger (key, number) SELECT * FROM unnest($1::bigint[], $2::bigint[])")
+            .bind(&keys)
+            .bind(&numbers)
+            .execute(&mut **transaction)
+            .await
+            .map_err(outbox_postgres::map_error)?;
+        self.outbox.enqueue_batch(&mut **transaction, &messages).await?;
+        Ok(keys.into_iter().map(|key| key as u64).collect())
+    }
+
+    async fn turn(&mut self, late: &mut Vec<Late>) -> outbox_core::Result<u64> {
+        let mut written = 0;
+        for index in (0..late.len()).rev() {
+            late[index].left -= 1;
+            if late[index].left == 0 {
+                let Late { transaction, messages, .. } = late.swap_remove(index);
+                transaction.commit().await.map_err(outbox_postgres::map_error)?;
+                written += messages;
+            }
+        }
+        let busy: HashSet<u64> = late.iter().flat_map(|late| late.keys.iter().copied()).collect();
+        let mut transaction = self.pool.begin().await.map_err(outbox_postgres::map_error)?;
+        let keys = self.write(&mut transaction, &busy).await?;
+        let messages = keys.len() as u64;
+        match self.rng.u32(0..20) {
+            0 => transaction.rollback().await.map_err(outbox_postgres::map_error)?,
+            1..=2 if late.len() < 2 => {
+                let left = self.rng.u32(2..60);
+                late.push(Late { transaction, keys, messages, left });
+            }
+            _ => {
+                transaction.commit().await.map_err(outbox_postgres::map_error)?;
+                written += messages;
+            }
+        }
+        Ok(written)
+    }
+
+    async fn run(mut self, progress: Arc<Progress>) {
+        let mut late: Vec<Late> = Vec::new();
+        while progress.written.load(Ordering::Relaxed) < progress.goal {
+            match self.turn(&mut late).await {
+                Ok(written) => drop(progress.written.fetch_add(written, Ordering::Relaxed)),
+                // The database is down: what was open is gone, or committed without our knowing.
+                Err(_) => {
+                    late.clear();
+                    let pool = self.pool.clone();
+                    eventually("the database to be back", Duration::from_secs(60), || async {
+                        sqlx::query("SELECT 1").execute(&pool).await.ok()
+                    })
+                    .await;
+                }
+            }
+        }
+        for Late { transaction, .. } in late {
+            let _ = transaction.commit().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_invented_or_reordered_while_everything_dies_once() {
+    let (Some(postgres), Some(rabbitmq)) = (Postgres::start().await, RabbitMq::start().await) else { return };
+    let variable = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+    let goal = variable("OUTBOX_LEDGER_MESSAGES").unwrap_or(100_000);
+    let seed = variable("OUTBOX_LEDGER_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("ledger of {goal} messages, seed {seed}");
+
+    let database = postgres.database().await;
+    let vhost = rabbitmq.vhost().await;
+    vhost.declare_queue(QUEUE).await;
+    let pool = database.pool(40).await;
+    let outbox = Outbox::new(Config::new()).unwrap();
+    outbox.migrate(&pool).await.unwrap();
+    sqlx::query("CREATE TABLE ledger (key bigint, number bigint, PRIMARY KEY (key, number))")
+        .execute(&pool)
+        .await
+        .unwrap();
+
+    let start_relay = || relay_process(database.url(), vhost.uri());
+    let mut relays = vec![start_relay(), start_relay(), start_relay()];
+    let progress = Arc::new(Progress { written: AtomicU64::new(0), goal });
+    let started = Instant::now();
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..WRITERS {
+        let writer = Writer {
+            number,
+            rng: fastrand::Rng::with_seed(seed.wrapping_add(number)),
+            pool: pool.clone(),
+            outbox: outbox.clone(),
+            counters: HashMap::new(),
+        };
+        writers.spawn(writer.run(progress.clone()));
+    }
+    let reached = async |part: u64| {
+        eventually("the writers to get on", Duration::from_secs(300), || async {
+            (progress.written.load(Ordering::Relaxed) >= goal * part / 10).then_some(())
+        })
+        .await;
+    };
+
+    let mut faults = 0;
+    reached(2).await;
+    relays.remove(0).kill();
+    faults += 1;
+    reached(3).await;
+    rabbitmq.kill().await;
+    faults += 1;
+    reached(4).await;
+    rabbitmq.restart().await;
+    relays.push(start_relay());
+    reached(6).await;
+    postgres.kill().await;
+    faults += 1;
+    postgres.restart().await;
+    reached(8).await;
+    // A relay that stands still for longer than its lease, and then goes on as if nothing had happened.
+    relays[0].stop();
+    faults += 1;
+    while writers.join_next().await.is_some_and(|writer| writer.map(|()| true).unwrap()) {}
+    let written = started.elapsed();
+    relays[0].cont();
+
+    let store = outbox.store(pool.clone());
+    eventually("the outbox to drain", Duration::from_secs(240), || async {
+        store.stats(1).await.ok().filter(|stats| stats.backlog.value == 0).map(drop)
+    })
+    .await;
+    let drained = started.elapsed();
+    for relay in &mut relays {
+        relay.terminate();
+        let status = relay.wait(Duration::from_secs(30)).await;
+        assert!(status.success(), "a relay did not stop cleanly: {status}\n{}", relay.log());
+    }
+    assert_eq!(store.stats(1_000).await.unwrap().dead_letters.value, 0, "nothing was given up");
+
+    let rows = sqlx::query("SELECT key, number FROM ledger").fetch_all(&pool).await.unwrap();
+    let committed: HashSet<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let count = vhost.queue_depth(QUEUE).await as usize;
+    let deliveries = vhost.consume(QUEUE, count, Duration::from_secs(120)).await;
+
+    let mut seen: HashSet<(i64, i64)> = HashSet::new();
+    let mut last: HashMap<i64, i64> = HashMap::new();
+    let mut duplicates = 0;
+    for delivery in &deliveries {
+        let text = std::str::from_utf8(&delivery.data).unwrap();
+        let mut parts = text.split(':').map(|part| part.parse::<i64>());
+        let (Some(Ok(key)), Some(Ok(number))) = (parts.next(), parts.next()) else {
+            panic!("not ours: {text}")
+        };
+        assert!(committed.contains(&(key, number)), "{key}:{number} was never committed (seed {seed})");
+        if seen.insert((key, number)) {
+            let before = last.insert(key, number).unwrap_or(0);
+            assert!(number > before, "key {key}: {number} came after {before} (seed {seed})");
+        } else {
+            duplicates += 1;
+        }
+    }
+    let missing: Vec<_> = committed.difference(&seen).take(10).collect();
+    assert!(missing.is_empty(), "committed and never published, among others: {missing:?} (seed {seed})");
+    let bound = faults * WINDOW * 4;
+    assert!(
+        duplicates <= bound,
+        "{duplicates} duplicates from {faults} faults, more than {bound} (seed {seed})"
+    );
+    println!(
+        "{} committed, {} published, {duplicates} duplicates, {faults} faults; written in {written:.1?}, drained in {drained:.1?}",
+        committed.len(),
+        deliveries.len(),
+    );
+}

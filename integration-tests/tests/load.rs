@@ -1,0 +1,215 @@
+//! What the relay costs PostgreSQL: beside an old snapshot, when idle, and with a large backlog. The broker is an
+//! in-process publisher that takes everything, so that only the database's work is measured.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use integration_tests::postgres::Database;
+use integration_tests::{Postgres, Server, eventually};
+use outbox_core::{Message, Outcome, Publisher, PublisherCapabilities, Relay, RelayHandle, Store};
+use outbox_postgres::sqlx::{self, PgPool};
+use outbox_postgres::{Config, Outbox};
+use tokio::sync::Mutex;
+
+/// Measurements must not disturb each other.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Confirms everything and keeps a count.
+struct Sink(Arc<AtomicU64>);
+
+#[async_trait]
+impl Publisher for Sink {
+    fn name(&self) -> &'static str {
+        "sink"
+    }
+    fn capabilities(&self) -> PublisherCapabilities {
+        PublisherCapabilities::default().ordered_batches(true)
+    }
+    async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
+        self.0.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        batch.iter().map(|_| Ok(())).collect()
+    }
+}
+
+struct Setup {
+    pool: PgPool,
+    outbox: Outbox,
+    database: Database,
+}
+
+impl Setup {
+    async fn new(postgres: &Postgres) -> Self {
+        let database = postgres.database().await;
+        let pool = database.pool(8).await;
+        let outbox = Outbox::new(Config::new()).unwrap();
+        outbox.migrate(&pool).await.unwrap();
+        Self { pool, outbox, database }
+    }
+
+    async fn fill(&self, messages: i64) {
+        sqlx::query(
+            "INSERT INTO outbox_message (topic, key, payload) \
+             SELECT 'orders', 'key-' || number % 1000, convert_to(repeat('x', 200), 'UTF8') \
+             FROM generate_series(1, $1) AS number",
+        )
+        .bind(messages)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+    }
+
+    fn relay(&self) -> (RelayHandle, Arc<AtomicU64>) {
+        let count = Arc::new(AtomicU64::new(0));
+        let store = self.outbox.store(self.pool.clone());
+        let relay =
+            Relay::builder(store, Sink(count.clone())).configure(|settings| settings.stats_interval = None);
+        (relay.build().unwrap().spawn(), count)
+    }
+
+    /// Drains so many messages and says how long it took.
+    async fn drain(&self, messages: i64) -> Duration {
+        self.fill(messages).await;
+        let store = self.outbox.store(self.pool.clone());
+        let started = Instant::now();
+        let (relay, count) = self.relay();
+        eventually("all to be published", Duration::from_secs(300), || async {
+            (count.load(Ordering::Relaxed) >= messages as u64).then_some(())
+        })
+        .await;
+        eventually("all to be settled", Duration::from_secs(60), || async {
+            (store.stats(1).await.unwrap().backlog.value == 0).then_some(())
+        })
+        .await;
+        let took = started.elapsed();
+        relay.shutdown().await.unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), messages as u64, "each was published once");
+        took
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_snapshot_elsewhere_does_not_slow_the_drain() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let _alone = ALONE.lock().await;
+    const MESSAGES: i64 = 200_000;
+    // Interleaved rounds in one run, the best of each: what else the machine does only ever slows a round.
+    let (mut free, mut held) = (Duration::MAX, Duration::MAX);
+    for _ in 0..3 {
+        let setup = Setup::new(&postgres).await;
+        free = free.min(setup.drain(MESSAGES).await);
+
+        let setup = Setup::new(&postgres).await;
+        let mut old = setup.pool.begin().await.unwrap();
+        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM outbox_message")
+            .execute(&mut *old)
+            .await
+            .unwrap();
+        held = held.min(setup.drain(MESSAGES).await);
+        old.rollback().await.unwrap();
+    }
+    let ratio = free.as_secs_f64() / held.as_secs_f64();
+    println!("{MESSAGES} messages: {free:.2?} free, {held:.2?} beside an old snapshot, ratio {ratio:.2}");
+    assert!(ratio >= 0.8, "more than a fifth slower: {free:.2?} free, {held:.2?} beside an old snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_relay_issues_at_most_two_statements_a_second() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let _alone = ALONE.lock().await;
+    let setup = Setup::new(&postgres).await;
+    let (relay, count) = setup.relay();
+    let watcher = postgres.database().await.pool(1).await;
+    // Each statement of an idle relay is a transaction of its own, so the transactions count the statements.
+    let transactions = async || -> i64 {
+        sqlx::query_scalar("SELECT pg_stat_get_db_xact_commit(oid) + pg_stat_get_db_xact_rollback(oid) FROM pg_database WHERE datname = $1")
+            .bind(setup.database.name())
+            .fetch_one(&watcher)
+            .await
+            .unwrap()
+    };
+    eventually("the relay to say that it sleeps", Duration::from_secs(30), || async {
+        let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_relay WHERE idle")
+            .fetch_one(&setup.pool)
+            .await
+            .unwrap();
+        (idle == 1).then_some(())
+    })
+    .await;
+    // Length is what is measured; statistics reach the view with a delay of a second at most.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = transactions().await;
+    let started = Instant::now();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let rate = (transactions().await - before) as f64 / started.elapsed().as_secs_f64();
+    println!("{rate:.2} transactions a second while idle");
+    assert!(rate > 0.2, "the relay polls at all: {rate:.2} a second");
+    assert!(rate <= 2.0, "{rate:.2} transactions a second while idle");
+
+    let mut latencies = Vec::new();
+    for number in 1..=20_u64 {
+        let message = Message::bytes("orders", "x").build().unwrap();
+        setup.outbox.enqueue(&setup.pool, &message).await.unwrap();
+        let committed = Instant::now();
+        while count.load(Ordering::Relaxed) < number {
+            tokio::task::yield_now().await;
+        }
+        latencies.push(committed.elapsed());
+        eventually("the relay to sleep again", Duration::from_secs(10), || async {
+            let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_relay WHERE idle")
+                .fetch_one(&setup.pool)
+                .await
+                .unwrap();
+            (idle == 1).then_some(())
+        })
+        .await;
+    }
+    latencies.sort();
+    println!(
+        "from commit to publish call, idle relay: p50 {:.2?}, worst of 20 {:.2?}",
+        latencies[10], latencies[19]
+    );
+    assert!(latencies[10] < Duration::from_millis(500), "a commit wakes it: {latencies:?}");
+    relay.shutdown().await.unwrap();
+}
+
+/// The memory of this process, by the kernel.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_does_not_grow_with_the_backlog() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let _alone = ALONE.lock().await;
+    // The first drain warms up pools and allocator.
+    let setup = Setup::new(&postgres).await;
+    setup.drain(20_000).await;
+    let before = resident_bytes();
+
+    let setup = Setup::new(&postgres).await;
+    const MESSAGES: u64 = 1_000_000;
+    setup.fill(MESSAGES as i64).await;
+    let (relay, count) = setup.relay();
+    let mut peak = 0;
+    eventually("all to be published", Duration::from_secs(300), || {
+        peak = peak.max(resident_bytes());
+        let done = count.load(Ordering::Relaxed) >= MESSAGES;
+        async move { done.then_some(()) }
+    })
+    .await;
+    relay.shutdown().await.unwrap();
+    let grown = peak.saturating_sub(before);
+    println!("{MESSAGES} waiting: {} MiB at most, {} MiB more than before", peak >> 20, grown >> 20);
+    assert!(grown < 48 << 20, "{} MiB more than with a small backlog", grown >> 20);
+}
