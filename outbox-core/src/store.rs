@@ -255,6 +255,8 @@ impl fmt::Display for Count {
 /// - **Blocking.** When a blocking message is delivered, or dies without blocking on, the same call makes the
 ///   held messages of its key due again, in position order, at least the first of them; delivering those makes
 ///   the next ones due. While a message is retrying or dead and blocking, no later message of its key is due.
+///   A message that blocked its key and is settled as retrying without blocking (the setting was changed) lets
+///   its key go on by the next [`repair`](Self::repair) at the latest.
 /// - **Errors** leave nothing half done. The relay repeats a failed call.
 ///
 /// # Cancel safety
@@ -339,7 +341,8 @@ pub trait Reader: Send {
 /// A stream of hints that something was committed.
 #[async_trait]
 pub trait Wakeups: Send {
-    /// Waits for the next hint. Several may be folded into one. After an error the relay polls, and calls again
+    /// Waits for the next hint. Several may be folded into one, and one that comes between two calls is kept for
+    /// the next. After an error the relay polls, and calls again
     /// after a while.
     ///
     /// # Cancel safety

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::call::CallId;
 use crate::error::{Error, ErrorKind, Result, Scope, Verdict};
@@ -96,10 +97,12 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
 
     pub(super) fn release(&mut self, partitions: Vec<Partition>) {
         let (store, relay) = (self.store.clone(), self.relay);
-        self.running.spawn(async move {
+        let span = tracing::debug_span!("outbox.release", partitions = partitions.len());
+        let task = async move {
             let answer = guarded("release", store.release(relay, &partitions)).await;
             Done::Released { partitions, answer }
-        });
+        };
+        self.running.spawn(task.instrument(span));
     }
 
     pub(super) fn fetch(
@@ -109,7 +112,8 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
         limit: FetchLimit,
         due: Vec<Position>,
     ) {
-        self.running.spawn(async move {
+        let span = tracing::debug_span!("outbox.fetch", limit = limit.messages);
+        let task = async move {
             let call = async {
                 let answer = reader.fetch(limit, &due).await;
                 (reader, answer)
@@ -118,12 +122,14 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
                 Ok((reader, answer)) => Done::Fetched { reader: Some(reader), number, answer },
                 Err(panic) => Done::Fetched { reader: None, number, answer: Err(panicked("fetch", &*panic)) },
             }
-        });
+        };
+        self.running.spawn(task.instrument(span));
     }
 
     pub(super) fn publish(&mut self, call: CallId, messages: Arc<Vec<Message>>, timeout: Duration) {
         let publisher = self.publisher.clone();
-        self.running.spawn(async move {
+        let span = tracing::debug_span!("outbox.publish", messages = messages.len());
+        let task = async move {
             let attempt = AssertUnwindSafe(publisher.publish(&messages)).catch_unwind();
             let outcomes = match tokio::time::timeout(timeout, attempt).await {
                 Ok(Ok(outcomes)) if outcomes.len() == messages.len() => outcomes,
@@ -136,7 +142,10 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
                     .with("outcomes", outcomes.len())
                     .with_verdict(Verdict::Unknown)
                 }),
-                Ok(Err(panic)) => fail_all(&messages, || panicked("publish", &*panic)),
+                Ok(Err(panic)) => fail_all(&messages, || {
+                    // Which message it choked on shows when they are sent again, in the end each one alone.
+                    panicked("publish", &*panic).with_scope(Scope::Endpoint)
+                }),
                 Err(_) => fail_all(&messages, || {
                     Error::new(ErrorKind::Timeout, "the broker did not confirm within the publish timeout")
                         .with("timeout", format_args!("{timeout:?}"))
@@ -144,14 +153,17 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
                 }),
             };
             Done::Published { call, messages, outcomes }
-        });
+        };
+        self.running.spawn(task.instrument(span));
     }
 
     pub(super) fn settle(&mut self, batch: Arc<Vec<Settle>>, keep_delivered: bool) {
         let (store, relay) = (self.store.clone(), self.relay);
-        self.running.spawn(async move {
+        let span = tracing::debug_span!("outbox.settle", messages = batch.len());
+        let task = async move {
             Done::Settled { answer: guarded("settle", store.settle(relay, &batch, keep_delivered)).await }
-        });
+        };
+        self.running.spawn(task.instrument(span));
     }
 
     pub(super) fn announce(&mut self, idle: bool) {

@@ -32,6 +32,9 @@ use crate::metrics::Metrics;
 use crate::publisher::{Publisher, PublisherCapabilities};
 use crate::store::{FetchLimit, Partition, Reader, RelayId, Settle, Store};
 
+/// How long leaving the group and closing the publisher may take, after the shutdown's own deadline.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Something to tell the reader once it is back from its fetch.
 enum Assignment {
     Assign(Partition),
@@ -131,6 +134,12 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut deadline = None;
         let mut wake = WakeTask::spawn(self.jobs.store.clone());
+        tracing::info!(
+            relay = %self.jobs.relay,
+            store = self.jobs.store.name(),
+            publisher = self.jobs.publisher.name(),
+            "the relay starts"
+        );
         loop {
             self.start_what_may_start();
             if self.stopping && self.is_at_rest() {
@@ -186,13 +195,16 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     async fn leave(mut self) -> Result<()> {
         let (published, unsettled) = (self.calls.len(), self.pending.len() + self.settling.len());
         self.jobs.running.shutdown().await;
-        // Whatever happens to it, the leases run out by themselves.
-        let leave = self.jobs.store.leave(self.jobs.relay);
-        let left = tokio::time::timeout(Duration::from_secs(5), leave).await;
-        if let Ok(Err(error)) = left {
-            tracing::warn!(error = %error.report(), "the leases could not be released and will run out");
+        // Both are courtesies: leases run out by themselves, and connections end with the process.
+        let courtesies = async {
+            if let Err(error) = self.jobs.store.leave(self.jobs.relay).await {
+                tracing::warn!(error = %error.report(), "the leases could not be released and will run out");
+            }
+            self.jobs.publisher.close().await;
+        };
+        if tokio::time::timeout(FAREWELL, courtesies).await.is_err() {
+            tracing::warn!("the store or the broker did not answer when the relay said good-bye");
         }
-        self.jobs.publisher.close().await;
         if published + unsettled > 0 {
             return Err(Error::new(
                 ErrorKind::Timeout,
