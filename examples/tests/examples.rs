@@ -209,3 +209,40 @@ async fn orders_stops_in_good_order_on_ctrl_c_and_on_a_request_to_terminate() {
     let status = last.wait(DEADLINE).await;
     assert!(status.success(), "{status}\n{}", last.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_goes_on_through_an_outage_of_the_broker_and_loses_nothing() {
+    let Some(postgres) = Postgres::shared().await else { return };
+    let Some(rabbitmq) = RabbitMq::start().await else { return };
+    let (database, vhost) = (postgres.database().await, rabbitmq.vhost().await);
+    let mut endless = orders(&database, &vhost, &[]);
+    let says = async |text: &str| {
+        eventually(text, DEADLINE, || async { endless.log().contains(text).then_some(()) }).await;
+    };
+    says("is shipped").await;
+    rabbitmq.kill().await;
+    says("relay: the broker is down").await;
+    // The shop sells all the same.
+    let before = count(&database, "shop_order").await;
+    eventually("five more orders", DEADLINE, || async {
+        (count(&database, "shop_order").await >= before + 5).then_some(())
+    })
+    .await;
+    rabbitmq.restart().await;
+    says("relay: the broker is back").await;
+
+    let during = format!(
+        "shop_order WHERE id <= {before} + 5 AND id NOT IN
+             (SELECT order_id FROM warehouse_order WHERE shipped_at IS NOT NULL)"
+    );
+    eventually("the orders of the outage to be shipped", DEADLINE, || async {
+        (count(&database, &during).await == 0).then_some(())
+    })
+    .await;
+    endless.terminate();
+    let status = endless.wait(DEADLINE).await;
+    let log = endless.log();
+    assert!(status.success(), "{status}\n{log}");
+    assert!(log.contains(" 0 deliveries refused"), "{log}");
+    assert_eq!(count(&database, "outbox_dead_letter").await, 0, "{log}");
+}
