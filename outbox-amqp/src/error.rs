@@ -87,7 +87,7 @@ pub(crate) fn judge(error: &lapin::Error, stage: Stage) -> Error {
         (Alone, Some(Code::Soft(_))) => Error::new(ErrorKind::Rejected, "the broker refused the message"),
         // The whole connection ended, and whose fault that was cannot be told for sure. It counts as the message's
         // own attempt: one that breaks the connection time and again must end somewhere.
-        (Alone, Some(Code::Hard(hard))) if *hard != Hard::CONNECTIONFORCED => {
+        (Alone, Some(Code::Hard(_))) if is_complaint(error) => {
             Error::new(ErrorKind::Interrupted, "the broker closed the connection when it got this message")
                 .with_scope(Scope::Message)
         }
@@ -132,11 +132,14 @@ pub(crate) fn is_not_found(error: &lapin::Error) -> bool {
     matches!(code(error), Some(Code::Soft(Soft::NOTFOUND)))
 }
 
-/// Whether the broker took offence at something we sent, rather than fail or shut down.
+/// Whether the broker took offence at a message, rather than fail, shut down or find a channel gone: the latter happens
+/// to the connection after another channel was closed, see [`Link::retire`](crate::link::Link::retire).
 pub(crate) fn is_complaint(error: &lapin::Error) -> bool {
     match code(error) {
         Some(Code::Soft(_)) => true,
-        Some(Code::Hard(hard)) => !matches!(hard, Hard::CONNECTIONFORCED | Hard::INTERNALERROR),
+        Some(Code::Hard(hard)) => {
+            !matches!(hard, Hard::CONNECTIONFORCED | Hard::INTERNALERROR | Hard::CHANNELERROR)
+        }
         None => false,
     }
 }
@@ -216,6 +219,7 @@ mod tests {
             (Alone, soft(Soft::PRECONDITIONFAILED, "invalid expiration"), Kind::Rejected, Retry, Message),
             (Alone, hard(Hard::SYNTAXERROR, "table"), Kind::Interrupted, Unknown, Message),
             (Alone, hard(Hard::CONNECTIONFORCED, "shutdown"), Kind::Interrupted, Unknown, Endpoint),
+            (Alone, hard(Hard::CHANNELERROR, "expected 'channel.open'"), Kind::Interrupted, Unknown, Endpoint),
         ];
         for (stage, error, kind, verdict, scope) in table {
             let judged = judge(&error, stage);
@@ -239,6 +243,7 @@ mod tests {
         assert!(is_complaint(&soft(Soft::PRECONDITIONFAILED, "")));
         assert!(is_complaint(&hard(Hard::FRAMEERROR, "")));
         assert!(!is_complaint(&hard(Hard::CONNECTIONFORCED, "")));
+        assert!(!is_complaint(&hard(Hard::CHANNELERROR, "")));
         assert!(!is_complaint(&io()));
     }
 }

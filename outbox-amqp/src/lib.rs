@@ -12,6 +12,7 @@ mod publisher;
 mod quarantine;
 mod routing;
 mod topology;
+mod verdict;
 mod window;
 
 pub use builder::AmqpPublisherBuilder;

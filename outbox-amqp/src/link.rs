@@ -30,6 +30,7 @@ pub(crate) struct Link {
     /// Absent if the connection was made by the user's own connector.
     socket: Option<Socket>,
     cut: AtomicBool,
+    retired: AtomicBool,
     idle: Mutex<Vec<Channel>>,
     opened: AtomicU32,
     exchanges: Known,
@@ -59,6 +60,7 @@ impl Link {
             connection: Arc::new(connection),
             socket,
             cut: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             idle: Mutex::default(),
             opened: AtomicU32::new(0),
             exchanges: Known::default(),
@@ -68,7 +70,16 @@ impl Link {
 
     /// Whether new calls should use it.
     pub(crate) fn is_usable(&self) -> bool {
-        self.is_alive() && self.opened.load(Ordering::Relaxed) < self.max_channels_opened()
+        let retired = self.retired.load(Ordering::Relaxed);
+        !retired && self.is_alive() && self.opened.load(Ordering::Relaxed) < self.max_channels_opened()
+    }
+
+    /// Has new calls use another connection, while those on this one may end.
+    ///
+    /// When the broker closes a channel in the middle of a window, the client library may still send what it has
+    /// queued after it has agreed to the close. The broker then closes the whole connection.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// Whether it has not ended.

@@ -22,7 +22,8 @@ use crate::link::Link;
 use crate::outgoing::{ExchangeSpec, Outgoing};
 use crate::quarantine::Quarantine;
 use crate::routing::Routing;
-use crate::window::{self, Complaint};
+use crate::verdict::{Complaint, blocked};
+use crate::window;
 
 /// Publishes to RabbitMQ, or another broker that speaks AMQP 0-9-1 with publisher confirms.
 ///
@@ -96,7 +97,7 @@ impl AmqpPublisher {
             }
         };
         if let Some(reason) = link.blocked() {
-            return outcomes.fail_all(ready, || self.locate(window::blocked(&reason)));
+            return outcomes.fail_all(ready, || self.locate(blocked(&reason)));
         }
         let ready = outcomes.keep(ready, |message| message.fits(link.frame_max()));
         let ready = self.keep_with_exchange(&link, ready, deadline, outcomes).await;
@@ -158,11 +159,7 @@ impl AmqpPublisher {
             self.draw_conclusions(link, complaint, &sent);
         }
         for ((index, id, _), outcome) in sent.into_iter().zip(answers.outcomes) {
-            let settled = match &outcome {
-                Ok(()) => true,
-                Err(error) => error.verdict() == Verdict::Permanent,
-            };
-            if settled {
+            if outcome.is_ok() {
                 self.quarantine.clear(id);
             }
             outcomes.set(index, outcome.map_err(|error| self.locate(error)));
@@ -183,6 +180,9 @@ impl AmqpPublisher {
             .map(|(_, _, exchange)| exchange.name.as_str())
             .filter(|name| !name.is_empty() && said.contains(&format!("exchange '{name}'")))
             .collect();
+        if sent.len() > 1 {
+            link.retire();
+        }
         warn!(error = %complaint.error, suspects = complaint.suspects.len(), "the broker refused a message");
         if is_not_found(&complaint.error) {
             // The next call looks it up again, and so finds out which messages are concerned.

@@ -58,7 +58,7 @@ impl Quarantine {
         }
     }
 
-    /// The message is beyond doubt: it got through, or will not be sent again.
+    /// The message is beyond doubt: it got through.
     pub(crate) fn clear(&self, id: MessageId) {
         let mut inner = self.lock();
         if inner.ids.remove(&id) {

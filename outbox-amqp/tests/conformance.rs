@@ -1,5 +1,8 @@
 //! Every promise about publishers, on RabbitMQ.
 
+// A fixture asserts as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
