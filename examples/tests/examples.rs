@@ -2,6 +2,9 @@
 //!
 //! They are run as a user runs them: as programs, which `cargo test` has built beside this one.
 
+// Helpers fail as loudly as the tests that call them.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
