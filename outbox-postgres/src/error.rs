@@ -8,7 +8,7 @@ use sqlx::error::DatabaseError;
 /// Turns an error of sqlx into one of this workspace.
 ///
 /// For closures given to [`Outbox::transaction`](crate::Outbox::transaction) whose error type is
-/// [`outbox_core::Error`]: `query.execute(&mut **tx).await.map_err(outbox_postgres::map_error)?`.
+/// [`outbox_core::Error`]: `query.execute(&mut *connection).await.map_err(outbox_postgres::map_error)?`.
 ///
 /// What the server said is kept, except for its details and hints, which may quote rows.
 pub fn map_error(error: sqlx::Error) -> Error {
@@ -19,7 +19,9 @@ pub fn map_error(error: sqlx::Error) -> Error {
         E::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => {
             (ErrorKind::Unavailable, "the server refused the connection")
         }
-        E::Io(io) if io.kind() == io::ErrorKind::TimedOut => (ErrorKind::Timeout, "the server did not answer"),
+        E::Io(io) if io.kind() == io::ErrorKind::TimedOut => {
+            (ErrorKind::Timeout, "the server did not answer")
+        }
         E::Io(_) | E::WorkerCrashed => (ErrorKind::Interrupted, "the connection to the server broke"),
         E::PoolTimedOut => (
             ErrorKind::Unavailable,
@@ -27,7 +29,9 @@ pub fn map_error(error: sqlx::Error) -> Error {
         ),
         E::PoolClosed => (ErrorKind::Unavailable, "the pool of connections was closed"),
         E::Tls(_) => (ErrorKind::Unavailable, "no TLS connection to the server"),
-        E::Configuration(_) | E::InvalidArgument(_) => (ErrorKind::Config, "the connection's settings are wrong"),
+        E::Configuration(_) | E::InvalidArgument(_) => {
+            (ErrorKind::Config, "the connection's settings are wrong")
+        }
         E::Encode(_) => (ErrorKind::Malformed, "a value cannot be sent to the database"),
         // Another program's protocol, or a pooler that mixes up sessions.
         E::Protocol(_) | E::BeginFailed => (ErrorKind::Interrupted, "the server answered out of turn"),
@@ -69,7 +73,9 @@ fn classify(code: &str) -> (ErrorKind, &'static str) {
         // transaction around it may have got further.
         "57014" => (K::Timeout, "the statement was cancelled, perhaps by statement_timeout"),
         // idle_in_transaction_session_timeout, idle_session_timeout, transaction_timeout
-        "25P03" | "57P05" | "25P04" => (K::Unavailable, "the server ended the session because it took too long"),
+        "25P03" | "57P05" | "25P04" => {
+            (K::Unavailable, "the server ended the session because it took too long")
+        }
         // undefined_table, undefined_column, undefined_function, undefined_object, invalid_schema_name
         "42P01" | "42703" | "42883" | "42704" | "3F000" => {
             (K::Schema, "the outbox's tables are missing or of another version; run migrate")

@@ -37,10 +37,24 @@ impl PostgresStore {
             .execute(&mut *tx)
             .await
             .map_err(map_error)?;
-        sqlx::query(sql.join_group.clone()).bind(relay.0).bind(ttl).execute(&mut *tx).await.map_err(map_error)?;
-        sqlx::query(sql.extend_leases.clone()).bind(relay.0).bind(ttl).execute(&mut *tx).await.map_err(map_error)?;
+        sqlx::query(sql.join_group.clone())
+            .bind(relay.0)
+            .bind(ttl)
+            .execute(&mut *tx)
+            .await
+            .map_err(map_error)?;
+        sqlx::query(sql.extend_leases.clone())
+            .bind(relay.0)
+            .bind(ttl)
+            .execute(&mut *tx)
+            .await
+            .map_err(map_error)?;
         let (relays, before, partitions, mut owned): (i64, i64, i64, Vec<i16>) =
-            sqlx::query_as(sql.read_group.clone()).bind(relay.0).fetch_one(&mut *tx).await.map_err(map_error)?;
+            sqlx::query_as(sql.read_group.clone())
+                .bind(relay.0)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(map_error)?;
         let relays = relays.max(1);
         let share = partitions / relays + i64::from(before < partitions % relays);
         let wanted = share.saturating_sub(i64::try_from(owned.len()).unwrap_or(i64::MAX));

@@ -21,6 +21,7 @@ pub(crate) struct Meta {
 
 impl Meta {
     pub(crate) async fn read(connection: &mut PgConnection, shared: &Shared) -> Result<Self> {
+        check_server(connection).await?;
         let row: Option<(i32, i32)> = sqlx::query_as(shared.statements.read_meta.clone())
             .fetch_optional(connection)
             .await
@@ -56,7 +57,8 @@ impl Outbox {
     ///
     /// # Errors
     /// - [`ErrorKind::Schema`] if the tables are newer than this library, which leaves them as they are.
-    /// - [`ErrorKind::Config`] if the tables have another number of partitions than the settings say.
+    /// - [`ErrorKind::Config`] if the tables have another number of partitions than the settings say, or if the
+    ///   database's encoding is `SQL_ASCII`.
     /// - [`ErrorKind::Unsupported`] if the server is older than PostgreSQL 13.
     /// - [`ErrorKind::Permission`] if the role may not create tables.
     ///
@@ -65,6 +67,7 @@ impl Outbox {
     pub async fn migrate(&self, pool: &PgPool) -> Result<()> {
         let Shared { names, statements, .. } = &*self.shared;
         let mut tx = begin(pool).await?;
+        // Before anything that an old server does not know.
         check_server(&mut tx).await?;
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(names.migrate_lock)
@@ -85,10 +88,12 @@ impl Outbox {
             let meta = Meta::read(&mut tx, &self.shared).await?;
             meta.check(names)?;
             if meta.partitions != i32::from(names.partitions) {
-                return Err(Error::config("the number of partitions cannot be changed once there are tables")
-                    .with("table", &names.meta)
-                    .with("tables", meta.partitions)
-                    .with("settings", names.partitions));
+                return Err(Error::config(
+                    "the number of partitions cannot be changed once there are tables",
+                )
+                .with("table", &names.meta)
+                .with("tables", meta.partitions)
+                .with("settings", names.partitions));
             }
             return Ok(());
         }
@@ -101,13 +106,21 @@ impl Outbox {
 }
 
 async fn check_server(connection: &mut PgConnection) -> Result<()> {
-    let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::integer")
-        .fetch_one(connection)
-        .await
-        .map_err(map_error)?;
+    let (version, encoding): (i32, String) = sqlx::query_as(
+        "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(map_error)?;
     if version < OLDEST_SERVER {
         return Err(Error::new(ErrorKind::Unsupported, "the server is older than PostgreSQL 13")
             .with("server_version_num", version));
+    }
+    // It takes any bytes for a text, and fails whole statements when one of them cannot be sent as UTF-8.
+    if encoding == "SQL_ASCII" {
+        return Err(Error::config(
+            "the database has the encoding SQL_ASCII; use one in UTF8, or any other encoding",
+        ));
     }
     Ok(())
 }

@@ -108,7 +108,8 @@ impl Outbox {
         let topics: Vec<&str> = messages.iter().map(|message| message.topic()).collect();
         let keys: Vec<Option<&str>> = messages.iter().map(|message| message.key()).collect();
         let payloads: Vec<&[u8]> = messages.iter().map(|message| &message.payload()[..]).collect();
-        let content_types: Vec<Option<&str>> = messages.iter().map(|message| message.content_type()).collect();
+        let content_types: Vec<Option<&str>> =
+            messages.iter().map(|message| message.content_type()).collect();
         let headers: Vec<_> = messages.iter().map(|message| Json(message.headers())).collect();
         let options: Vec<_> = messages.iter().map(|message| Json(message.options())).collect();
         let times: Vec<Option<DateTime<Utc>>> =

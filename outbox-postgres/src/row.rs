@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use outbox_core::{
-    Content, Error, ErrorKind, Fetched, Headers, Message, MessageId, Options, Partition, Position, Result, Timestamp,
+    Content, Error, ErrorKind, Fetched, Headers, Message, MessageId, Options, Partition, Position, Result,
+    Timestamp,
 };
 use serde_json::Value;
 use sqlx::postgres::{PgRow, PgValueRef};
@@ -86,7 +87,8 @@ impl<'r> Columns<'r> {
 
     /// The message, or what is wrong with it.
     pub(crate) fn content(self) -> Result<Content> {
-        let id = self.fixed(Column::MessageId as usize)?.map(|bytes| MessageId::from(Uuid::from_bytes(bytes)));
+        let id =
+            self.fixed(Column::MessageId as usize)?.map(|bytes| MessageId::from(Uuid::from_bytes(bytes)));
         let topic = self.bytes(Column::Topic as usize)?;
         let key = self.bytes(Column::Key as usize)?;
         Ok(self.message(id, topic, key)?.map_or_else(
@@ -161,7 +163,8 @@ pub(crate) fn aged(rows: &mut [Fetched], now: Timestamp) {
 }
 
 fn unexpected(column: usize) -> Error {
-    Error::new(ErrorKind::Schema, "a column is not what this library expects; run migrate").with("column", column)
+    Error::new(ErrorKind::Schema, "a column is not what this library expects; run migrate")
+        .with("column", column)
 }
 
 fn readable(bytes: &[u8]) -> Option<String> {
@@ -243,7 +246,10 @@ mod tests {
             assert!(!reason.contains("secret"));
         }
         let reason = parse_options(b"7").unwrap_err();
-        assert!(reason.starts_with("column options: expected") && reason.ends_with("found a number"), "{reason}");
+        assert!(
+            reason.starts_with("column options: expected") && reason.ends_with("found a number"),
+            "{reason}"
+        );
         assert!(text("topic", Some(&[0xff])).unwrap_err().contains("column topic"));
     }
 

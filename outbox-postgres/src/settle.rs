@@ -120,7 +120,8 @@ fn deliveries(batch: &[Settle]) -> Rows {
 impl Others {
     fn of(batch: &[Settle], owned: &BTreeSet<i16>) -> Self {
         let mut others = Self::default();
-        let is_owned = |settle: &&Settle| i16::try_from(settle.partition.0).is_ok_and(|number| owned.contains(&number));
+        let is_owned =
+            |settle: &&Settle| i16::try_from(settle.partition.0).is_ok_and(|number| owned.contains(&number));
         for settle in batch.iter().filter(is_owned) {
             match &settle.settlement {
                 Settlement::Delivered => {}

@@ -1,7 +1,7 @@
 //! Transactions.
 
 use outbox_core::{Error, ErrorKind, Result};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::map_error;
 use crate::outbox::Outbox;
@@ -33,11 +33,11 @@ impl Outbox {
     /// # async fn example(pool: sqlx::PgPool) -> anyhow::Result<()> {
     /// let outbox = Outbox::new(Config::new())?;
     /// let order: i64 = outbox
-    ///     .transaction(&pool, async |tx| {
+    ///     .transaction(&pool, async |connection| {
     ///         let insert = sqlx::query_scalar("INSERT INTO orders (customer) VALUES ($1) RETURNING id");
-    ///         let order = insert.bind(4_i64).fetch_one(&mut **tx).await?;
+    ///         let order = insert.bind(4_i64).fetch_one(&mut *connection).await?;
     ///         let message = Message::json("order.placed", &order)?.key("customer-4").build()?;
-    ///         outbox.enqueue(&mut **tx, &message).await?;
+    ///         outbox.enqueue(connection, &message).await?;
     ///         anyhow::Ok(order)
     ///     })
     ///     .await?;
@@ -53,7 +53,7 @@ impl Outbox {
     /// A dropped call has committed or has been rolled back, as a whole.
     pub async fn transaction<T, E, F>(&self, pool: &PgPool, work: F) -> Result<T, E>
     where
-        F: AsyncFnOnce(&mut Transaction<'static, Postgres>) -> Result<T, E>,
+        F: AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
         E: From<Error>,
     {
         let mut transaction = begin(pool).await?;

@@ -60,7 +60,8 @@ impl Reader for PostgresReader {
         if own.is_empty() {
             return Ok(Batch::default());
         }
-        let mut budget = Budget { messages: limit.messages.clamp(1, MOST_ROWS), bytes: limit.bytes.clamp(1, MOST_BYTES) };
+        let mut budget =
+            Budget { messages: limit.messages.clamp(1, MOST_ROWS), bytes: limit.bytes.clamp(1, MOST_BYTES) };
         let fetch = Fetch { store: &self.store, own: numbers(&own), in_flight: raw(in_flight) };
         let mut next = self.progress.clone();
 
@@ -75,13 +76,14 @@ impl Reader for PostgresReader {
         if !late_scans.is_empty() {
             for (partition, late) in fetch.late(&late_scans, &budget).await? {
                 next.late_done(partition, late.last(), !late.full);
-                more |= next.has_late(partition);
                 budget.spend(&late);
                 rows.extend(late.rows);
             }
         }
 
         ready.retain(|partition, _| !next.has_late(*partition));
+        // Nobody has looked past the other cursors, or what was seen there has to wait.
+        more |= ready.len() < own.len();
         budget.trim(&mut ready);
         for (partition, slice) in ready {
             if let Some(last) = slice.last() {
@@ -300,7 +302,9 @@ fn sort<'r>(rows: &'r [PgRow], slices: &mut BTreeMap<Partition, Slice>) -> Resul
     for row in rows {
         let columns = Columns(row);
         match columns.position()? {
-            Some(position) => slices.entry(columns.partition()?).or_default().push(columns, position, false)?,
+            Some(position) => {
+                slices.entry(columns.partition()?).or_default().push(columns, position, false)?
+            }
             None => about = Some(row),
         }
     }

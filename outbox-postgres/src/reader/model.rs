@@ -187,8 +187,8 @@ impl World {
         self.latest.retain(|key, _| u16::from(*key) % PARTITIONS != partition.0);
     }
 
-    /// The steps of the reader's fetch, with the database's part played by the model.
-    fn fetch(&mut self, limit: usize, within: &[Step], between: &[Step], fails: bool) -> usize {
+    /// The steps of the reader's fetch, with the database's part played by the model. Says whether there is more.
+    fn fetch(&mut self, limit: usize, within: &[Step], between: &[Step], fails: bool) -> bool {
         let mut next = self.progress.clone();
         let snapshot = self.database.snapshot();
         let visible = self.database.visible(&snapshot);
@@ -223,12 +223,12 @@ impl World {
             rows.extend(found);
         }
         if fails {
-            return 0;
+            return true;
         }
+        ready.retain(|partition, _| !next.has_late(*partition));
+        let mut more = ready.len() < self.assigned.len();
         for (partition, (found, full)) in ready {
-            if next.has_late(partition) {
-                continue;
-            }
+            more |= full;
             if let Some(last) = found.last() {
                 next.advance(partition, last.position);
             }
@@ -237,9 +237,8 @@ impl World {
         }
         self.progress = next;
         rows.sort_unstable_by_key(|row| row.position);
-        let number = rows.len();
         rows.into_iter().for_each(|row| self.check(row));
-        number
+        more
     }
 
     fn check(&mut self, row: Row) {
@@ -252,11 +251,7 @@ impl World {
         for slot in 0..SLOTS {
             self.database.run(Step::Commit(slot));
         }
-        // Late rows may take one more fetch than there is anything to show for.
-        let mut empty = 0;
-        while empty < 3 {
-            empty = if self.fetch(5, &[], &[], false) == 0 { empty + 1 } else { 0 };
-        }
+        while self.fetch(5, &[], &[], false) {}
         let committed = self.database.visible(&self.database.snapshot());
         for row in committed.iter().filter(|row| self.assigned.contains(&row.partition())) {
             assert!(self.returned.contains(&row.position), "{row:?} never came");

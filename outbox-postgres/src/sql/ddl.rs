@@ -17,7 +17,8 @@ const QUEUE_STORAGE: &str = "autovacuum_vacuum_scale_factor = 0,
     toast.autovacuum_vacuum_cost_delay = 0";
 
 /// A few rows that are updated every few seconds: room on the page for the new versions keeps the indexes quiet.
-const SMALL_STORAGE: &str = "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500";
+const SMALL_STORAGE: &str =
+    "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500";
 
 pub(super) fn schema(names: &Names) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS {};\n", names.schema)

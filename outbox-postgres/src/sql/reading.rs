@@ -32,11 +32,15 @@ const COLUMNS: &str = "position, partition, attempts, enqueued_at, message_id, t
                        headers, options";
 
 /// The last ones in a row of a message.
-const NO_FETCH: &str =
-    "NULL::timestamptz AS fetched_at, NULL::timestamptz AS next_due, NULL::text AS snapshot, NULL::text AS fence";
+const NO_FETCH: &str = "NULL::timestamptz AS fetched_at, NULL::timestamptz AS next_due, NULL::text AS snapshot, NULL::text AS fence";
 
 /// The first ones in the row about the fetch. Their types come from the other rows.
 const NO_ROW: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
+
+/// Whether a row is ready, in a form that the planner sees nothing in and takes for true of half of the rows. In the
+/// plain form it takes it for true of one row in two hundred while there are no statistics, and then reads and sorts
+/// whole partitions instead of reading the first rows of an index.
+const READY: &str = "coalesce(m.available_at IS NULL, false)";
 
 /// Ready rows past the cursor of each partition, and a last row about the fetch.
 ///
@@ -51,7 +55,7 @@ const NO_ROW: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 /// so no transaction with a higher id had drawn a position by then. Fetches that find nothing use up no ids.
 pub(super) fn fetch(names: &Names) -> String {
     let message = &names.message;
-    let ready = "m.partition = scan.partition AND m.position > scan.cursor AND m.available_at IS NULL";
+    let ready = format!("m.partition = scan.own AND m.position > scan.cursor AND {READY}");
     format!(
         "(SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked, {NO_FETCH}
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS scan (own, cursor, quota, bytes)
@@ -70,7 +74,6 @@ SELECT {NO_ROW}, now(), {next_due}, pg_current_snapshot()::text,
     ) THEN pg_current_xact_id()::text END
 UNION ALL
 SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
-        ready = ready.replace("scan.partition", "scan.own"),
         blocked = blocked(names, "r", "$5"),
         next_due = next_due(names, "$5", "w.position NOT IN (SELECT unnest($6::bigint[]))"),
         never = never_generic("$7"),
@@ -93,7 +96,7 @@ CROSS JOIN LATERAL (
     FROM (
         SELECT m.* FROM {message} m
         WHERE m.partition = scan.own AND m.position > scan.after AND m.position <= scan.upto
-            AND m.available_at IS NULL
+            AND {READY}
             AND pg_visible_in_snapshot(m.xact, scan.snapshot) AND NOT pg_visible_in_snapshot(m.xact, scan.base)
         ORDER BY m.position LIMIT scan.quota
     ) m
@@ -164,7 +167,11 @@ fn anything_blocks(names: &Names, partitions: &str) -> String {
         ) first LIMIT 1)"
         )
     };
-    format!("coalesce(\n        {},\n        {},\n        false)", first(&names.message), first(&names.dead_letter))
+    format!(
+        "coalesce(\n        {},\n        {},\n        false)",
+        first(&names.message),
+        first(&names.dead_letter)
+    )
 }
 
 /// The time of the next row that waits for its time, among those that `condition` admits.

@@ -76,7 +76,9 @@ fn texts() {
 fn no_statement_has_a_bare_name() {
     let config = Config::new().schema("Some \"schema\"").prefix("Odd; name");
     let statements = Statements::new(&Names::new(&config).unwrap());
-    for statement in [&statements.fetch, &statements.deliver_and_keep, &statements.redrive, &statements.repair] {
+    for statement in
+        [&statements.fetch, &statements.deliver_and_keep, &statements.redrive, &statements.repair]
+    {
         let text = statement.as_str();
         assert!(!text.contains("outbox_") && !text.contains("public"), "{text}");
         assert!(text.contains(r#""Some ""schema"""."Odd; name_"#), "{text}");

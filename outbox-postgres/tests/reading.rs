@@ -1,0 +1,307 @@
+//! Reading: what the conformance suite cannot see from outside.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use outbox_core::{FetchLimit, Partition, Position, Settle, Settlement, Store};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, Transaction};
+
+use support::{LIMIT, Scene, all_delivered, message, topics};
+
+async fn take_id(tx: &mut Transaction<'static, Postgres>) {
+    sqlx::query("SELECT pg_current_xact_id()").execute(&mut **tx).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_beyond_the_end_of_the_snapshot_is_not_lost() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    let (mut first, mut second) = (scene.pool.begin().await.unwrap(), scene.pool.begin().await.unwrap());
+    take_id(&mut first).await;
+    take_id(&mut second).await;
+    // The second one draws first. When the first one has committed, nothing later than it has ended, so a snapshot
+    // ends right behind it and does not list the second one among the running.
+    scene.outbox.enqueue(&mut *second, &message("low", Some("k"))).await.unwrap();
+    scene.outbox.enqueue(&mut *first, &message("high", Some("k"))).await.unwrap();
+    first.commit().await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["high"]);
+    second.commit().await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("next", Some("k"))).await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["low", "next"]);
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn many_late_rows_come_in_pieces_and_before_what_follows_them() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    let mut late = scene.pool.begin().await.unwrap();
+    let early: Vec<_> = (0..50).map(|number| message(&format!("late {number:02}"), Some("k"))).collect();
+    scene.outbox.enqueue_batch(&mut *late, &early).await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("other", Some("k"))).await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["other"]);
+    late.commit().await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("after", Some("k"))).await.unwrap();
+
+    let mut came = Vec::new();
+    loop {
+        let batch = reader.fetch(FetchLimit { messages: 7, ..LIMIT }, &[]).await.unwrap();
+        assert!(batch.rows.len() <= 7 + 16, "{}", batch.rows.len());
+        came.extend(topics(&batch));
+        if !batch.more {
+            break;
+        }
+    }
+    let expected: Vec<_> =
+        (0..50).map(|number| format!("late {number:02}")).chain(["after".to_owned()]).collect();
+    assert_eq!(came, expected);
+}
+
+#[tokio::test]
+async fn a_dropped_or_failed_fetch_is_repeated_with_its_late_rows() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    let mut late = scene.pool.begin().await.unwrap();
+    scene.outbox.enqueue(&mut *late, &message("late", Some("k"))).await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("first", Some("k"))).await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["first"]);
+    late.commit().await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("second", Some("k"))).await.unwrap();
+    for micros in [0, 50, 200, 800] {
+        // Dropped somewhere in between, unless the machine is so quick that it comes to its end.
+        let fetch = reader.fetch(LIMIT, &[]);
+        if let Ok(batch) = tokio::time::timeout(Duration::from_micros(micros), fetch).await {
+            assert_eq!(topics(&batch.unwrap()), ["late", "second"]);
+            return;
+        }
+    }
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["late", "second"]);
+}
+
+#[tokio::test]
+async fn polling_in_vain_uses_up_no_transaction_ids() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    // Other tests on the same server use ids, too, but not two for each of these.
+    let next = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    let before: i64 = scene.value(next).await;
+    for _ in 0..2000 {
+        assert!(reader.fetch(LIMIT, &[]).await.unwrap().rows.is_empty());
+    }
+    let used = scene.value::<i64>(next).await - before;
+    assert!(used < 2000, "{used}");
+}
+
+#[tokio::test]
+async fn one_hot_partition_gets_the_whole_limit() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    scene.run("INSERT INTO outbox_message (topic, key, payload) SELECT 't', 'k', '' FROM generate_series(1, 6000)").await;
+    let limit = FetchLimit { messages: 500, ..LIMIT };
+    let mut sizes = Vec::new();
+    loop {
+        let batch = reader.fetch(limit, &[]).await.unwrap();
+        if batch.rows.is_empty() {
+            break;
+        }
+        sizes.push(batch.rows.len());
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 6000);
+    assert!(sizes.iter().filter(|size| **size > 450).count() >= 10, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn bytes_are_limited_by_the_database() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    // Random, so that it is stored out of line and does not shrink.
+    scene
+        .run(
+            "INSERT INTO outbox_message (topic, key, payload)
+             SELECT 't', i::text, (SELECT decode(string_agg(md5((i * 10000 + j)::text), ''), 'hex')
+                 FROM generate_series(1, 6250) j)
+             FROM generate_series(1, 100) i",
+        )
+        .await;
+    let limit = FetchLimit { messages: 1000, bytes: 500_000 };
+    let (mut rows, mut fetches) = (0, 0);
+    while rows < 100 {
+        let batch = reader.fetch(limit, &[]).await.unwrap();
+        let bytes: usize = batch.rows.iter().map(outbox_core::Fetched::size).sum();
+        assert!(bytes <= 500_000 + 16 * 101_000, "{bytes}");
+        assert!(batch.more || rows + batch.rows.len() == 100);
+        rows += batch.rows.len();
+        fetches += 1;
+        assert!(fetches < 100);
+    }
+    assert!(fetches > 5, "{fetches}");
+}
+
+#[tokio::test]
+async fn due_rows_get_their_turn_beside_a_backlog() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    scene
+        .run("INSERT INTO outbox_message (topic, payload) SELECT 'ready', '' FROM generate_series(1, 20000)")
+        .await;
+    scene
+        .run(
+            "INSERT INTO outbox_message (topic, payload, available_at)
+             SELECT 'due', '', now() FROM generate_series(1, 300)",
+        )
+        .await;
+    let limit = FetchLimit { messages: 100, ..LIMIT };
+    let mut in_flight: Vec<Position> = Vec::new();
+    for fetch in 0.. {
+        assert!(fetch < 30, "{} came", in_flight.len());
+        let batch = reader.fetch(limit, &in_flight).await.unwrap();
+        assert!(batch.more);
+        in_flight.extend(batch.rows.iter().filter(|row| row.due).map(|row| row.position));
+        if in_flight.len() == 300 {
+            break;
+        }
+        assert_eq!(batch.next_due, Some(Duration::ZERO));
+    }
+    assert_eq!(in_flight.iter().collect::<BTreeSet<_>>().len(), 300);
+}
+
+#[tokio::test]
+async fn values_that_no_driver_can_read_stop_nothing() {
+    let Some(scene) = Scene::new().await else { return };
+    let (store, relay, mut reader) = scene.relay().await;
+    scene
+        .run(
+            "INSERT INTO outbox_message (topic, payload, enqueued_at, attempts) VALUES
+                 ('1', '', 'infinity', -5), ('2', '', '-infinity', 2147483647), ('3', '', '4713-01-01 BC', 0);
+             INSERT INTO outbox_message (topic, payload, available_at) VALUES
+                 ('4', '', '-infinity'), ('never', '', 'infinity'), ('much later', '', '294275-01-01')",
+        )
+        .await;
+    let batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    assert_eq!(topics(&batch), ["1", "2", "3", "4"]);
+    assert_eq!((batch.rows[0].age, batch.rows[0].attempts), (Duration::ZERO, 0));
+    assert!(batch.rows[1].age > Duration::from_secs(1 << 32), "{:?}", batch.rows[1].age);
+    assert!(batch.next_due.unwrap() > Duration::from_secs(1 << 32));
+    let dead = |row: &outbox_core::Fetched| Settle {
+        position: row.position,
+        partition: row.partition,
+        settlement: Settlement::Dead { attempts: u32::MAX, error: "\0".to_owned(), block_key: true },
+    };
+    store.settle(relay, &batch.rows.iter().map(dead).collect::<Vec<_>>(), false).await.unwrap();
+    let letters = store.dead_letters().unwrap().list(&Default::default(), None, 10).await.unwrap();
+    assert_eq!(letters.len(), 4);
+    assert!(letters.iter().all(|letter| letter.error == "\u{fffd}" && !letter.blocks_key));
+    store.stats(10).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_longer_than_an_index_takes_can_block() {
+    let Some(scene) = Scene::new().await else { return };
+    let (store, relay, mut reader) = scene.relay().await;
+    // Does not compress.
+    let key: String = (0..20_000).map(|_| fastrand::alphanumeric()).collect();
+    for topic in ["first", "second"] {
+        scene.outbox.enqueue(&scene.pool, &message(topic, Some(&key))).await.unwrap();
+    }
+    let batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    let settle = |number: usize, settlement| {
+        let row = &batch.rows[number];
+        Settle { position: row.position, partition: row.partition, settlement }
+    };
+    let error = "no".to_owned();
+    let retry = Settlement::Retry { after: Duration::ZERO, attempts: 1, error, block_key: true };
+    store.settle(relay, &[settle(0, retry), settle(1, Settlement::Held)], false).await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("third", Some(&key))).await.unwrap();
+    let batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    assert_eq!(topics(&batch), ["first", "third"]);
+    assert!(!batch.rows[0].blocked && batch.rows[1].blocked);
+}
+
+/// The statements that a connection has prepared.
+async fn prepared(pool: &PgPool, containing: &str) -> (String, i64, i64) {
+    let sql = "SELECT name, generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE $1";
+    let row = sqlx::query(sql).bind(format!("%{containing}%")).fetch_one(pool).await.unwrap();
+    (row.get(0), row.get(1), row.get(2))
+}
+
+#[tokio::test]
+async fn plans_follow_the_table_and_use_its_indexes() {
+    let Some(scene) = Scene::new().await else { return };
+    if scene.value::<i32>("SELECT current_setting('server_version_num')::integer").await < 140_000 {
+        // The counts of plans came with 14. What they show is the planner's doing, which is older.
+        return;
+    }
+    // Statistics of an empty table, and never again any newer ones: the worst for a planner.
+    scene.run("ALTER TABLE outbox_message SET (autovacuum_enabled = off)").await;
+    scene.run("ALTER TABLE outbox_message SET (toast.autovacuum_enabled = off)").await;
+    sqlx::query("VACUUM ANALYZE outbox_message").execute(&scene.pool).await.unwrap();
+    let pool = scene.database.pool(1).await;
+    let store = scene.outbox.store(pool.clone());
+    let relay = outbox_core::RelayId::new();
+    let owned = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap().owned;
+    let mut reader = store.reader();
+    owned.iter().for_each(|partition| reader.assign(*partition));
+    for _ in 0..20 {
+        reader.fetch(LIMIT, &[]).await.unwrap();
+        let unknown =
+            Settle { position: Position(1), partition: Partition(0), settlement: Settlement::Delivered };
+        store.settle(relay, &[unknown], false).await.unwrap();
+    }
+
+    let fill = "INSERT INTO outbox_message (topic, key, payload)
+         SELECT 't', (i % 500)::text, decode(repeat('ab', 200), 'hex') FROM generate_series(1, 50000) i";
+    scene.run(fill).await;
+    // One that is due, one that blocks, and late ones.
+    scene
+        .run("INSERT INTO outbox_message (topic, key, payload, available_at, blocks_key) VALUES ('due', 'x', '', now(), true)")
+        .await;
+    let mut late = scene.pool.begin().await.unwrap();
+    scene.outbox.enqueue(&mut *late, &message("late", Some("k"))).await.unwrap();
+    scene.run(fill).await;
+    let started = Instant::now();
+    let mut batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    while batch.more {
+        store.settle(relay, &all_delivered(&batch), false).await.unwrap();
+        batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    }
+    let drained = started.elapsed();
+    late.commit().await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["late"]);
+    assert!(drained < Duration::from_secs(30), "{drained:?}");
+
+    scene.run(fill).await;
+    let all = "'{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}'";
+    let many = |value: i64| format!("'{{{}}}'", vec![value.to_string(); 16].join(","));
+    for (statement, parameters) in [
+        (
+            "pg_current_xact_id",
+            format!("{all}, {}, {}, {}, {all}, '{{1,2}}', false, 1000", many(0), many(62), many(9999)),
+        ),
+        (
+            "pg_visible_in_snapshot",
+            format!(
+                "'{{1}}', '{{0}}', '{{1000}}', '{{100}}', '{{1000}}', '{{1:1:}}', '{{9:9:}}', {all}, false"
+            ),
+        ),
+        ("w.available_at <= now()", format!("{all}, 100, 10000, '{{1,2}}', false")),
+        ("WITH gone", "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
+    ] {
+        let (name, generic, custom) = prepared(&pool, statement).await;
+        assert!(generic == 0 && custom > 0, "{statement}: {generic} generic, {custom} custom");
+        let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {name} ({parameters})"));
+        let plan: Vec<String> =
+            sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let plan = plan.join("\n");
+        assert!(!plan.contains("Seq Scan on outbox_message"), "{plan}");
+        // Due rows are sorted as they come together from all partitions, late ones if there seem to be few.
+        assert!(
+            !["pg_current_xact_id", "WITH gone"].contains(&statement) || !plan.contains("Sort"),
+            "{plan}"
+        );
+        assert!(plan.contains("outbox_message_pkey") || plan.contains("outbox_message_due"), "{plan}");
+        // PostgreSQL compiles statements that it takes for costly to machine code, which takes longer than they do.
+        assert!(!plan.contains("JIT"), "{plan}");
+    }
+}
