@@ -74,7 +74,7 @@ async fn an_unroutable_message_holds_back_its_key_dies_and_is_redriven() {
     let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else {
         return;
     };
-    let setup = Setup::new(&postgres, &rabbitmq).await;
+    let setup = Setup::new(postgres, rabbitmq).await;
     setup.vhost.declare_queue("orders").await;
     let relay = setup.relay(|settings| {
         settings.retry =
@@ -122,7 +122,7 @@ async fn a_minute_without_the_broker_costs_no_attempt() {
     let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::start().await) else {
         return;
     };
-    let setup = Setup::new(&postgres, &rabbitmq).await;
+    let setup = Setup::new(postgres, &rabbitmq).await;
     setup.vhost.declare_queue("orders").await;
     let relay = setup.relay(|settings| settings.retry = RetryPolicy::default().max_attempts(1));
     setup.enqueue("orders", "a", "before").await;
@@ -154,7 +154,7 @@ async fn rows_that_cannot_be_published_die_with_a_reason_and_the_rest_goes_on() 
     let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else {
         return;
     };
-    let setup = Setup::new(&postgres, &rabbitmq).await;
+    let setup = Setup::new(postgres, rabbitmq).await;
     setup.vhost.declare_queue("orders").await;
 
     // What another program could have written, and what the reason must say about it.
