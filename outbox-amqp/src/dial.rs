@@ -170,9 +170,7 @@ impl Dialer {
                 let socket = Socket::default();
                 // Until there is a connection to close, dropping this future must end the attempt.
                 let guard = CutOnDrop(Some(socket.clone()));
-                let connection =
-                    open((**uri).clone(), tls.clone(), self.connect_timeout, socket.clone(), properties)
-                        .await?;
+                let connection = open((**uri).clone(), tls, &socket, properties).await?;
                 guard.disarm();
                 Ok(Link::new(connection, Some(socket)))
             }
@@ -198,44 +196,40 @@ impl Dialer {
     }
 }
 
-/// Opens the socket ourselves, to keep a handle that can end the connection at once and for good.
+/// Opens the socket ourselves, for two reasons.
 ///
-/// The client library can only *ask* for an end, in a frame behind the others; a broker that has stopped reading
-/// would get everything written so far as soon as it reads again.
+/// We keep a handle that can end the connection at once and for good. The client library can only *ask* for an end, in
+/// a frame behind the others; a broker that has stopped reading would get everything written so far as soon as it
+/// reads again. And the client library connects in a thread of its own, and waits for ever if that fails before it
+/// has begun to wait.
 async fn open(
     uri: AMQPUri,
-    tls: OwnedTLSConfig,
-    limit: Duration,
-    socket: Socket,
+    tls: &OwnedTLSConfig,
+    socket: &Socket,
     properties: ConnectionProperties,
 ) -> lapin::Result<Connection> {
     let runtime = lapin::runtime::default_runtime()?;
-    let reactor = runtime.clone();
-    let connect = async move |uri: AMQPUri, _| {
-        let host = uri.authority.host.as_str();
-        let attempt = async {
-            let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-            for address in tokio::net::lookup_host((host, uri.authority.port)).await? {
-                match AsyncTcpStream::connect(&reactor, address).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => failure = error,
-                }
-            }
-            Err(failure)
-        };
-        // This runs in a thread of the client library, which would otherwise wait as long as the system does.
-        let stream = tokio::time::timeout(limit, attempt).await.map_err(io::Error::from)??;
-        if let AsyncTcpStream::Plain(stream) = &stream {
-            socket.hold(stream.get_ref())?;
+    let host = uri.authority.host.as_str();
+    let mut connected = Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
+    for address in tokio::net::lookup_host((host, uri.authority.port)).await? {
+        connected = AsyncTcpStream::connect(&runtime, address).await;
+        if connected.is_ok() {
+            break;
         }
-        match uri.scheme {
-            AMQPScheme::AMQP => Ok(stream),
-            AMQPScheme::AMQPS => Ok(tokio::time::timeout(limit, stream.into_tls(host, tls.as_ref()))
-                .await
-                .map_err(io::Error::from)??),
-        }
+    }
+    let mut stream = connected?;
+    if let AsyncTcpStream::Plain(plain) = &stream {
+        socket.hold(plain.get_ref())?;
+    }
+    if uri.scheme == AMQPScheme::AMQPS {
+        stream = stream.into_tls(host, tls.as_ref()).await?;
+    }
+    let ready = Mutex::new(Some(stream));
+    let take = async move |_, _| {
+        let stream = ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted).into())
     };
-    Connection::connector(uri, runtime, connect, properties).await
+    Connection::connector(uri, runtime, take, properties).await
 }
 
 /// A second handle to a connection's socket.

@@ -1,14 +1,14 @@
 //! A connection, its channels, and what is known about it.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use lapin::options::ConfirmSelectOptions;
-use lapin::{Channel, Connection, Event};
+use lapin::{Channel, Connection, ConnectionState, ErrorKind, Event};
 
 use crate::dial::Socket;
 use crate::exchanges::Known;
@@ -21,6 +21,9 @@ const MAX_CHANNELS_OPENED: u32 = 2_000;
 
 /// How long a broker may take to answer a goodbye.
 const GOODBYE: Duration = Duration::from_secs(3);
+
+/// How often a wait that may be in vain looks whether the connection is still there.
+const GLANCE: Duration = Duration::from_millis(100);
 
 type Events = Pin<Box<dyn Stream<Item = Event> + Send>>;
 
@@ -120,7 +123,15 @@ impl Link {
     /// A channel as it comes, for declarations.
     pub(crate) async fn open_channel(&self) -> lapin::Result<Channel> {
         self.opened.fetch_add(1, Ordering::Relaxed);
-        self.connection.create_channel().await
+        let mut opening = pin!(self.connection.create_channel());
+        loop {
+            // The client library never answers if the connection ended a moment before, and does not say so either.
+            match tokio::time::timeout(GLANCE, &mut opening).await {
+                Ok(opened) => return opened,
+                Err(_) if self.is_alive() => {}
+                Err(_) => return Err(ErrorKind::InvalidConnectionState(ConnectionState::Error).into()),
+            }
+        }
     }
 
     /// A channel in confirm mode for one caller's window.

@@ -1,5 +1,12 @@
 //! The relay on the memory store with a scripted publisher, under paused time.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
 mod support;
 
 use std::sync::Arc;

@@ -4,6 +4,13 @@
 //!
 //! A failing storm prints its seed; `OUTBOX_STORM_SEED=…` repeats it alone, `OUTBOX_STORMS=…` sets how many run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
 mod support;
 
 use std::collections::{HashMap, HashSet};

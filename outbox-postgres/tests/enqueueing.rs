@@ -1,5 +1,12 @@
 //! Enqueueing, from Rust and from elsewhere.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
 mod support;
 
 use std::process::Stdio;

@@ -3,6 +3,13 @@
 //! It rests on PostgreSQL evaluating the defaults of a row in the order of the columns. If a version of it ever did
 //! otherwise, these tests would tell.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
 mod support;
 
 use integration_tests::eventually;

@@ -1,5 +1,12 @@
 //! Reading: what the conformance suite cannot see from outside.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,12 @@
 //! Making the tables, their versions, and the rights that are needed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
 mod support;
 
 use std::time::Duration;

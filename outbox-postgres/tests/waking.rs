@@ -1,5 +1,12 @@
 //! Wake-ups: given only while somebody sleeps, and never relied upon.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -60,6 +60,21 @@ async fn a_broker_that_is_not_there_is_reported_at_once() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
+/// The client library can miss a connection that is refused before it has begun to wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_refused_connection_is_missed() {
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let attempts = (0..300).map(|_| async {
+        let publisher = builder(&format!("amqp://guest:guest@{closed}")).build().unwrap();
+        let report = publisher.connect().await.unwrap_err().report();
+        assert!(report.contains("refused"), "{report}");
+    });
+    join_all(attempts).await;
+}
+
 #[tokio::test]
 async fn something_that_is_no_broker_is_reported() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

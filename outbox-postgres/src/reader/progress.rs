@@ -154,3 +154,38 @@ impl Late {
         self.scan.snapshot = newer.scan.snapshot;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(after: i64, base: &str, snapshot: &str) -> LateScan {
+        LateScan { after, upto: 100, base: base.into(), snapshot: snapshot.into() }
+    }
+
+    #[test]
+    fn late_rows_are_read_together_until_some_of_them_were_returned() {
+        let partition = Partition(0);
+        let mut progress = Progress::default();
+        progress.assign(partition);
+        let add = |progress: &mut Progress, scan| {
+            progress.slices.get_mut(&partition).unwrap().add_late(scan);
+        };
+        add(&mut progress, scan(50, "a", "b"));
+        add(&mut progress, scan(20, "b", "c"));
+        assert_eq!(progress.late_scans(), [(partition, scan(20, "a", "c"))]);
+
+        progress.late_done(partition, Some(60), false);
+        // Its rows may lie below those that were returned.
+        add(&mut progress, scan(40, "c", "d"));
+        add(&mut progress, scan(30, "d", "e"));
+        assert_eq!(progress.late_scans(), [(partition, scan(60, "a", "c"))]);
+        assert!(progress.scans(10).is_empty());
+
+        progress.late_done(partition, None, true);
+        assert_eq!(progress.late_scans(), [(partition, scan(30, "c", "e"))]);
+        progress.late_done(partition, None, true);
+        assert!(!progress.has_late(partition));
+        assert_eq!(progress.scans(10).len(), 1);
+    }
+}
