@@ -212,14 +212,9 @@ pub(crate) async fn dropped_calls_do_no_harm(fixture: &dyn PublisherFixture) -> 
     scene.publish_until_confirmed(&last).await?;
     sure.extend(last.iter().cloned());
     offered.extend(last);
-    // Everything confirmed is there, and nothing that nobody offered.
-    let arrived = scene.received(sure.len()).await?;
-    for message in &sure {
-        ensure!(
-            arrived.iter().any(|received| received.id == Some(message.id())),
-            "seed {seed}: a message that was confirmed has not arrived"
-        );
-    }
+    // Everything confirmed is there, and nothing that nobody offered. Messages of dropped calls may have arrived as
+    // well, so it takes more than a count to know that the confirmed ones have.
+    let arrived = scene.received_after(&sure).await?;
     for received in &arrived {
         ensure!(
             offered.iter().any(|message| Some(message.id()) == received.id),
