@@ -223,6 +223,7 @@ async fn orders_goes_on_through_an_outage_of_the_broker_and_loses_nothing() {
         eventually(text, DEADLINE, || async { endless.log().contains(text).then_some(()) }).await;
     };
     says("is shipped").await;
+    rabbitmq.sync_declarations().await;
     rabbitmq.kill().await;
     says("relay: the broker is down").await;
     // The shop sells all the same.

@@ -124,6 +124,7 @@ async fn a_minute_without_the_broker_costs_no_attempt() {
     };
     let setup = Setup::new(postgres, &rabbitmq).await;
     setup.vhost.declare_queue("orders").await;
+    rabbitmq.sync_declarations().await;
     let relay = setup.relay(|settings| settings.retry = RetryPolicy::default().max_attempts(1));
     setup.enqueue("orders", "a", "before").await;
     assert_eq!(setup.payloads("orders", 1).await, ["before"]);

@@ -75,6 +75,7 @@ async fn what_was_confirmed_outlives_a_kill() {
     let channel = confirming(&connection).await;
     publish(&channel, "orders", "kept").await.unwrap();
 
+    rabbitmq.sync_declarations().await;
     rabbitmq.kill().await;
     publish(&channel, "orders", "lost").await.unwrap_err();
     connect(vhost.uri()).await.unwrap_err();

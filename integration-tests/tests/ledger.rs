@@ -159,6 +159,7 @@ async fn nothing_is_lost_invented_or_reordered_while_everything_dies_once() {
     let database = postgres.database().await;
     let vhost = rabbitmq.vhost().await;
     vhost.declare_queue(QUEUE).await;
+    rabbitmq.sync_declarations().await;
     let pool = database.pool(40).await;
     let outbox = Outbox::new(Config::new()).unwrap();
     outbox.migrate(&pool).await.unwrap();

@@ -26,9 +26,7 @@ async fn a_broker_killed_in_the_middle_has_what_it_confirmed() {
     let vhost = rabbitmq.vhost().await;
     let publisher = builder(vhost.uri()).declare_queue(Queue::classic("orders")).build().unwrap();
     publisher.connect().await.unwrap();
-    // The broker writes the declaration of a new queue to its disk with some delay, and without its queue a message
-    // that was confirmed is gone.
-    rabbitmq.ctl(&["eval", "catch mnesia:sync_log()."]).await;
+    rabbitmq.sync_declarations().await;
     let publisher = Arc::new(publisher);
 
     // Several calls go on until the broker is gone.
