@@ -3,7 +3,7 @@
 //! A row enters by [`Window::offer`] and leaves by [`Window::forget`], when the store has recorded what became of
 //! it. In between it waits, or is in flight. Nothing here does I/O or reads a clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +92,6 @@ pub(crate) struct CallLimit {
 struct Member {
     partition: Partition,
     size: usize,
-    due: bool,
 }
 
 /// Whose turn it is: a row without a key, or the next row of a key.
@@ -124,6 +123,8 @@ impl Key {
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     members: HashMap<Position, Member>,
+    /// Those among them that came as due; usually none.
+    due: HashSet<Position>,
     by_partition: HashMap<Partition, usize>,
     bytes: usize,
     waiting: usize,
@@ -146,7 +147,7 @@ impl Window {
 
     /// The rows that came as due, which the store would otherwise return again.
     pub(crate) fn due_positions(&self) -> Vec<Position> {
-        self.members.iter().filter(|(_, member)| member.due).map(|(position, _)| *position).collect()
+        self.due.iter().copied().collect()
     }
 
     /// Counts a row in without queueing it, for rows that are settled without being published.
@@ -155,8 +156,10 @@ impl Window {
         if self.members.contains_key(&meta.position) {
             return false;
         }
-        let member = Member { partition: meta.partition, size: meta.size, due: meta.due };
-        self.members.insert(meta.position, member);
+        self.members.insert(meta.position, Member { partition: meta.partition, size: meta.size });
+        if meta.due {
+            self.due.insert(meta.position);
+        }
         *self.by_partition.entry(meta.partition).or_default() += 1;
         self.bytes += meta.size;
         true
@@ -295,6 +298,7 @@ impl Window {
     /// The store has recorded what became of this row, or the row was dropped.
     pub(crate) fn forget(&mut self, position: Position) {
         let Some(member) = self.members.remove(&position) else { return };
+        self.due.remove(&position);
         self.bytes -= member.size;
         if let Some(count) = self.by_partition.get_mut(&member.partition) {
             *count -= 1;

@@ -132,30 +132,29 @@ impl<S: Store, P: Publisher> Engine<S, P> {
 
     fn take_row(&mut self, mut fetched: Fetched, now: Instant) {
         let blocked = fetched.blocked;
-        if let Content::Message(message) = &fetched.content
-            && let Some(most) = self.capabilities.max_message_bytes
-            && message.payload().len() > most
-        {
-            let error = Error::new(ErrorKind::TooLarge, "the payload is larger than the publisher takes")
-                .with("bytes", message.payload().len())
-                .with("limit", most);
-            let row = Row::new(fetched, now);
-            return self.reject(row, blocked, error);
-        }
-        if let Content::Malformed { reason, .. } = &mut fetched.content {
-            let error = Error::malformed(std::mem::take(reason));
-            let row = Row::new(fetched, now);
-            return self.reject(row, blocked, error);
-        }
+        let unfit = self.unfit(&mut fetched.content);
         let row = Row::new(fetched, now);
-        if blocked {
+        if let Some(error) = unfit {
+            self.reject(row, blocked, error);
+        } else if blocked {
             if self.window.admit(&row.meta) {
                 self.hold(row);
             }
-            return;
-        }
-        if let Offer::Blocked(row) = self.window.offer(row) {
+        } else if let Offer::Blocked(row) = self.window.offer(row) {
             self.hold(*row);
+        }
+    }
+
+    /// Why a row cannot be published at all, if so.
+    fn unfit(&self, content: &mut Content) -> Option<Error> {
+        match content {
+            Content::Malformed { reason, .. } => Some(Error::malformed(std::mem::take(reason))),
+            Content::Message(message) => {
+                let bytes = message.payload().len();
+                let limit = self.capabilities.max_message_bytes.filter(|limit| bytes > *limit)?;
+                let error = Error::new(ErrorKind::TooLarge, "the payload is larger than the publisher takes");
+                Some(error.with("bytes", bytes).with("limit", limit))
+            }
         }
     }
 
@@ -171,20 +170,24 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     /// Has the store hold a row back. Until it does, nothing in the store keeps the later rows of the key from
     /// looking free, once what blocks this one is gone: so they are held in their turn.
     fn hold(&mut self, row: Row) {
-        self.metrics.held.increment(1);
         let (key, position) = (row.meta.key.clone(), row.meta.position);
-        self.pending.push(Pending::new(row, Settlement::Held, Duration::ZERO));
+        self.push_held(row);
         if let Some(key) = key {
             self.block(&key, position);
         }
     }
 
+    fn push_held(&mut self, row: Row) {
+        self.metrics.held.increment(1);
+        self.pending.push(Pending::new(row, Settlement::Held, Duration::ZERO));
+    }
+
+    /// Holds what waits behind this position, and what comes behind it until the store knows.
     fn block(&mut self, key: &Arc<str>, position: Position) {
         // A key whose last trouble was just recorded has new trouble, which has to be recorded again.
         self.recorded.remove(key);
         for held in self.window.block(key, position) {
-            self.metrics.held.increment(1);
-            self.pending.push(Pending::new(held, Settlement::Held, Duration::ZERO));
+            self.push_held(held);
         }
     }
 
@@ -258,11 +261,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
 
         if answered {
             self.successes += 1;
-            if self.circuit.answered() {
-                self.circuit_changed(false);
-                tracing::info!("the broker answers again");
-                self.events.emit(|| Event::CircuitClosed);
-            }
+            self.close_circuit();
         }
         match outage {
             Some((error, advice)) => {
@@ -278,12 +277,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 }
             }
             // A probe that was a breaking message says nothing about the broker but that it is there.
-            None if !answered && self.circuit.is_open() => {
-                self.circuit.answered();
-                self.circuit_changed(false);
-                self.events.emit(|| Event::CircuitClosed);
-            }
-            None => {}
+            None => self.close_circuit(),
         }
     }
 
@@ -297,6 +291,15 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
     }
 
+    /// The broker is there, whatever it said.
+    fn close_circuit(&mut self) {
+        if self.circuit.answered() {
+            self.circuit_changed(false);
+            tracing::info!("the broker answers again");
+            self.events.emit(|| Event::CircuitClosed);
+        }
+    }
+
     fn circuit_changed(&self, open: bool) {
         self.metrics.circuit_open.set(f64::from(u8::from(open)));
         self.status.send_if_modified(|status| {
@@ -307,7 +310,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn settled(&mut self, answer: Result<()>) {
-        self.settle_call = None;
+        self.settle_call = false;
         if let Err(error) = answer {
             self.store_failed("settle", &error);
             self.settle_at = Instant::now() + self.store_pause();

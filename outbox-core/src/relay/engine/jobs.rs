@@ -157,7 +157,7 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
         self.running.spawn(task.instrument(span));
     }
 
-    pub(super) fn settle(&mut self, batch: Arc<Vec<Settle>>, keep_delivered: bool) {
+    pub(super) fn settle(&mut self, batch: Vec<Settle>, keep_delivered: bool) {
         let (store, relay) = (self.store.clone(), self.relay);
         let span = tracing::debug_span!("outbox.settle", messages = batch.len());
         let task = async move {

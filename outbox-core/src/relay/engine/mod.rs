@@ -70,7 +70,7 @@ pub(super) struct Engine<S, P> {
 
     pending: Vec<Pending>,
     settling: Vec<Pending>,
-    settle_call: Option<Arc<Vec<Settle>>>,
+    settle_call: bool,
     settle_at: Instant,
     /// Keys whose failed message the store has recorded; unblocked once no older fetch is under way.
     recorded: HashSet<Arc<str>>,
@@ -115,7 +115,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             successes: 0,
             pending: Vec::new(),
             settling: Vec::new(),
-            settle_call: None,
+            settle_call: false,
             settle_at: now,
             recorded: HashSet::new(),
             store_failures: 0,
@@ -145,7 +145,8 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             if self.stopping && self.is_at_rest() {
                 break;
             }
-            let next = deadline.map_or(self.next_timer(), |deadline| self.next_timer().min(deadline));
+            let timer = self.next_timer();
+            let next = deadline.map_or(timer, |deadline| timer.min(deadline));
             tokio::select! {
                 // Answers first: they free what everything else waits for.
                 biased;
@@ -182,7 +183,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     fn is_at_rest(&self) -> bool {
         self.calls.len() == 0
             && self.nothing_to_settle()
-            && self.settle_call.is_none()
+            && !self.settle_call
             && self.reader.is_some()
             && !self.lease_call
     }
@@ -225,7 +226,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         if let Some(until) = self.leases.valid_until() {
             consider(until);
         }
-        if self.settle_call.is_none() && !self.nothing_to_settle() {
+        if !self.settle_call && !self.nothing_to_settle() {
             consider(self.settle_at);
         }
         if self.stopping {
@@ -330,7 +331,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn start_settle(&mut self, now: Instant) {
-        if self.settle_call.is_some() || now < self.settle_at {
+        if self.settle_call || now < self.settle_at {
             return;
         }
         if self.settling.is_empty() {
@@ -342,9 +343,9 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         if self.settling.is_empty() {
             return;
         }
-        let batch = Arc::new(self.settling.iter().map(Pending::settle).collect::<Vec<_>>());
+        let batch: Vec<Settle> = self.settling.iter().map(Pending::settle).collect();
         self.metrics.settle_batch.record(batch.len() as f64);
-        self.settle_call = Some(batch.clone());
+        self.settle_call = true;
         self.jobs.settle(batch, self.settings.retention.is_some());
     }
 
@@ -453,6 +454,6 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let pauses = RetryPolicy::default().initial(Duration::from_millis(100)).max(Duration::from_secs(5));
         let ceiling = pauses.ceiling(self.store_failures);
         // Not below half, so that many relays neither hammer the store nor come back in step.
-        ceiling / 2 + pauses.jitter(true).initial(ceiling / 2).max(ceiling / 2).wait(1, None, &mut self.rng)
+        ceiling.mul_f64(0.5 + self.rng.f64() / 2.0)
     }
 }
