@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod dead_letter;
 pub mod error;
 pub mod event;
 pub mod memory;
@@ -10,6 +11,7 @@ pub mod relay;
 pub mod store;
 pub mod time;
 
+pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadLetters};
 pub use error::{Error, ErrorKind, Result, Scope, Verdict};
 pub use event::{Delivery, Event, Events, Received};
 pub use message::{
@@ -19,7 +21,7 @@ pub use message::{
 pub use publisher::{Outcome, Publisher, PublisherCapabilities, fail_all};
 pub use relay::{KeyOrder, Relay, RelayBuilder, RelayHandle, RetryPolicy, Settings};
 pub use store::{
-    Batch, Content, Count, DeadLetter, DeadLetterFilter, DeadLetters, FetchLimit, Fetched, Membership,
-    Partition, Position, Reader, RelayId, Settle, Settlement, Stats, Store, StoreExt, Wakeups,
+    Batch, Content, Count, FetchLimit, Fetched, Membership, Partition, Position, Reader, RelayId, Settle,
+    Settlement, Stats, Store, StoreExt, Wakeups,
 };
 pub use time::Timestamp;

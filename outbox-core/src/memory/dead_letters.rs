@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
+use crate::dead_letter::{DeadLetter, DeadLetterFilter, DeadLetters};
 use crate::error::Result;
-use crate::store::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Position};
+use crate::store::{Content, Position};
 use crate::time::Timestamp;
 
 use super::faults::Operation;

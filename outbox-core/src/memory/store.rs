@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::dead_letter::DeadLetters;
 use crate::error::{Error, Result};
 use crate::message::{Message, MessageId};
 use crate::store::{
-    Content, DeadLetters, Membership, Partition, Position, Reader, RelayId, Settle, Stats, Store, Wakeups,
+    Content, Membership, Partition, Position, Reader, RelayId, Settle, Stats, Store, Wakeups,
 };
 use crate::time::Timestamp;
 
