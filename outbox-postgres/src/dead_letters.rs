@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryAs};
-use sqlx::{Postgres, SqlStr};
+use sqlx::{PgPool, Postgres, SqlStr, Transaction};
 use uuid::Uuid;
 
 use crate::error::map_error;
@@ -100,17 +100,7 @@ impl DeadLetters for PostgresStore {
 
     async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
         let (pool, _, sql) = self.checked().await?;
-        let conditions = Conditions::new(filter);
-        if conditions.matches_nothing() {
-            return Ok(0);
-        }
-        let mut tx = begin(pool).await?;
-        let redriven: Vec<Taken> = conditions
-            .query_taken(&sql.redrive)
-            .bind(count(limit))
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(map_error)?;
+        let Some((mut tx, redriven)) = take(pool, &sql.redrive, filter, limit).await? else { return Ok(0) };
         let number = redriven.len() as u64;
         let (mut keys, mut rows) = (Keys::default(), Rows::default());
         for (partition, position, key, blocks) in redriven {
@@ -130,17 +120,7 @@ impl DeadLetters for PostgresStore {
 
     async fn discard(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
         let (pool, _, sql) = self.checked().await?;
-        let conditions = Conditions::new(filter);
-        if conditions.matches_nothing() {
-            return Ok(0);
-        }
-        let mut tx = begin(pool).await?;
-        let discarded: Vec<Taken> = conditions
-            .query_taken(&sql.discard)
-            .bind(count(limit))
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(map_error)?;
+        let Some((mut tx, discarded)) = take(pool, &sql.discard, filter, limit).await? else { return Ok(0) };
         let number = discarded.len() as u64;
         let mut keys = Keys::default();
         for (partition, _, key, blocks) in discarded {
@@ -152,6 +132,24 @@ impl DeadLetters for PostgresStore {
         tx.commit().await.map_err(map_error)?;
         Ok(number)
     }
+}
+
+/// Takes dead letters out of their table by a statement that returns them, in a transaction to be committed by the
+/// caller. `None` if the filter matches nothing.
+async fn take(
+    pool: &PgPool,
+    statement: &SqlStr,
+    filter: &DeadLetterFilter,
+    limit: usize,
+) -> Result<Option<(Transaction<'static, Postgres>, Vec<Taken>)>> {
+    let conditions = Conditions::new(filter);
+    if conditions.matches_nothing() {
+        return Ok(None);
+    }
+    let mut tx = begin(pool).await?;
+    let taken =
+        conditions.query_taken(statement).bind(count(limit)).fetch_all(&mut *tx).await.map_err(map_error)?;
+    Ok(Some((tx, taken)))
 }
 
 fn describe(row: &PgRow) -> Result<Option<DeadLetter>> {
