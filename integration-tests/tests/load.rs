@@ -75,6 +75,18 @@ impl Setup {
         (relay.build().unwrap().spawn(), count)
     }
 
+    /// Waits until the relay has told the database that it sleeps.
+    async fn relay_sleeps(&self) {
+        eventually("the relay to sleep", Duration::from_secs(10), || async {
+            let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_relay WHERE idle")
+                .fetch_one(&self.pool)
+                .await
+                .unwrap();
+            (idle == 1).then_some(())
+        })
+        .await;
+    }
+
     /// Drains so many messages and says how long it took.
     async fn drain(&self, messages: i64) -> Duration {
         self.fill(messages).await;
@@ -138,14 +150,7 @@ async fn an_idle_relay_issues_at_most_two_statements_a_second() {
             .await
             .unwrap()
     };
-    eventually("the relay to say that it sleeps", Duration::from_secs(30), || async {
-        let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_relay WHERE idle")
-            .fetch_one(&setup.pool)
-            .await
-            .unwrap();
-        (idle == 1).then_some(())
-    })
-    .await;
+    setup.relay_sleeps().await;
     // Length is what is measured; statistics reach the view with a delay of a second at most.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let before = transactions().await;
@@ -165,14 +170,7 @@ async fn an_idle_relay_issues_at_most_two_statements_a_second() {
             tokio::task::yield_now().await;
         }
         latencies.push(committed.elapsed());
-        eventually("the relay to sleep again", Duration::from_secs(10), || async {
-            let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_relay WHERE idle")
-                .fetch_one(&setup.pool)
-                .await
-                .unwrap();
-            (idle == 1).then_some(())
-        })
-        .await;
+        setup.relay_sleeps().await;
     }
     latencies.sort();
     println!(

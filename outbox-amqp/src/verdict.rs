@@ -204,7 +204,7 @@ fn not_sent(unsent: &Unsent) -> Error {
     }
 }
 
-/// The broker takes no messages for now.
+/// The broker takes no messages at present.
 pub(crate) fn blocked(reason: &str) -> Error {
     let error = Error::new(
         ErrorKind::Throttled,
