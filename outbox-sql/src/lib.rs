@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+
+pub mod inbox;
+pub mod partitions;
+pub mod row;
+pub mod settle;
+pub mod sightings;
+pub mod text;
+pub mod trace;
