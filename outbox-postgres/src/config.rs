@@ -1,13 +1,13 @@
 //! Settings: where the tables are and what they are called.
 
 use outbox_core::{Error, Result};
+use outbox_sql::partitions::check_number;
+use outbox_sql::text::fnv1a;
 
 /// PostgreSQL cuts longer identifiers off silently (`NAMEDATALEN - 1`).
 const LONGEST_IDENTIFIER: usize = 63;
 /// What the body of the trigger's function is quoted with in the DDL.
 pub(crate) const FUNCTION_QUOTE: &str = "$outbox$";
-/// Every partition costs each fetch a look into an index; nobody runs as many relays as this.
-const MOST_PARTITIONS: u16 = 1024;
 
 /// Where the outbox is in the database.
 ///
@@ -104,10 +104,7 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new(config: &Config) -> Result<Self> {
-        if !(1..=MOST_PARTITIONS).contains(&config.partitions) {
-            return Err(Error::config(format!("partitions must be from 1 to {MOST_PARTITIONS}"))
-                .with("partitions", config.partitions));
-        }
+        check_number(config.partitions)?;
         let schema = quote("schema", &config.schema)?;
         if config.prefix.is_empty() {
             return Err(Error::config("the prefix of the table names is empty"));
@@ -152,13 +149,6 @@ fn quote(setting: &'static str, name: &str) -> Result<String> {
         return Ok(format!("\"{}\"", name.replace('"', "\"\"")));
     };
     Err(Error::config(problem).with("setting", setting).with("name", name.escape_debug()))
-}
-
-/// The FNV-1a hash: stable across versions and machines, which `std`'s hashers do not promise.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

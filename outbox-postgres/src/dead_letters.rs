@@ -2,15 +2,16 @@
 
 use async_trait::async_trait;
 use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
+use outbox_sql::settle::Keys;
+use outbox_sql::text::micros;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryAs};
 use sqlx::{PgPool, Postgres, SqlStr, Transaction};
 use uuid::Uuid;
 
 use crate::error::map_error;
-use crate::group::micros;
 use crate::row::Columns;
-use crate::settle::{Keys, Rows, hold};
+use crate::settle::{hold, hold_later, place, release};
 use crate::sql::Column;
 use crate::store::PostgresStore;
 use crate::transaction::begin;
@@ -102,17 +103,17 @@ impl DeadLetters for PostgresStore {
         let (pool, _, sql) = self.checked().await?;
         let Some((mut tx, redriven)) = take(pool, &sql.redrive, filter, limit).await? else { return Ok(0) };
         let number = redriven.len() as u64;
-        let (mut keys, mut rows) = (Keys::default(), Rows::default());
+        let (mut keys, mut places) = (Keys::default(), Vec::new());
         for (partition, position, key, blocks) in redriven {
             if let (Some(key), true) = (key, blocks) {
-                keys.block(partition, key, position);
-                rows.add(partition, position);
+                keys.block(place(partition, position), key);
+                places.push(place(partition, position));
             }
         }
-        keys.hold_later(sql, &mut tx).await?;
+        hold_later(sql, &keys, &mut tx).await?;
         // They are due, unless one of them or something else still blocks them from the front.
-        if !rows.is_empty() {
-            hold(sql, rows, &mut tx).await?;
+        if !places.is_empty() {
+            hold(sql, places.into_iter().collect(), &mut tx).await?;
         }
         tx.commit().await.map_err(map_error)?;
         Ok(number)
@@ -123,12 +124,10 @@ impl DeadLetters for PostgresStore {
         let Some((mut tx, discarded)) = take(pool, &sql.discard, filter, limit).await? else { return Ok(0) };
         let number = discarded.len() as u64;
         let mut keys = Keys::default();
-        for (partition, _, key, blocks) in discarded {
-            if let (Some(key), true) = (key, blocks) {
-                keys.free(partition, key);
-            }
+        for (partition, position, key, blocks) in discarded {
+            keys.note(place(partition, position), key, false, blocks);
         }
-        keys.release(sql, &mut tx).await?;
+        release(sql, &keys, &mut tx).await?;
         tx.commit().await.map_err(map_error)?;
         Ok(number)
     }

@@ -3,19 +3,13 @@
 use std::time::Duration;
 
 use outbox_core::{Membership, Partition, RelayId, Result};
+use outbox_sql::partitions::share;
+use outbox_sql::text::micros;
 use uuid::Uuid;
 
 use crate::error::map_error;
 use crate::store::PostgresStore;
 use crate::transaction::begin;
-
-/// Longer than anybody waits, and short enough for PostgreSQL's calendar.
-const LONGEST: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
-
-/// A duration as a parameter, in microseconds.
-pub(crate) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
-}
 
 /// Partitions as a parameter.
 pub(crate) fn numbers(partitions: &[Partition]) -> Vec<i16> {
@@ -55,14 +49,14 @@ impl PostgresStore {
                 .fetch_one(&mut *tx)
                 .await
                 .map_err(map_error)?;
-        let relays = relays.max(1);
-        let share = partitions / relays + i64::from(before < partitions % relays);
-        let wanted = share.saturating_sub(i64::try_from(owned.len()).unwrap_or(i64::MAX));
+        let count = |number: i64| usize::try_from(number).unwrap_or(0);
+        let share = share(count(partitions), count(relays), count(before));
+        let wanted = share.saturating_sub(owned.len());
         if wanted > 0 {
             let claimed: Vec<i16> = sqlx::query_scalar(sql.claim_leases.clone())
                 .bind(relay.0)
                 .bind(ttl)
-                .bind(wanted)
+                .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
                 .fetch_all(&mut *tx)
                 .await
                 .map_err(map_error)?;
@@ -70,11 +64,10 @@ impl PostgresStore {
             owned.sort_unstable();
         }
         tx.commit().await.map_err(map_error)?;
-        let count = |number: i64| usize::try_from(number).unwrap_or(0);
         Ok(Membership {
             owned: owned.into_iter().filter_map(partition).collect(),
-            share: count(share),
-            relays: count(relays),
+            share,
+            relays: count(relays).max(1),
             partitions: count(partitions),
         })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use outbox_core::{Message, Result, TraceContext};
+use outbox_sql::trace::traced;
 use sqlx::types::Json;
 use sqlx::{Executor, PgPool, Postgres};
 use uuid::Uuid;
@@ -72,7 +73,7 @@ impl Outbox {
     where
         E: Executor<'e, Database = Postgres>,
     {
-        let message = self.traced(message);
+        let message = traced(message, self.trace.as_ref());
         sqlx::query(self.shared.statements.insert.clone())
             .bind(message.id().as_uuid())
             .bind(message.topic())
@@ -103,7 +104,8 @@ impl Outbox {
         if messages.is_empty() {
             return Ok(());
         }
-        let messages: Vec<Cow<'_, Message>> = messages.iter().map(|message| self.traced(message)).collect();
+        let messages: Vec<Cow<'_, Message>> =
+            messages.iter().map(|message| traced(message, self.trace.as_ref())).collect();
         let ids: Vec<Uuid> = messages.iter().map(|message| *message.id().as_uuid()).collect();
         let topics: Vec<&str> = messages.iter().map(|message| message.topic()).collect();
         let keys: Vec<Option<&str>> = messages.iter().map(|message| message.key()).collect();
@@ -149,15 +151,6 @@ impl Outbox {
     /// time. Wake-ups use a connection of their own beside the pool's, made with the pool's options.
     pub fn store(&self, pool: PgPool) -> PostgresStore {
         PostgresStore::over(pool, self.shared.clone())
-    }
-
-    fn traced<'a>(&self, message: &'a Message) -> Cow<'a, Message> {
-        let Some(trace) = self.trace.as_ref().and_then(|context| context.current()) else {
-            return Cow::Borrowed(message);
-        };
-        let mut message = message.clone();
-        message.set_trace(trace);
-        Cow::Owned(message)
     }
 }
 

@@ -1,21 +1,19 @@
 //! Writing what became of rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use outbox_core::{Partition, RelayId, Result, Settle, Settlement};
+use outbox_core::{Partition, RelayId, Result, Settle};
+use outbox_sql::settle::{Failure, Groups, Keys, Place};
 use sqlx::{PgConnection, SqlStr};
 
 use crate::error::map_error;
-use crate::group::{micros, numbers};
+use crate::group::numbers;
 use crate::sql::Statements;
 use crate::store::PostgresStore;
 use crate::transaction::begin;
 
 /// What a statement says about a row it has written: where, its key, whether it blocks now, and whether it did.
 type Written = (i16, i64, Option<String>, bool, bool);
-
-/// Errors are for people. PostgreSQL would take a gigabyte, but the row with it is rewritten at each attempt.
-const LONGEST_ERROR: usize = 8 * 1024;
 
 /// Rows as two parallel arrays.
 #[derive(Debug, Default)]
@@ -25,62 +23,34 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    fn push(&mut self, settle: &Settle) {
-        if let Ok(partition) = i16::try_from(settle.partition.0) {
-            self.add(partition, settle.position.0);
-        }
-    }
-
-    pub(crate) fn add(&mut self, partition: i16, position: i64) {
-        self.partitions.push(partition);
-        self.positions.push(position);
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
 }
 
-/// What there is to write beside deliveries.
-#[derive(Debug, Default)]
-struct Others {
-    retries: Failures,
-    held: Rows,
-    dead: Failures,
-}
-
-#[derive(Debug, Default)]
-struct Failures {
-    rows: Rows,
-    after: Vec<i64>,
-    attempts: Vec<i32>,
-    errors: Vec<String>,
-    block: Vec<bool>,
-}
-
-impl Failures {
-    fn push(&mut self, settle: &Settle, after: i64, attempts: u32, error: &str, block: bool) {
-        self.rows.push(settle);
-        self.after.push(after);
-        self.attempts.push(i32::try_from(attempts).unwrap_or(i32::MAX));
-        self.errors.push(storable(error));
-        self.block.push(block);
+impl FromIterator<Place> for Rows {
+    fn from_iter<I: IntoIterator<Item = Place>>(places: I) -> Self {
+        // There are no partitions beyond those that the column takes.
+        let places = places
+            .into_iter()
+            .filter_map(|place| Some((i16::try_from(place.partition.0).ok()?, place.position)));
+        let (partitions, positions) = places.unzip();
+        Self { partitions, positions }
     }
 }
 
-/// An error as PostgreSQL takes it: without NUL characters, and not endless.
-fn storable(error: &str) -> String {
-    let end = error.floor_char_boundary(LONGEST_ERROR);
-    let cut = error.get(..end).unwrap_or_default().replace('\0', "\u{fffd}");
-    if end < error.len() { cut + "…" } else { cut }
+/// Where a row is that a statement has returned.
+pub(crate) fn place(partition: i16, position: i64) -> Place {
+    Place { partition: Partition(u16::try_from(partition).unwrap_or_default()), position }
 }
 
 impl PostgresStore {
     pub(crate) async fn write(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
         let (pool, _, sql) = self.checked().await?;
         let deliver = if keep_delivered { &sql.deliver_and_keep } else { &sql.deliver };
-        let delivered = deliveries(batch);
-        if delivered.positions.len() == batch.len() {
+        let mut groups = Groups::of(batch);
+        let delivered: Rows = groups.delivered.drain(..).collect();
+        if groups.only_delivered() {
             if !delivered.is_empty() {
                 run_deliver(deliver, delivered, pool).await?;
             }
@@ -88,73 +58,48 @@ impl PostgresStore {
         }
 
         let mut tx = begin(pool).await?;
-        let owned = lock_leases(sql, relay, batch, &mut tx).await?;
-        let others = Others::of(batch, &owned);
+        let owned = lock_leases(sql, relay, groups.partitions(), &mut tx).await?;
+        groups.retain(&owned);
         let mut keys = Keys::default();
-        if !others.retries.rows.is_empty() {
-            keys.note(retry(sql, others.retries, &mut tx).await?);
+        if !groups.retries.is_empty() {
+            note(&mut keys, retry(sql, &groups.retries, &mut tx).await?);
         }
-        if !others.held.is_empty() {
-            hold(sql, others.held, &mut tx).await?;
+        if !groups.held.is_empty() {
+            hold(sql, groups.held.into_iter().collect(), &mut tx).await?;
         }
-        if !others.dead.rows.is_empty() {
-            keys.note(bury(sql, others.dead, &mut tx).await?);
+        if !groups.dead.is_empty() {
+            note(&mut keys, bury(sql, &groups.dead, &mut tx).await?);
         }
-        keys.hold_later(sql, &mut tx).await?;
+        hold_later(sql, &keys, &mut tx).await?;
         if !delivered.is_empty() {
             run_deliver(deliver, delivered, &mut *tx).await?;
         }
-        keys.release(sql, &mut tx).await?;
+        release(sql, &keys, &mut tx).await?;
         tx.commit().await.map_err(map_error)
     }
 }
 
-fn deliveries(batch: &[Settle]) -> Rows {
-    let mut rows = Rows::default();
-    for settle in batch.iter().filter(|settle| settle.settlement == Settlement::Delivered) {
-        rows.push(settle);
-    }
-    rows
-}
-
-impl Others {
-    fn of(batch: &[Settle], owned: &BTreeSet<i16>) -> Self {
-        let mut others = Self::default();
-        let is_owned =
-            |settle: &&Settle| i16::try_from(settle.partition.0).is_ok_and(|number| owned.contains(&number));
-        for settle in batch.iter().filter(is_owned) {
-            match &settle.settlement {
-                Settlement::Delivered => {}
-                Settlement::Retry { after, attempts, error, block_key } => {
-                    others.retries.push(settle, micros(*after), *attempts, error, *block_key);
-                }
-                Settlement::Held => others.held.push(settle),
-                Settlement::Dead { attempts, error, block_key } => {
-                    others.dead.push(settle, 0, *attempts, error, *block_key);
-                }
-            }
-        }
-        others
+fn note(keys: &mut Keys, written: Vec<Written>) {
+    for (partition, position, key, blocks, did_block) in written {
+        keys.note(place(partition, position), key, blocks, did_block);
     }
 }
 
-/// The partitions of the batch that the relay owns. The lock keeps others from taking them until the commit, so that
+/// Those of the partitions that the relay owns. The lock keeps others from taking them until the commit, so that
 /// what is written here is written as their owner.
 async fn lock_leases(
     sql: &Statements,
     relay: RelayId,
-    batch: &[Settle],
+    partitions: BTreeSet<Partition>,
     connection: &mut PgConnection,
-) -> Result<BTreeSet<i16>> {
-    let others = batch.iter().filter(|settle| settle.settlement != Settlement::Delivered);
-    let partitions: BTreeSet<Partition> = others.map(|settle| settle.partition).collect();
+) -> Result<BTreeSet<Partition>> {
     let owned: Vec<i16> = sqlx::query_scalar(sql.lock_leases.clone())
         .bind(relay.0)
         .bind(numbers(&partitions.into_iter().collect::<Vec<_>>()))
         .fetch_all(connection)
         .await
         .map_err(map_error)?;
-    Ok(owned.into_iter().collect())
+    Ok(owned.into_iter().filter_map(|number| u16::try_from(number).ok()).map(Partition).collect())
 }
 
 async fn run_deliver<'e, E>(statement: &SqlStr, rows: Rows, executor: E) -> Result<()>
@@ -171,17 +116,34 @@ where
     Ok(())
 }
 
-async fn retry(sql: &Statements, retries: Failures, connection: &mut PgConnection) -> Result<Vec<Written>> {
+async fn retry(
+    sql: &Statements,
+    retries: &[Failure<'_>],
+    connection: &mut PgConnection,
+) -> Result<Vec<Written>> {
+    let rows: Rows = retries.iter().map(|retry| retry.place).collect();
     sqlx::query_as(sql.retry.clone())
-        .bind(retries.rows.partitions)
-        .bind(retries.rows.positions)
-        .bind(retries.after)
-        .bind(retries.attempts)
-        .bind(retries.errors)
-        .bind(retries.block)
+        .bind(rows.partitions)
+        .bind(rows.positions)
+        .bind(retries.iter().map(|retry| retry.after).collect::<Vec<_>>())
+        .bind(attempts(retries))
+        .bind(errors(retries))
+        .bind(blocks(retries))
         .fetch_all(connection)
         .await
         .map_err(map_error)
+}
+
+fn attempts(failures: &[Failure<'_>]) -> Vec<i32> {
+    failures.iter().map(|failure| i32::try_from(failure.attempts).unwrap_or(i32::MAX)).collect()
+}
+
+fn errors<'a>(failures: &'a [Failure<'_>]) -> Vec<&'a str> {
+    failures.iter().map(|failure| &*failure.error).collect()
+}
+
+fn blocks(failures: &[Failure<'_>]) -> Vec<bool> {
+    failures.iter().map(|failure| failure.block).collect()
 }
 
 /// Holds rows, or makes them due at once where nothing blocks them.
@@ -195,89 +157,54 @@ pub(crate) async fn hold(sql: &Statements, rows: Rows, connection: &mut PgConnec
     Ok(())
 }
 
-async fn bury(sql: &Statements, dead: Failures, connection: &mut PgConnection) -> Result<Vec<Written>> {
+async fn bury(sql: &Statements, dead: &[Failure<'_>], connection: &mut PgConnection) -> Result<Vec<Written>> {
+    let rows: Rows = dead.iter().map(|dead| dead.place).collect();
     sqlx::query_as(sql.bury.clone())
-        .bind(dead.rows.partitions)
-        .bind(dead.rows.positions)
-        .bind(dead.attempts)
-        .bind(dead.errors)
-        .bind(dead.block)
+        .bind(rows.partitions)
+        .bind(rows.positions)
+        .bind(attempts(dead))
+        .bind(errors(dead))
+        .bind(blocks(dead))
         .fetch_all(connection)
         .await
         .map_err(map_error)
 }
 
-/// Keys whose messages have to wait from some position on, and keys that may go on.
-#[derive(Debug, Default)]
-pub(crate) struct Keys {
-    blocked: BTreeMap<(i16, String), i64>,
-    freed: BTreeSet<(i16, String)>,
+/// Makes wait what is due behind the blocked positions.
+pub(crate) async fn hold_later(sql: &Statements, keys: &Keys, connection: &mut PgConnection) -> Result<()> {
+    if keys.blocked.is_empty() {
+        return Ok(());
+    }
+    let (rows, names): (Vec<Place>, Vec<&str>) = keys
+        .blocked
+        .iter()
+        .map(|((partition, key), position)| {
+            (Place { partition: *partition, position: *position }, key.as_str())
+        })
+        .unzip();
+    let rows: Rows = rows.into_iter().collect();
+    sqlx::query(sql.hold_later.clone())
+        .bind(rows.partitions)
+        .bind(names)
+        .bind(rows.positions)
+        .execute(connection)
+        .await
+        .map_err(map_error)?;
+    Ok(())
 }
 
-impl Keys {
-    fn note(&mut self, written: Vec<Written>) {
-        for (partition, position, key, blocks, did_block) in written {
-            let Some(key) = key else { continue };
-            if blocks {
-                self.block(partition, key, position);
-            } else if did_block {
-                self.free(partition, key);
-            }
-        }
+/// Makes due what waits behind keys that were freed.
+pub(crate) async fn release(sql: &Statements, keys: &Keys, connection: &mut PgConnection) -> Result<()> {
+    if keys.freed.is_empty() {
+        return Ok(());
     }
-
-    pub(crate) fn block(&mut self, partition: i16, key: String, position: i64) {
-        let from = self.blocked.entry((partition, key)).or_insert(position);
-        *from = (*from).min(position);
-    }
-
-    pub(crate) fn free(&mut self, partition: i16, key: String) {
-        self.freed.insert((partition, key));
-    }
-
-    pub(crate) async fn hold_later(&self, sql: &Statements, connection: &mut PgConnection) -> Result<()> {
-        if self.blocked.is_empty() {
-            return Ok(());
-        }
-        let ((partitions, keys), positions): ((Vec<i16>, Vec<&str>), Vec<i64>) = self
-            .blocked
-            .iter()
-            .map(|((partition, key), position)| ((*partition, key.as_str()), *position))
-            .unzip();
-        sqlx::query(sql.hold_later.clone())
-            .bind(partitions)
-            .bind(keys)
-            .bind(positions)
-            .execute(connection)
-            .await
-            .map_err(map_error)?;
-        Ok(())
-    }
-
-    pub(crate) async fn release(&self, sql: &Statements, connection: &mut PgConnection) -> Result<()> {
-        if self.freed.is_empty() {
-            return Ok(());
-        }
-        let (partitions, keys): (Vec<i16>, Vec<&str>) =
-            self.freed.iter().map(|(partition, key)| (*partition, key.as_str())).unzip();
-        sqlx::query(sql.release.clone())
-            .bind(partitions)
-            .bind(keys)
-            .execute(connection)
-            .await
-            .map_err(map_error)?;
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_fits_into_a_text_column() {
-        assert_eq!(storable("a\0b"), "a\u{fffd}b");
-        let cut = storable(&"é".repeat(LONGEST_ERROR));
-        assert!(cut.len() <= LONGEST_ERROR + '…'.len_utf8() && cut.ends_with("é…"));
-    }
+    let (partitions, names): (Vec<Partition>, Vec<&str>) =
+        keys.freed.iter().map(|(partition, key)| (*partition, key.as_str())).unzip();
+    sqlx::query(sql.release.clone())
+        .bind(numbers(&partitions))
+        .bind(names)
+        .execute(connection)
+        .await
+        .map_err(map_error)?;
+    Ok(())
 }

@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use outbox_core::{
     Count, DeadLetters, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store, Wakeups,
 };
+use outbox_sql::text::micros;
 use sqlx::PgPool;
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, Names};
 use crate::error::map_error;
-use crate::group::{micros, numbers};
+use crate::group::numbers;
 use crate::migrate::Meta;
 use crate::outbox::Shared;
 use crate::reader::PostgresReader;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use outbox_core::{Content, Headers, Message, MessageId, Options, Timestamp};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
 /// A value as a database holds it. In some of them a column can hold any of these, whatever it is declared as.
@@ -75,7 +75,7 @@ impl RawMessage<'_> {
         let payload = payload(self.payload).map_err(&mut note).ok();
         let content_type = text("content_type", self.content_type).map_err(&mut note).ok();
         let headers = headers(self.headers).map_err(&mut note).ok();
-        let options = object("options", self.options).map_err(&mut note).ok();
+        let options = options(self.options).map_err(&mut note).ok();
 
         let readable_key = key.clone().flatten();
         let malformed = |topic: Option<String>, reason: String| Content::Malformed {
@@ -96,10 +96,7 @@ impl RawMessage<'_> {
         else {
             return malformed(topic, problems.join("; "));
         };
-        let mut builder = Message::bytes(topic.clone(), payload)
-            .id(id)
-            .headers(headers)
-            .raw_options(Options::from_json(options));
+        let mut builder = Message::bytes(topic.clone(), payload).id(id).headers(headers).raw_options(options);
         if let Some(time) = deliver_at {
             builder = builder.deliver_at(time);
         }
@@ -114,6 +111,11 @@ impl RawMessage<'_> {
             Err(error) => malformed(Some(topic), error.to_string()),
         }
     }
+}
+
+/// A count of attempts: none if it is negative, and the most that we count if it is beyond that.
+pub fn attempts(stored: i64) -> u32 {
+    u32::try_from(stored.max(0)).unwrap_or(u32::MAX)
 }
 
 fn id(cell: Cell<'_>) -> Result<MessageId, String> {
@@ -160,30 +162,65 @@ fn payload(cell: Cell<'_>) -> Result<Bytes, String> {
     }
 }
 
-fn object(column: &str, cell: Cell<'_>) -> Result<serde_json::Map<String, Json>, String> {
-    let Cell::Text(bytes) = cell else {
-        return Err(format!("column {column} holds {}, a JSON object as text is needed", cell.describe()));
-    };
-    match serde_json::from_slice(bytes) {
-        Ok(Json::Object(object)) => Ok(object),
-        Ok(_) => Err(format!("column {column} holds JSON that is no object")),
-        Err(error) => Err(format!("column {column} holds text that is not JSON: {error}")),
+const HEADERS: &str =
+    "column headers: needed is a JSON object with a text for every name, such as {\"tenant\": \"acme\"}";
+const OPTIONS: &str = "column options: needed is a JSON object with an object for each publisher, such as {\"amqp\": \
+                       {\"priority\": 5}}";
+
+fn json<'r>(needed: &str, cell: Cell<'r>) -> Result<&'r [u8], String> {
+    match cell {
+        Cell::Text(bytes) => Ok(bytes),
+        Cell::Null | Cell::Number | Cell::Blob(_) => Err(format!("{needed}; found {}", cell.describe())),
     }
 }
 
+fn object(needed: &str, json: &[u8]) -> Result<Map<String, Json>, String> {
+    match serde_json::from_slice(json) {
+        Ok(Json::Object(object)) => Ok(object),
+        Ok(other) => Err(format!("{needed}; found {}", kind_of(&other))),
+        Err(error) => Err(format!("{needed}; found no JSON: {error}")),
+    }
+}
+
+/// What a value is, but not the value itself: reasons are logged, and values may be personal.
+fn kind_of(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a text",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+    }
+}
+
+fn options(cell: Cell<'_>) -> Result<Options, String> {
+    let json = json(OPTIONS, cell)?;
+    if json == b"{}" {
+        return Ok(Options::new());
+    }
+    object(OPTIONS, json).map(Options::from_json)
+}
+
 fn headers(cell: Cell<'_>) -> Result<Headers, String> {
-    object("headers", cell)?
-        .into_iter()
-        .map(|(name, value)| {
-            let Json::String(value) = value else {
-                return Err(format!("column headers: the value of {name:?} is not a string"));
-            };
-            if name.is_empty() || name.contains('\0') || value.contains('\0') {
-                return Err(format!("column headers: {name:?} is empty or holds a NUL character"));
-            }
-            Ok((name, value))
-        })
-        .collect()
+    let json = json(HEADERS, cell)?;
+    // The usual case needs no detour over JSON values.
+    let headers = match serde_json::from_slice::<Headers>(json) {
+        Ok(headers) => headers,
+        Err(error) => {
+            let headers = object(HEADERS, json)?;
+            let wrong = headers.iter().find(|(_, value)| !value.is_string());
+            return Err(match wrong {
+                Some((name, value)) => format!("{HEADERS}; found {} for {name:?}", kind_of(value)),
+                None => format!("{HEADERS}; {error}"),
+            });
+        }
+    };
+    match headers.iter().find(|(name, value)| name.is_empty() || name.contains('\0') || value.contains('\0'))
+    {
+        Some((name, _)) => Err(format!("{HEADERS}; {name:?} is empty or holds a NUL character")),
+        None => Ok(headers),
+    }
 }
 
 #[cfg(test)]
@@ -261,6 +298,27 @@ mod tests {
         ] {
             assert!(reason(raw).contains(column), "{}", reason(raw));
         }
+    }
+
+    #[test]
+    fn a_reason_tells_what_belongs_there_and_not_what_was_found() {
+        for (json, found) in [
+            (r#"{"a":1}"#, r#"found a number for "a""#),
+            (r#"{"a":"x","b":{"secret":1}}"#, r#"found an object for "b""#),
+            ("[1]", "found an array"),
+            ("null", "found null"),
+            (r#""secret""#, "found a text"),
+            (r#"{"":"x"}"#, r#""" is empty or holds a NUL character"#),
+        ] {
+            let reason = headers(Cell::Text(json.as_bytes())).unwrap_err();
+            assert!(reason.starts_with("column headers: needed") && reason.ends_with(found), "{reason}");
+            assert!(!reason.contains("secret"));
+        }
+        let reason = options(Cell::Text(b"7")).unwrap_err();
+        assert!(
+            reason.starts_with("column options: needed") && reason.ends_with("found a number"),
+            "{reason}"
+        );
     }
 
     #[test]

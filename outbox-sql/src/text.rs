@@ -23,6 +23,12 @@ pub fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Numbers as a JSON array.
+pub fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
+    let numbers: Vec<String> = numbers.into_iter().map(|number| number.to_string()).collect();
+    format!("[{}]", numbers.join(","))
+}
+
 /// The FNV-1a hash (<http://www.isthe.com/chongo/tech/comp/fnv/>), to make names of locks from names of tables. It is
 /// the same in all versions and on all machines, which `std` does not promise of its hashers.
 pub fn fnv1a(bytes: &[u8]) -> u64 {

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use outbox_core::{Error, Result};
+use outbox_sql::partitions::check_number;
 
 /// Identifiers stay short enough to read in a listing; SQLite itself sets no limit.
 const LONGEST_PREFIX: usize = 48;
-/// More partitions than this would cost every fetch and heartbeat and help nobody on one machine.
-const MOST_PARTITIONS: u16 = 1024;
 
 /// What the outbox is called in the database, and how it is made.
 ///
@@ -99,11 +98,7 @@ impl Config {
             )
             .with("prefix", &self.prefix));
         }
-        if !(1..=MOST_PARTITIONS).contains(&self.partitions) {
-            return Err(
-                Error::config("there must be 1 to 1024 partitions").with("partitions", self.partitions)
-            );
-        }
+        check_number(self.partitions)?;
         if self.wakeup_interval.is_zero() {
             return Err(Error::config("the wake-up interval must be longer than nothing"));
         }

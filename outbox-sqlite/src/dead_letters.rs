@@ -2,16 +2,18 @@
 
 use async_trait::async_trait;
 use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Position, RelayId, Result, Timestamp};
+use outbox_sql::row::attempts;
+use outbox_sql::text::{json_list, micros};
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection};
 use uuid::Uuid;
 
 use crate::error::store_error;
-use crate::row::{RawMessage, attempts, integer, lossy};
+use crate::row::{integer, lossy, raw_message};
 use crate::schema::NOW;
 use crate::settle::Settling;
-use crate::store::{SqliteStore, json_list, micros};
+use crate::store::SqliteStore;
 use crate::transaction::BEGIN_IMMEDIATE;
 
 /// A filter as SQL, and its values.
@@ -169,7 +171,7 @@ fn nobody() -> RelayId {
 }
 
 fn dead_letter(row: &SqliteRow) -> Result<DeadLetter> {
-    let (id, topic, key, message) = match RawMessage::read(row, 6)?.content(None) {
+    let (id, topic, key, message) = match raw_message(row, 6)?.content(None) {
         Content::Message(message) => {
             let key = message.key().map(str::to_owned);
             (Some(message.id()), Some(message.topic().to_owned()), key, Some(message))

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use outbox_core::{Membership, Partition, RelayId, Result};
+use outbox_sql::partitions::share;
+use outbox_sql::text::{json_list, micros};
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
 use crate::error::store_error;
 use crate::sql::Sql;
-use crate::store::{impossible, json_list, micros};
+use crate::store::impossible;
 use crate::transaction::BEGIN_IMMEDIATE;
 
 pub(crate) async fn heartbeat(
@@ -68,12 +70,6 @@ pub(crate) async fn heartbeat(
     Ok(Membership { owned, share, relays: relays.len(), partitions: usize::from(partitions) })
 }
 
-/// The share of the relay of this rank: they add up to all partitions and differ by one at most.
-fn share(partitions: usize, relays: usize, rank: usize) -> usize {
-    let relays = relays.max(1);
-    partitions / relays + usize::from(rank < partitions % relays)
-}
-
 pub(crate) async fn release(
     connection: &mut SqliteConnection,
     sql: &Sql,
@@ -97,20 +93,4 @@ pub(crate) async fn leave(connection: &mut SqliteConnection, sql: &Sql, relay: R
         sqlx::query(statement.sql()).bind(&me).execute(&mut *transaction).await.map_err(failed)?;
     }
     transaction.commit().await.map_err(failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn shares_add_up_and_differ_by_one(partitions in 0..2000_usize, relays in 1..50_usize) {
-            let shares: Vec<usize> = (0..relays).map(|rank| share(partitions, relays, rank)).collect();
-            prop_assert_eq!(shares.iter().sum::<usize>(), partitions);
-            prop_assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
-        }
-    }
 }

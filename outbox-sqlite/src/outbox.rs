@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use outbox_core::{Error, Message, Result, TraceContext};
+use outbox_sql::trace::traced;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
@@ -49,8 +50,8 @@ impl Outbox {
 
     /// Adds the active trace to every message that carries none. Default: no trace is added.
     #[must_use]
-    pub fn with_trace_context(mut self, trace: impl TraceContext) -> Self {
-        self.trace = Some(Arc::new(trace));
+    pub fn with_trace_context(mut self, trace: Arc<dyn TraceContext>) -> Self {
+        self.trace = Some(trace);
         self
     }
 
@@ -73,8 +74,8 @@ impl Outbox {
 
     /// The statements of [`migrate`](Self::migrate) as text, for a migration tool of your own. They can be run
     /// again. Run them in one transaction.
-    pub fn ddl(&self) -> &str {
-        &self.ddl
+    pub fn ddl(&self) -> String {
+        self.ddl.to_string()
     }
 
     /// The statement of [`enqueue`](Self::enqueue), for other drivers. Its parameters, in order: `message_id` (a
@@ -240,17 +241,10 @@ impl Outbox {
     }
 
     fn parts(&self, message: &Message) -> Result<Parts> {
-        let headers = match self.trace.as_ref().and_then(|trace| trace.current()) {
-            None => json_text(message.headers())?,
-            Some(trace) => {
-                let mut message = message.clone();
-                message.set_trace(trace);
-                json_text(message.headers())?
-            }
-        };
+        let message = traced(message, self.trace.as_ref());
         Ok(Parts {
             id: message.id().as_uuid().hyphenated().to_string(),
-            headers,
+            headers: json_text(message.headers())?,
             options: json_text(message.options())?,
             // The end of time is what marks a held row.
             available_at: message.deliver_at().map(|time| time.as_micros().min(NEVER - 1)),

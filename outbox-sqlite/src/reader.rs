@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use outbox_core::{Batch, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp};
+use outbox_sql::row::attempts;
+use outbox_sql::text::json_list;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
 use crate::error::store_error;
-use crate::row::{RawMessage, attempts, integer};
+use crate::row::{integer, raw_message};
 use crate::sql::Statement;
-use crate::store::{SqliteStore, impossible, json_list};
+use crate::store::{SqliteStore, impossible};
 
 pub(crate) struct SqliteReader {
     store: SqliteStore,
@@ -210,7 +212,7 @@ fn fetched(row: &SqliteRow, due: bool) -> Result<Fetched> {
         age: Timestamp::from_micros(integer(row, 4)?).since(enqueued_at),
         due,
         blocked: integer(row, 5)? != 0,
-        content: RawMessage::read(row, 8)?.content(scheduled.map(Timestamp::from_micros)),
+        content: raw_message(row, 8)?.content(scheduled.map(Timestamp::from_micros)),
     })
 }
 

@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use outbox_core::{Partition, RelayId, Result, Settle, Settlement};
+use outbox_sql::text::{json_list, micros, storable};
 use serde_json::{Value, json};
 use sqlx::Connection;
 use sqlx::query::QueryScalar;
@@ -24,7 +25,6 @@ use sqlx::sqlite::{Sqlite, SqliteConnection};
 use crate::error::store_error;
 use crate::schema::NEVER;
 use crate::sql::{Sql, Statement};
-use crate::store::{json_list, micros};
 use crate::transaction::BEGIN_IMMEDIATE;
 
 /// How many held rows of a key one release makes due. Every one of them that is delivered releases as many
@@ -78,11 +78,6 @@ impl Sorted {
 
 fn due_at(now: i64, after: Duration) -> i64 {
     now.saturating_add(micros(after)).min(NEVER - 1)
-}
-
-/// SQLite ends a JSON string at a NUL character.
-fn storable(error: &str) -> String {
-    error.replace('\0', "\u{fffd}")
 }
 
 pub(crate) async fn settle(

@@ -8,6 +8,7 @@ use outbox_core::{
     Count, DeadLetters, Error, ErrorKind, Membership, Partition, Reader, RelayId, Result, Settle, Stats,
     Store, Wakeups,
 };
+use outbox_sql::text::micros;
 use sqlx::Row;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite, SqliteConnection, SqlitePool};
@@ -114,17 +115,6 @@ async fn check(connection: &mut SqliteConnection, config: &Config) -> Result<Ins
         .with("journal_mode", mode));
     }
     schema::require(connection, config).await
-}
-
-/// A list of numbers as one JSON parameter.
-pub(crate) fn json_list(numbers: impl IntoIterator<Item = i64>) -> String {
-    let numbers: Vec<String> = numbers.into_iter().map(|number| number.to_string()).collect();
-    format!("[{}]", numbers.join(","))
-}
-
-/// Microseconds, or as many as SQLite can hold.
-pub(crate) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[async_trait]

@@ -213,7 +213,7 @@ impl TraceContext for Tracer {
 #[tokio::test]
 async fn the_active_trace_travels_along() {
     let database = Database::new().await;
-    let outbox = database.outbox.clone().with_trace_context(Tracer);
+    let outbox = database.outbox.clone().with_trace_context(Arc::new(Tracer));
     outbox.enqueue(&database.pool, &message("one", None)).await.unwrap();
     outbox.enqueue_batch(&database.pool, &[message("two", None)]).await.unwrap();
     let (_, mut reader) = relay(&database.store()).await;
