@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use outbox_core::Error;
 
+use crate::inbox_harness::{InboxFixture, InboxHarness};
 use crate::publisher_harness::{PublisherFixture, PublisherHarness};
 use crate::store_harness::{StoreFixture, StoreHarness};
 
@@ -54,6 +55,9 @@ pub struct Case<F: ?Sized> {
 
 /// A case for a store.
 pub type StoreCase = Case<dyn StoreFixture>;
+
+/// A case for an inbox.
+pub type InboxCase = Case<dyn InboxFixture>;
 
 /// A case for a publisher.
 pub type PublisherCase = Case<dyn PublisherFixture>;
@@ -112,6 +116,19 @@ impl StoreCase {
     /// # Errors
     /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.
     pub async fn run(&self, harness: &dyn StoreHarness) -> CaseResult {
+        let fixture = harness.create().await?;
+        let result = self.run_on(&*fixture).await;
+        fixture.destroy().await;
+        self.judge(result, harness.not_applicable())
+    }
+}
+
+impl InboxCase {
+    /// Runs the case on a fixture of its own. A case that takes longer than three minutes fails.
+    ///
+    /// # Errors
+    /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.
+    pub async fn run(&self, harness: &dyn InboxHarness) -> CaseResult {
         let fixture = harness.create().await?;
         let result = self.run_on(&*fixture).await;
         fixture.destroy().await;

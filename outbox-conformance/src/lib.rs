@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod case;
+mod inbox;
+mod inbox_harness;
 mod publisher;
 mod publisher_harness;
 mod run;
@@ -8,10 +10,11 @@ mod store;
 mod store_harness;
 mod suites;
 
-pub use case::{Case, CaseResult, PublisherCase, Stop, StoreCase};
+pub use case::{Case, CaseResult, InboxCase, PublisherCase, Stop, StoreCase};
+pub use inbox_harness::{InboxFixture, InboxHarness, InboxTransaction};
 pub use publisher_harness::{Fault, PublisherFixture, PublisherHarness, PublisherTraits, Received};
-pub use run::{CaseReport, Report, run_publisher_suite, run_store_suite};
+pub use run::{CaseReport, Report, run_inbox_suite, run_publisher_suite, run_store_suite};
 #[doc(hidden)]
-pub use run::{publisher_test, store_test};
+pub use run::{inbox_test, publisher_test, store_test};
 pub use store_harness::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
-pub use suites::{publisher_suite, store_suite};
+pub use suites::{inbox_suite, publisher_suite, store_suite};

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::case::{CaseResult, Stop};
+use crate::inbox_harness::InboxHarness;
 use crate::publisher_harness::PublisherHarness;
 use crate::store_harness::StoreHarness;
-use crate::suites::{publisher_suite, store_suite};
+use crate::suites::{inbox_suite, publisher_suite, store_suite};
 
 /// How one case ended.
 #[derive(Clone, Debug)]
@@ -78,6 +79,24 @@ pub async fn run_publisher_suite(harness: &dyn PublisherHarness) -> Report {
         report.cases.push(CaseReport { name: case.name, promise: case.promise, result });
     }
     report
+}
+
+/// Runs every case for inboxes, one after the other.
+pub async fn run_inbox_suite(harness: &dyn InboxHarness) -> Report {
+    let mut report = Report::default();
+    for case in inbox_suite() {
+        let result = case.run(harness).await;
+        report.cases.push(CaseReport { name: case.name, promise: case.promise, result });
+    }
+    report
+}
+
+/// Runs one case for inboxes as a test of its own. What `inbox_tests!` expands to.
+#[doc(hidden)]
+pub fn inbox_test(harness: &dyn InboxHarness, name: &str) {
+    let cases = inbox_suite();
+    let case = cases.iter().find(|case| case.name == name);
+    as_test(name, case.map(|case| (case.promise, case.run(harness))));
 }
 
 /// Runs one case for stores as a test of its own. What `store_tests!` expands to.

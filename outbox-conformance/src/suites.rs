@@ -1,11 +1,16 @@
 //! The lists of cases, each with its promise: the one place where a case gets its name.
 
-use crate::case::{Case, PublisherCase, StoreCase};
-use crate::{publisher, store};
+use crate::case::{Case, InboxCase, PublisherCase, StoreCase};
+use crate::{inbox, publisher, store};
 
 /// Every case for stores.
 pub fn store_suite() -> Vec<StoreCase> {
     crate::__store_cases!(list store)
+}
+
+/// Every case for inboxes.
+pub fn inbox_suite() -> Vec<InboxCase> {
+    crate::__inbox_cases!(list inbox)
 }
 
 /// Every case for publishers.
@@ -21,6 +26,17 @@ pub fn publisher_suite() -> Vec<PublisherCase> {
 macro_rules! store_tests {
     ($harness:expr) => {
         $crate::__store_cases!(tests store_test, $harness);
+    };
+}
+
+/// Makes every case for inboxes a test of its own, in modules named after the groups of cases.
+///
+/// The argument is an expression that gives a value implementing
+/// [`InboxHarness`](crate::InboxHarness); it is evaluated in each test. Use the macro once per module.
+#[macro_export]
+macro_rules! inbox_tests {
+    ($harness:expr) => {
+        $crate::__inbox_cases!(tests inbox_test, $harness);
     };
 }
 
@@ -199,6 +215,30 @@ macro_rules! __store_cases {
                 waiting_for_hints_can_be_dropped = "Dropping a wait loses no hint that arrives later.";
                 an_outbox_is_drained_when_all_is_delivered = "Waiting until drained ends when the last message is delivered.";
                 names_are_stable = "A store has a short name for metrics, the same for every handle.";
+            }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __inbox_cases {
+    ($($mode:tt)*) => {
+        $crate::__cases! { $($mode)*;
+            accepting {
+                a_message_is_new_once = "A message is new to a consumer once.";
+                what_is_rolled_back_is_new_again = "What a transaction accepted that did not commit is new again.";
+                consumers_do_not_disturb_each_other = "Each consumer sees each message, whatever the consumers are called.";
+                impossible_names_are_refused = "A name that no database could keep is refused.";
+                a_repeat_leaves_the_transaction_usable = "A transaction goes on after a repeat, and keeps what it accepted.";
+                who_comes_second_waits_for_the_first =
+                    "Of two transactions with one message the second waits, and it is new to it only if the first is rolled back.";
+                of_those_who_race_one_wins = "However many race for a message, exactly one accepts it.";
+            }
+            forgetting {
+                purging_is_bounded = "A purge deletes no more than asked for, and all in the end.";
+                young_entries_are_kept = "A purge leaves what is younger than asked for.";
+                what_is_purged_is_new_again = "A message whose entry was purged is new again.";
             }
         }
     };

@@ -88,6 +88,8 @@ pub(crate) struct Names {
     pub(crate) lease: String,
     pub(crate) relay: String,
     pub(crate) meta: String,
+    pub(crate) inbox: String,
+    pub(crate) inbox_age: String,
     /// The trigger and its function, the latter with its schema.
     pub(crate) notify: String,
     pub(crate) notify_function: String,
@@ -121,6 +123,8 @@ impl Names {
             lease: qualified("lease")?,
             relay: qualified("relay")?,
             meta: qualified("meta")?,
+            inbox: qualified("inbox")?,
+            inbox_age: name("inbox_age")?,
             notify: name("message_notify")?,
             notify_function: qualified("message_notify")?,
             message_due: name("message_due")?,

@@ -4,6 +4,7 @@ mod config;
 mod dead_letters;
 mod error;
 mod group;
+mod inbox;
 mod migrate;
 mod outbox;
 mod reader;
@@ -16,6 +17,7 @@ mod wakeups;
 
 pub use config::Config;
 pub use error::map_error;
+pub use inbox::Inbox;
 pub use outbox::Outbox;
 pub use store::PostgresStore;
 

@@ -3,6 +3,7 @@
 mod config;
 mod dead_letters;
 mod error;
+mod inbox;
 mod lease;
 mod open;
 mod outbox;
@@ -17,6 +18,7 @@ mod wake;
 
 pub use config::Config;
 pub use error::map_error;
+pub use inbox::Inbox;
 pub use open::{Durability, OpenOptions};
 pub use outbox::Outbox;
 pub use store::SqliteStore;

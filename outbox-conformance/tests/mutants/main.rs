@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod inbox_defects;
 mod publisher_defects;
 mod reader_defects;
 mod store_defects;
@@ -19,7 +20,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use outbox_conformance::{PublisherHarness, Stop, StoreHarness, StoreTraits, publisher_suite, store_suite};
+use outbox_conformance::{
+    InboxHarness, PublisherHarness, Stop, StoreHarness, StoreTraits, inbox_suite, publisher_suite,
+    store_suite,
+};
 
 /// What does not come is not waited for long, even if the clock is paused: looking costs time.
 fn impatient() -> StoreTraits {
@@ -34,6 +38,15 @@ fn runtime() -> tokio::runtime::Runtime {
 fn failed_store_cases(harness: &dyn StoreHarness) -> BTreeSet<&'static str> {
     let failed = store_suite().into_iter().filter(|case| {
         // A panic, say of a database driver that meets nonsense, is a failure like any other.
+        let run = AssertUnwindSafe(case.run(harness)).catch_unwind();
+        !matches!(runtime().block_on(run), Ok(Ok(()) | Err(Stop::NotApplicable(_))))
+    });
+    failed.map(|case| case.name).collect()
+}
+
+/// Runs every case for inboxes, and returns the names of those that failed.
+fn failed_inbox_cases(harness: &dyn InboxHarness) -> BTreeSet<&'static str> {
+    let failed = inbox_suite().into_iter().filter(|case| {
         let run = AssertUnwindSafe(case.run(harness)).catch_unwind();
         !matches!(runtime().block_on(run), Ok(Ok(()) | Err(Stop::NotApplicable(_))))
     });
@@ -111,4 +124,13 @@ fn every_broken_publisher_is_caught() {
     let cases: Vec<_> = publisher_suite().iter().map(|case| case.name).collect();
     let found = publisher_defects::all();
     judge(&found, &run(&found, failed_publisher_cases), &cases);
+}
+
+#[test]
+fn every_broken_inbox_is_caught() {
+    let cases: Vec<_> = inbox_suite().iter().map(|case| case.name).collect();
+    let found = inbox_defects::all();
+    judge(&found, &run(&found, failed_inbox_cases), &cases);
+    let sound = inbox_defects::Harness(inbox_defects::Defect::Nothing);
+    assert_eq!(failed_inbox_cases(&sound), BTreeSet::new());
 }

@@ -1,0 +1,4 @@
+//! The cases for inboxes.
+
+pub(crate) mod accepting;
+pub(crate) mod forgetting;
