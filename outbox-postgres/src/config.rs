@@ -140,7 +140,7 @@ impl Names {
     }
 }
 
-fn quote(setting: &'static str, name: &str) -> Result<String> {
+pub(crate) fn quote(setting: &'static str, name: &str) -> Result<String> {
     let problem = if name.is_empty() {
         "a name is empty".to_owned()
     } else if name.contains('\0') {

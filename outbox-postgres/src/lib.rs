@@ -7,6 +7,7 @@ mod group;
 mod inbox;
 mod migrate;
 mod outbox;
+mod outboxer;
 mod reader;
 mod row;
 mod settle;
@@ -19,6 +20,8 @@ pub use config::Config;
 pub use error::map_error;
 pub use inbox::Inbox;
 pub use outbox::Outbox;
+/// An event of outboxer's, for [`Outbox::import_outboxer`].
+pub use outbox_sql::outboxer::Event as OutboxerEvent;
 pub use store::PostgresStore;
 
 /// The version of sqlx that this crate's functions take executors and pools of.

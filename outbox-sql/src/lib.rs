@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod inbox;
+pub mod outboxer;
 pub mod partitions;
 pub mod row;
 pub mod settle;
