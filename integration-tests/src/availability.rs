@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::environment::Environment;
+use crate::service::Service;
 use crate::tool::Tool;
 
 /// Names the services and tools that must be there: a comma-separated list, or `all`.
@@ -16,54 +17,6 @@ const REQUIRE: &str = "OUTBOX_TEST_REQUIRE";
 const SKIP_REPORT: &str = "OUTBOX_TEST_SKIP_REPORT";
 /// `container` or `process`: the only way in which servers may be started.
 const MODE: &str = "OUTBOX_TEST_MODE";
-
-/// A service the harness knows how to provide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Service {
-    /// PostgreSQL.
-    Postgres,
-    /// RabbitMQ with its management plugin.
-    RabbitMq,
-}
-
-impl Service {
-    /// Every service, in the order of the documentation.
-    pub const ALL: [Self; 2] = [Self::Postgres, Self::RabbitMq];
-
-    /// The name in `OUTBOX_TEST_REQUIRE`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgres",
-            Self::RabbitMq => "rabbitmq",
-        }
-    }
-
-    /// The variable that holds the URL of a server to use.
-    pub const fn url_variable(self) -> &'static str {
-        match self {
-            Self::Postgres => "OUTBOX_TEST_POSTGRES_URL",
-            Self::RabbitMq => "OUTBOX_TEST_RABBITMQ_URL",
-        }
-    }
-
-    /// The Debian package with the server.
-    const fn package(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgresql",
-            Self::RabbitMq => "rabbitmq-server",
-        }
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Postgres => "PostgreSQL",
-            Self::RabbitMq => "RabbitMQ",
-        })
-    }
-}
 
 /// Why something a test needs cannot be had: every way that was tried, with what came of it.
 #[derive(Clone, Debug)]
@@ -74,21 +27,27 @@ pub struct Unavailable {
     title: String,
     remedy: String,
     reasons: Vec<String>,
+    /// Whether `all` means this, too.
+    part_of_all: bool,
 }
 
 impl Unavailable {
-    pub(crate) fn service(service: Service, reasons: Vec<String>) -> Self {
-        let (package, variable) = (service.package(), service.url_variable());
-        let remedy = format!(
-            "run scripts/test, which installs it; or `apt-get install {package}`; or start Docker; \
-             or set {variable} to a server of yours"
-        );
-        Self { name: service.name(), title: service.to_string(), remedy, reasons }
+    /// `within_reach` says whether there was a way that ought to have led to the service, on this machine and with
+    /// these variables.
+    pub(crate) fn service(service: Service, reasons: Vec<String>, within_reach: bool) -> Self {
+        Self {
+            name: service.name(),
+            title: service.to_string(),
+            remedy: service.remedy(),
+            reasons,
+            part_of_all: service.is_local() || within_reach,
+        }
     }
 
     pub(crate) fn tool(tool: Tool, reason: String) -> Self {
         let remedy = format!("run scripts/test, which installs it; or `apt-get install {}`", tool.package());
-        Self { name: tool.name(), title: tool.name().to_owned(), remedy, reasons: vec![reason] }
+        let (name, reasons) = (tool.name(), vec![reason]);
+        Self { name, title: name.to_owned(), remedy, reasons, part_of_all: true }
     }
 }
 
@@ -128,7 +87,7 @@ pub(crate) enum Decision {
     Fail,
 }
 
-pub(crate) fn decide(environment: &Environment, name: &str) -> Decision {
+pub(crate) fn decide(environment: &Environment, unavailable: &Unavailable) -> Decision {
     let known: Vec<_> =
         Service::ALL.map(Service::name).into_iter().chain(Tool::ALL.map(Tool::name)).collect();
     let mut decision = Decision::Skip;
@@ -138,7 +97,7 @@ pub(crate) fn decide(environment: &Environment, name: &str) -> Decision {
             entry == "all" || known.contains(&entry),
             "{REQUIRE} names {entry:?}; it may name {known:?}, or be \"all\""
         );
-        if entry == "all" || entry == name {
+        if entry == unavailable.name || (entry == "all" && unavailable.part_of_all) {
             decision = Decision::Fail;
         }
     }
@@ -151,7 +110,7 @@ pub(crate) fn available<T>(result: Result<T, Unavailable>, environment: &Environ
         Ok(value) => return Some(value),
         Err(unavailable) => unavailable,
     };
-    match decide(environment, unavailable.name) {
+    match decide(environment, &unavailable) {
         Decision::Fail => panic!("{REQUIRE} names {}, which cannot be had:\n{unavailable}", unavailable.name),
         Decision::Skip => {
             report_skip(&unavailable, environment);
@@ -195,14 +154,14 @@ mod tests {
     use super::*;
 
     fn unavailable() -> Unavailable {
-        Unavailable::service(Service::Postgres, vec!["it is raining".to_owned()])
+        Unavailable::service(Service::Postgres, vec!["it is raining".to_owned()], false)
     }
 
     #[test]
     fn a_service_that_nobody_requires_is_skipped() {
         for require in ["", "rabbitmq", " rabbitmq , psql"] {
             let environment = Environment::from_pairs([(REQUIRE, require)]);
-            assert_eq!(decide(&environment, "postgres"), Decision::Skip, "{require:?}");
+            assert_eq!(decide(&environment, &unavailable()), Decision::Skip, "{require:?}");
         }
     }
 
@@ -210,8 +169,20 @@ mod tests {
     fn a_service_that_is_required_fails_the_test() {
         for require in ["all", "postgres", "rabbitmq, postgres", "rabbitmq,all"] {
             let environment = Environment::from_pairs([(REQUIRE, require)]);
-            assert_eq!(decide(&environment, "postgres"), Decision::Fail, "{require:?}");
+            assert_eq!(decide(&environment, &unavailable()), Decision::Fail, "{require:?}");
         }
+    }
+
+    #[test]
+    fn all_does_not_mean_what_is_out_of_reach() {
+        let decide_on = |service, within_reach, require| {
+            let unavailable = Unavailable::service(service, Vec::new(), within_reach);
+            decide(&Environment::from_pairs([(REQUIRE, require)]), &unavailable)
+        };
+        assert_eq!(decide_on(Service::SqlServer, false, "all"), Decision::Skip);
+        assert_eq!(decide_on(Service::SqlServer, true, "all"), Decision::Fail);
+        assert_eq!(decide_on(Service::SqlServer, false, "all,sqlserver"), Decision::Fail);
+        assert_eq!(decide_on(Service::MySql, false, "all"), Decision::Fail);
     }
 
     #[test]
@@ -223,7 +194,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "OUTBOX_TEST_REQUIRE names \"postgers\"")]
     fn a_misspelt_requirement_is_refused() {
-        decide(&Environment::from_pairs([(REQUIRE, "postgers")]), "postgres");
+        decide(&Environment::from_pairs([(REQUIRE, "postgers")]), &unavailable());
     }
 
     #[test]

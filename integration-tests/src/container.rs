@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use testcontainers::core::client::docker_client_instance;
-use testcontainers::core::{CmdWaitFor, ExecCommand};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 
@@ -127,9 +126,12 @@ impl Container {
     }
 
     /// Runs a command in the container and gives what it printed.
+    #[cfg(feature = "rabbitmq")]
     pub(crate) async fn exec(&self, command: Vec<String>) -> Result<String> {
         let container = self.container();
         runtime::run(async move {
+            use testcontainers::core::{CmdWaitFor, ExecCommand};
+
             let expected = ExecCommand::new(command).with_cmd_ready_condition(CmdWaitFor::exit_code(0));
             let mut result = container.exec(expected).await?;
             let output = String::from_utf8_lossy(&result.stdout_to_vec().await?).into_owned();

@@ -28,18 +28,24 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// The user for a server: none in particular, but if we are root the one of its package. PostgreSQL refuses to
-    /// run as root, and RabbitMQ had better not.
+    /// The user for a server: none in particular, but if we are root the one of its package, or `nobody` where the
+    /// server is not there as a package. PostgreSQL and MySQL refuse to run as root, and RabbitMQ had better not.
     pub(crate) fn for_server(name: &str) -> Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
-        let id = |option| -> Result<u32> {
+        let user = Self::called(name)?.or(Self::called("nobody")?);
+        user.map(Some)
+            .with_context(|| format!("we are root, and no user {name} is there to run the server as"))
+    }
+
+    fn called(name: &str) -> Result<Option<Self>> {
+        let id = |option| -> Result<Option<u32>> {
             let output = Command::new("id").args([option, name]).output().context("cannot run `id`")?;
-            ensure!(output.status.success(), "we are root, and there is no user {name} to run the server as");
-            Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
+            let number = String::from_utf8_lossy(&output.stdout).trim().parse();
+            if output.status.success() { Ok(Some(number?)) } else { Ok(None) }
         };
-        Ok(Some(Self { uid: id("-u")?, gid: id("-g")? }))
+        Ok(id("-u")?.zip(id("-g")?).map(|(uid, gid)| Self { uid, gid }))
     }
 
     /// Gives a folder to its server and hides it from others.
@@ -188,9 +194,7 @@ pub(crate) fn find_folder(
     program: &str,
     folders: impl IntoIterator<Item = PathBuf>,
 ) -> Result<PathBuf> {
-    if let Some(folder) = environment.get(variable) {
-        let folder = PathBuf::from(folder);
-        ensure!(folder.join(program).is_file(), "{variable} is {}, which has no {program}", folder.display());
+    if let Some(folder) = named_folder(environment, variable, program)? {
         return Ok(folder);
     }
     if let Some(folder) = folders.into_iter().find(|folder| folder.join(program).is_file()) {
@@ -198,4 +202,17 @@ pub(crate) fn find_folder(
     }
     let found = environment.find_program(program).and_then(|file| Some(file.parent()?.to_path_buf()));
     found.with_context(|| format!("no program {program} is installed"))
+}
+
+/// The folder in `variable`, if it is set. It must hold `program`.
+pub(crate) fn named_folder(
+    environment: &Environment,
+    variable: &str,
+    program: &str,
+) -> Result<Option<PathBuf>> {
+    let folder = environment.get(variable).map(PathBuf::from);
+    if let Some(folder) = &folder {
+        ensure!(folder.join(program).is_file(), "{variable} is {}, which has no {program}", folder.display());
+    }
+    Ok(folder)
 }

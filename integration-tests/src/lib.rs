@@ -2,11 +2,13 @@
 // A harness for tests: to fail loudly, and at once, is its job.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![cfg_attr(
-    not(any(feature = "postgres", feature = "rabbitmq")),
-    allow(dead_code, reason = "without a service only the tools are of use")
+    not(any(feature = "mysql", feature = "postgres", feature = "rabbitmq")),
+    allow(dead_code, reason = "without a service that is started as a process only the tools are of use")
 )]
 
 mod availability;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod downloads;
 mod environment;
 mod eventually;
 mod instance;
@@ -18,6 +20,7 @@ mod proxy;
 mod runtime;
 mod scratch;
 mod server;
+mod service;
 mod signal;
 mod subprocess;
 mod tool;
@@ -26,20 +29,29 @@ mod tool;
 mod container;
 #[cfg(feature = "rabbitmq")]
 mod http;
+#[cfg(feature = "mssql")]
+pub mod mssql;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 
-pub use availability::{Service, Unavailable};
+pub use availability::Unavailable;
 pub use environment::Environment;
 pub use eventually::eventually;
 pub use instance::Instance;
+#[cfg(feature = "mssql")]
+pub use mssql::SqlServer;
+#[cfg(feature = "mysql")]
+pub use mysql::{MariaDb, MySql};
 #[cfg(feature = "postgres")]
-pub use postgres::Postgres;
+pub use postgres::{Postgres, PostgresNext};
 pub use proxy::{Mode, Proxy};
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitMq;
 pub use server::Server;
+pub use service::Service;
 pub use subprocess::Subprocess;
 pub use tool::Tool;

@@ -9,12 +9,13 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::OnceCell;
 use url::Url;
 
-use crate::availability::{Service, Unavailable, Ways, available};
+use crate::availability::{Unavailable, Ways, available};
 use crate::environment::Environment;
 use crate::eventually::poll_until;
 use crate::instance::Instance;
 use crate::proxy::Proxy;
 use crate::runtime;
+use crate::service::Service;
 
 /// How long a server may take until it answers. A busy machine needs a multiple of what an idle one does.
 const READY: Duration = Duration::from_secs(120);
@@ -48,6 +49,14 @@ pub trait Server: Sized + Send + Sync + 'static {
     /// # Errors
     /// If the URL cannot be understood.
     fn external(environment: &Environment, url: &str) -> impl Future<Output = Result<Self>> + Send;
+
+    /// Whether the server's image may be run at all: some come with terms that somebody has to accept.
+    ///
+    /// # Errors
+    /// If nobody has, with what to do.
+    fn terms_accepted(_environment: &Environment) -> Result<()> {
+        Ok(())
+    }
 
     /// A new server in a container.
     ///
@@ -166,16 +175,22 @@ pub(crate) async fn acquire<S: Server>(environment: &Environment, shared: bool) 
             return match external(environment, url).await {
                 Ok(server) => Ok(server),
                 // Whoever names a server wants that one.
-                Err(error) => Err(Unavailable::service(S::SERVICE, vec![format!("{variable}: {error:#}")])),
+                Err(error) => {
+                    Err(Unavailable::service(S::SERVICE, vec![format!("{variable}: {error:#}")], true))
+                }
             };
         }
         Some(_) => reasons.push(format!("{variable} is no use: the test needs a server that it may harm")),
         None => reasons.push(format!("{variable} is not set")),
     }
     let ways = Ways::of(environment);
+    let mut within_reach = false;
     if !ways.container {
         reasons.push("container: not allowed by OUTBOX_TEST_MODE".to_owned());
+    } else if let Err(error) = may_use_containers::<S>(environment).await {
+        reasons.push(format!("container: {error:#}"));
     } else {
+        within_reach = true;
         match container(environment).await {
             Ok(server) => return Ok(server),
             Err(error) => reasons.push(format!("container: {error:#}")),
@@ -189,7 +204,7 @@ pub(crate) async fn acquire<S: Server>(environment: &Environment, shared: bool) 
             Err(error) => reasons.push(format!("installed server: {error:#}")),
         }
     }
-    Err(Unavailable::service(S::SERVICE, reasons))
+    Err(Unavailable::service(S::SERVICE, reasons, within_reach))
 }
 
 async fn external<S: Server>(environment: &Environment, url: &str) -> Result<S> {
@@ -199,15 +214,28 @@ async fn external<S: Server>(environment: &Environment, url: &str) -> Result<S> 
 }
 
 #[cfg(feature = "containers")]
+async fn may_use_containers<S: Server>(environment: &Environment) -> Result<()> {
+    S::terms_accepted(environment)?;
+    crate::container::daemon().await
+}
+
+#[cfg(feature = "containers")]
 async fn container<S: Server>(environment: &Environment) -> Result<S> {
-    crate::container::daemon().await?;
     several_times(|| S::container(environment)).await
 }
 
 #[cfg(not(feature = "containers"))]
 #[allow(clippy::unused_async, reason = "its twin is asynchronous")]
-async fn container<S: Server>(_environment: &Environment) -> Result<S> {
+async fn may_use_containers<S: Server>(environment: &Environment) -> Result<()> {
+    S::terms_accepted(environment)?;
     anyhow::bail!("the harness was built without its feature `containers`")
+}
+
+#[cfg(not(feature = "containers"))]
+#[allow(clippy::unused_async, reason = "its twin is asynchronous")]
+async fn container<S: Server>(environment: &Environment) -> Result<S> {
+    may_use_containers::<S>(environment).await?;
+    unreachable!("without the feature there are no containers to use")
 }
 
 async fn process<S: Server>(environment: &Environment) -> Result<S> {

@@ -1,4 +1,5 @@
-//! The harness itself, on a real PostgreSQL: a test that relies on a fault must be able to rely on the fault.
+//! The harness itself, on a real PostgreSQL: a test that relies on a fault must be able to rely on the fault. Most
+//! promises are functions, and hold for both versions.
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use integration_tests::postgres::{Edition, PostgresServer, edition};
 use integration_tests::{Environment, Mode, Postgres, Server, Subprocess, eventually};
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
@@ -24,9 +26,8 @@ async fn count(pool: &PgPool) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM thing").fetch_one(pool).await.unwrap()
 }
 
-#[tokio::test]
-async fn databases_of_two_tests_do_not_see_each_other() {
-    let Some(postgres) = Postgres::shared().await else { return };
+async fn databases_of_two_tests_do_not_see_each_other<E: Edition>() {
+    let Some(postgres) = PostgresServer::<E>::shared().await else { return };
     let (one, other) = (postgres.database().await, postgres.database().await);
     assert_ne!(one.name(), other.name());
     let (one, other) = (one.pool(2).await, other.pool(2).await);
@@ -36,9 +37,8 @@ async fn databases_of_two_tests_do_not_see_each_other() {
     assert_eq!(count(&other).await, 1);
 }
 
-#[tokio::test]
-async fn a_database_goes_with_its_value() {
-    let Some(postgres) = Postgres::shared().await else { return };
+async fn a_database_goes_with_its_value<E: Edition>() {
+    let Some(postgres) = PostgresServer::<E>::shared().await else { return };
     let database = postgres.database().await;
     let name = database.name().to_owned();
     let _in_use = database.pool(1).await;
@@ -56,9 +56,8 @@ async fn a_database_goes_with_its_value() {
     .await;
 }
 
-#[tokio::test]
-async fn what_was_committed_outlives_a_kill() {
-    let Some(postgres) = Postgres::start().await else { return };
+async fn what_was_committed_outlives_a_kill<E: Edition>() {
+    let Some(postgres) = PostgresServer::<E>::start().await else { return };
     let database = postgres.database().await;
     let pool = database.pool(2).await;
     sqlx::raw_sql("CREATE TABLE thing (id int); INSERT INTO thing VALUES (1)").execute(&pool).await.unwrap();
@@ -80,9 +79,8 @@ async fn what_was_committed_outlives_a_kill() {
     assert_eq!(count(&database.pool(2).await).await, 1);
 }
 
-#[tokio::test]
-async fn a_stopped_server_answers_nobody_until_it_goes_on() {
-    let Some(postgres) = Postgres::start().await else { return };
+async fn a_stopped_server_answers_nobody_until_it_goes_on<E: Edition>() {
+    let Some(postgres) = PostgresServer::<E>::start().await else { return };
     let mut session = PgConnection::connect(postgres.url()).await.unwrap();
     postgres.stop().await;
     {
@@ -97,9 +95,8 @@ async fn a_stopped_server_answers_nobody_until_it_goes_on() {
     assert_eq!(one(&mut session).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn the_proxy_stands_between_client_and_server() {
-    let Some(postgres) = Postgres::shared().await else { return };
+async fn the_proxy_stands_between_client_and_server<E: Edition>() {
+    let Some(postgres) = PostgresServer::<E>::shared().await else { return };
     let proxy = postgres.proxy().await;
     let database = postgres.database().await;
     let url = database.url_through(&proxy);
@@ -120,6 +117,46 @@ async fn the_proxy_stands_between_client_and_server() {
     PgConnection::connect(&url).await.unwrap_err();
     proxy.set(Mode::Pass).await;
     assert_eq!(one(&mut PgConnection::connect(&url).await.unwrap()).await.unwrap(), 1);
+}
+
+/// Makes two tests of each promise.
+macro_rules! on_both {
+    ($($promise:ident),* $(,)?) => {
+        mod of_the_system {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise::<super::edition::System>().await;
+            })*
+        }
+
+        mod newer {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise::<super::edition::Newer>().await;
+            })*
+        }
+    };
+}
+
+on_both!(
+    databases_of_two_tests_do_not_see_each_other,
+    a_database_goes_with_its_value,
+    what_was_committed_outlives_a_kill,
+    a_stopped_server_answers_nobody_until_it_goes_on,
+    the_proxy_stands_between_client_and_server,
+);
+
+async fn version<E: Edition>() -> Option<i32> {
+    let mut session = PgConnection::connect(PostgresServer::<E>::shared().await?.url()).await.unwrap();
+    let number = "SELECT current_setting('server_version_num')::int / 10000";
+    Some(sqlx::query_scalar(number).fetch_one(&mut session).await.unwrap())
+}
+
+#[tokio::test]
+async fn the_newer_version_is_not_older() {
+    let Some(system) = version::<edition::System>().await else { return };
+    let Some(newer) = version::<edition::Newer>().await else { return };
+    assert!(newer >= system, "the newer version is {newer}, that of the system {system}");
 }
 
 /// The files below a folder whose names end so.
@@ -145,7 +182,7 @@ async fn nothing_outlives_a_test_process_that_is_killed() {
     // The server's user must get through.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "databases_of_two_tests_do_not_see_each_other"]);
+    command.args(["--exact", "of_the_system::databases_of_two_tests_do_not_see_each_other"]);
     command.env("OUTBOX_TEST_TMPDIR", folder.path()).env("OUTBOX_TEST_MODE", "process");
     command.env_remove("OUTBOX_TEST_POSTGRES_URL");
     let mut tests = Subprocess::start("tests", command);

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::downloads;
 use crate::environment::Environment;
-use crate::launch::{Launch, LocalServer, User, find_folder};
+use crate::launch::{Launch, LocalServer, User, find_folder, named_folder};
 use crate::scratch::Scratch;
 use crate::tool::postgres_folders;
 
 /// Names the folder with the programs `initdb` and `postgres`.
 const BIN: &str = "OUTBOX_TEST_POSTGRES_BIN";
+/// Names that of the newer version.
+const NEXT_BIN: &str = "OUTBOX_TEST_POSTGRES_NEXT_BIN";
 
 /// An installed PostgreSQL.
 #[derive(Debug)]
@@ -20,8 +23,16 @@ pub struct Installation {
 }
 
 impl Installation {
-    pub(super) fn locate(environment: &Environment) -> Result<Self> {
+    pub(super) fn of_the_system(environment: &Environment) -> Result<Self> {
         let bin = find_folder(environment, BIN, "postgres", postgres_folders())?;
+        Ok(Self { bin, user: User::for_server("postgres")? })
+    }
+
+    pub(super) fn downloaded(environment: &Environment) -> Result<Self> {
+        let bin = match named_folder(environment, NEXT_BIN, "postgres")? {
+            Some(bin) => bin,
+            None => downloads::folder(environment, "postgres-next")?.join("bin"),
+        };
         Ok(Self { bin, user: User::for_server("postgres")? })
     }
 
@@ -80,9 +91,12 @@ mod tests {
     #[test]
     fn a_folder_that_was_named_must_hold_the_server() {
         let root = Scratch::new("bin").unwrap();
-        let folder = root.path().to_str().unwrap().to_owned();
-        let environment = Environment::from_pairs([(BIN, folder.as_str())]);
-        let error = Installation::locate(&environment).unwrap_err().to_string();
-        assert!(error.contains(BIN) && error.contains("no postgres"), "{error}");
+        let folder = root.path().to_str().unwrap();
+        let ways: [(_, fn(&Environment) -> _); 2] =
+            [(BIN, Installation::of_the_system), (NEXT_BIN, Installation::downloaded)];
+        for (variable, locate) in ways {
+            let error = locate(&Environment::from_pairs([(variable, folder)])).unwrap_err().to_string();
+            assert!(error.contains(variable) && error.contains("no postgres"), "{error}");
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! PostgreSQL for tests.
 
 mod database;
+pub mod edition;
 mod local;
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 
 use anyhow::Result;
@@ -12,37 +15,57 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 pub use database::Database;
+pub use edition::Edition;
 pub use local::Installation;
 
-use crate::availability::{Service, Unavailable};
+use crate::availability::Unavailable;
 use crate::environment::Environment;
 use crate::instance::Instance;
 use crate::server::Server;
+use crate::service::Service;
+
+/// A real PostgreSQL server of the version that the system has. See [`PostgresServer`].
+pub type Postgres = PostgresServer<edition::System>;
+/// A real PostgreSQL server of a newer major version. See [`PostgresServer`].
+pub type PostgresNext = PostgresServer<edition::Newer>;
 
 /// A real PostgreSQL server.
 ///
 /// ```no_run
-/// use integration_tests::{Postgres, Server};
+/// use integration_tests::{Postgres, PostgresNext, Server, postgres};
+///
+/// async fn promise(database: &postgres::Database) {
+///     let pool = database.pool(5).await;
+/// }
 ///
 /// # async fn example() {
 /// // Skipped with a loud message where there is no PostgreSQL, unless OUTBOX_TEST_REQUIRE names it.
 /// let Some(postgres) = Postgres::shared().await else { return };
-/// let database = postgres.database().await;
-/// let pool = database.pool(5).await;
+/// promise(&postgres.database().await).await;
+/// let Some(newer) = PostgresNext::shared().await else { return };
+/// promise(&newer.database().await).await;
 /// # }
 /// ```
-#[derive(Debug)]
-pub struct Postgres {
+pub struct PostgresServer<E> {
     instance: Instance,
     /// Of the database in which databases are created.
     url: Url,
     address: SocketAddr,
+    edition: PhantomData<E>,
 }
 
-impl Postgres {
+impl<E: Edition> fmt::Debug for PostgresServer<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { instance, address, .. } = self;
+        let mut debug = f.debug_struct(E::SERVICE.name());
+        debug.field("instance", instance).field("address", address).finish_non_exhaustive()
+    }
+}
+
+impl<E: Edition> PostgresServer<E> {
     fn new(instance: Instance, url: Url) -> Result<Self> {
         let address = crate::server::address(&url, 5432)?;
-        Ok(Self { instance, url, address })
+        Ok(Self { instance, url, address, edition: PhantomData })
     }
 
     fn on_port(instance: Instance, host: &str, port: u16) -> Result<Self> {
@@ -65,8 +88,8 @@ impl Postgres {
     }
 }
 
-impl Server for Postgres {
-    const SERVICE: Service = Service::Postgres;
+impl<E: Edition> Server for PostgresServer<E> {
+    const SERVICE: Service = E::SERVICE;
     type Installation = Installation;
 
     fn instance(&self) -> &Instance {
@@ -78,8 +101,7 @@ impl Server for Postgres {
     }
 
     fn shared_cell() -> &'static OnceCell<Result<Self, Unavailable>> {
-        static SHARED: OnceCell<Result<Postgres, Unavailable>> = OnceCell::const_new();
-        &SHARED
+        E::shared_cell()
     }
 
     async fn external(_environment: &Environment, url: &str) -> Result<Self> {
@@ -93,8 +115,8 @@ impl Server for Postgres {
         use testcontainers::ImageExt;
 
         let port = crate::ports::free();
-        let image = crate::container::image(environment, "OUTBOX_TEST_POSTGRES_IMAGE", "postgres:17-alpine")?;
-        let request = image
+        let (variable, default) = E::IMAGE;
+        let request = crate::container::image(environment, variable, default)?
             .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
             .with_cmd(["-c", "fsync=off", "-c", "max_connections=200", "-c", "wal_level=logical"])
             .with_mapped_port(port, testcontainers::core::ContainerPort::Tcp(5432));
@@ -104,7 +126,7 @@ impl Server for Postgres {
     }
 
     fn locate(environment: &Environment) -> Result<Installation> {
-        Installation::locate(environment)
+        E::locate(environment)
     }
 
     async fn launch(installation: &Installation) -> Result<Self> {
@@ -125,19 +147,29 @@ mod tests {
     use super::*;
     use crate::server::acquire;
 
-    #[tokio::test]
-    async fn a_server_given_by_its_url_is_used_and_not_harmed() {
-        let Some(running) = Postgres::shared().await else { return };
-        let environment = Environment::from_pairs([("OUTBOX_TEST_POSTGRES_URL", running.url())]);
-        let postgres: Postgres = acquire(&environment, true).await.unwrap();
+    async fn used_and_not_harmed<E: Edition>() {
+        let Some(running) = PostgresServer::<E>::shared().await else { return };
+        let environment = Environment::from_pairs([(E::SERVICE.url_variable(), running.url())]);
+        let postgres: PostgresServer<E> = acquire(&environment, true).await.unwrap();
         assert_eq!(postgres.address(), running.address());
         assert!(postgres.instance().is_external());
-        let pool = postgres.database().await.pool(1).await;
+        let database = postgres.database().await;
+        let pool = database.pool(1).await;
         assert_eq!(sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(&pool).await.unwrap(), 1);
         for refusal in [postgres.instance().kill().await, postgres.instance().stop().await] {
             assert!(refusal.unwrap_err().to_string().contains("not ours to harm"));
         }
         postgres.instance().restart().await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_server_given_by_its_url_is_used_and_not_harmed() {
+        used_and_not_harmed::<edition::System>().await;
+    }
+
+    #[tokio::test]
+    async fn a_newer_server_given_by_its_url_is_used_and_not_harmed() {
+        used_and_not_harmed::<edition::Newer>().await;
     }
 
     #[tokio::test]

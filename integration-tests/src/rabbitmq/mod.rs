@@ -13,11 +13,12 @@ use url::Url;
 pub use local::Installation;
 pub use vhost::Vhost;
 
-use crate::availability::{Service, Unavailable};
+use crate::availability::Unavailable;
 use crate::environment::Environment;
 use crate::http;
 use crate::instance::Instance;
 use crate::server::Server;
+use crate::service::Service;
 
 /// The management interface of the server in the URL variable, if it is not on the usual port of the same host.
 const MANAGEMENT_URL: &str = "OUTBOX_TEST_RABBITMQ_MANAGEMENT_URL";

@@ -1,0 +1,202 @@
+//! MariaDB and MySQL from the programs on this machine.
+//!
+//! The two differ in how a data directory is made and in some options, and in where their programs are: MariaDB is
+//! installed, while MySQL, which Debian's releases do not have, is unpacked in a folder beside the system.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::downloads;
+use crate::environment::Environment;
+use crate::launch::{Launch, LocalServer, User, find_folder};
+use crate::scratch::Scratch;
+
+/// Names the folder with `mariadbd`.
+const MARIADB_BIN: &str = "OUTBOX_TEST_MARIADB_BIN";
+/// Names the folder in which the packages of MySQL are unpacked.
+const MYSQL_ROOT: &str = "OUTBOX_TEST_MYSQL_ROOT";
+
+/// The options that both products know, and in which a test's server differs from one as it comes.
+///
+/// What a commit has written the system keeps even if the server is killed, and no test cuts the power: so nothing
+/// needs to wait for the disk. But it must have been *written*: with 0 the log is up to a second late, and a killed
+/// server would lose what it confirmed. Neither is the doublewrite buffer turned off, since a kill can tear a page.
+///
+/// The log that replicas read is on, in rows, as on every server that has a replica.
+pub(super) const COMMON: [&str; 8] = [
+    "--innodb-flush-log-at-trx-commit=2",
+    "--sync-binlog=0",
+    "--innodb-buffer-pool-size=64M",
+    "--max-connections=300",
+    "--character-set-server=utf8mb4",
+    "--server-id=1",
+    "--log-bin=binlog",
+    "--binlog-format=ROW",
+];
+
+/// An installed server of one of the products.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Names the folders and the log.
+    name: &'static str,
+    /// The server, with the arguments that come before all others.
+    server: (PathBuf, Vec<String>),
+    /// What makes a data directory, with its arguments.
+    installer: (PathBuf, Vec<String>),
+    /// The options of this product alone.
+    options: &'static [&'static str],
+    path: String,
+    user: Option<User>,
+}
+
+impl Installation {
+    pub(super) fn mariadb(environment: &Environment) -> Result<Self> {
+        let bin =
+            find_folder(environment, MARIADB_BIN, "mariadbd", ["/usr/sbin".into(), "/usr/libexec".into()])?;
+        let base = bin.parent().context("the programs of MariaDB are in the root folder")?;
+        // Debian keeps it beside other programs, the archives of its makers among scripts.
+        let path = format!("{0}/bin:{0}/scripts:/usr/bin:/bin", base.display());
+        let installer = Environment::from_pairs([("PATH", path.as_str())])
+            .find_program("mariadb-install-db")
+            .with_context(|| format!("no program mariadb-install-db in {path}"))?;
+        let base = format!("--basedir={}", base.display());
+        let arguments =
+            ["--no-defaults", &base, "--auth-root-authentication-method=normal", "--skip-test-db", "--force"];
+        Ok(Self {
+            name: "mariadb",
+            server: (bin.join("mariadbd"), vec!["--no-defaults".to_owned(), base.clone()]),
+            installer: (installer, arguments.map(str::to_owned).to_vec()),
+            options: &[],
+            path,
+            user: User::for_server("mysql")?,
+        })
+    }
+
+    pub(super) fn mysql(environment: &Environment) -> Result<Self> {
+        let root = match environment.get(MYSQL_ROOT) {
+            Some(root) => PathBuf::from(root),
+            None => downloads::folder(environment, "mysql")?,
+        };
+        let server = root.join("usr/sbin/mysqld");
+        ensure!(server.is_file(), "there is no usr/sbin/mysqld in {}", root.display());
+        let (program, mut arguments) = downloads::with_libraries_of(&root, &server)?;
+        let usr = root.join("usr").display().to_string();
+        arguments.extend([
+            "--no-defaults".to_owned(),
+            format!("--basedir={usr}"),
+            format!("--lc-messages-dir={usr}/share/mysql"),
+            format!("--plugin-dir={usr}/lib/mysql/plugin"),
+        ]);
+        let installer = [&arguments[..], &["--initialize-insecure".to_owned()]].concat();
+        Ok(Self {
+            name: "mysql",
+            server: (program.clone(), arguments),
+            installer: (program, installer),
+            options: &[
+                "--mysqlx=OFF",
+                "--secure-file-priv=NULL",
+                "--performance-schema=OFF",
+                "--gtid-mode=ON",
+                "--enforce-gtid-consistency=ON",
+            ],
+            path: "/usr/bin:/bin".to_owned(),
+            user: User::for_server("mysql")?,
+        })
+    }
+
+    pub(super) fn launch(&self, port: u16) -> Result<LocalServer> {
+        let scratch = Scratch::new(self.name)?;
+        User::own(self.user, scratch.path())?;
+        self.copy_template(scratch.path())?;
+        let folder = scratch.path().display();
+        let (program, arguments) = &self.server;
+        let own = [
+            format!("--datadir={}", data(scratch.path())),
+            format!("--tmpdir={folder}"),
+            format!("--pid-file={folder}/pid"),
+            format!("--port={port}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            // The path of a socket is limited to some hundred characters, that of a temporary folder is not.
+            "--socket=".to_owned(),
+            "--skip-name-resolve".to_owned(),
+            // The system allows so many asynchronous requests in all, and several servers together want more.
+            "--innodb-use-native-aio=OFF".to_owned(),
+        ];
+        let options = COMMON.iter().chain(self.options).map(|&option| option.to_owned());
+        let arguments = arguments.iter().cloned().chain(own).chain(options).collect();
+        LocalServer::start(vec![self.command(self.name, program, arguments)], scratch)
+    }
+
+    /// Puts a new data directory into the folder. To make one takes seconds, so this process makes one and copies it.
+    fn copy_template(&self, folder: &Path) -> Result<()> {
+        static TEMPLATES: LazyLock<Mutex<HashMap<PathBuf, Scratch>>> = LazyLock::new(Mutex::default);
+
+        let mut templates = TEMPLATES.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = &self.installer.0;
+        if !templates.contains_key(key) {
+            templates.insert(key.clone(), self.make_template()?);
+        }
+        let template = data(templates.get(key).context("it was just put there")?.path());
+        drop(templates);
+        let arguments = vec!["-a".to_owned(), template, data(folder)];
+        self.command("cp", Path::new("/bin/cp"), arguments).run(folder)?;
+        Ok(())
+    }
+
+    fn make_template(&self) -> Result<Scratch> {
+        let scratch = Scratch::new(self.name)?;
+        User::own(self.user, scratch.path())?;
+        // Names of hosts are not looked up, and where root is known by such a name alone nobody would get in.
+        let users = scratch.path().join("users.sql");
+        std::fs::write(&users, USERS)?;
+        let (program, arguments) = &self.installer;
+        let own = [
+            format!("--datadir={}", data(scratch.path())),
+            format!("--tmpdir={}", scratch.path().display()),
+            format!("--init-file={}", users.display()),
+            "--skip-name-resolve".to_owned(),
+        ];
+        let arguments = arguments.iter().cloned().chain(own).collect();
+        self.command("install", program, arguments).run(scratch.path())?;
+        Ok(scratch)
+    }
+
+    fn command(&self, name: &'static str, program: &Path, arguments: Vec<String>) -> Launch {
+        Launch {
+            name,
+            program: program.to_path_buf(),
+            arguments,
+            variables: vec![("PATH", self.path.clone()), ("LC_ALL", "C.UTF-8".to_owned())],
+            user: self.user,
+            port: None,
+        }
+    }
+}
+
+const USERS: &str = "CREATE USER IF NOT EXISTS 'root'@'%' IDENTIFIED BY '';\n\
+                     GRANT ALL ON *.* TO 'root'@'%' WITH GRANT OPTION;\n";
+
+fn data(folder: &Path) -> String {
+    folder.join("data").display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_named_must_hold_the_server() {
+        let root = Scratch::new("bin").unwrap();
+        let folder = root.path().to_str().unwrap();
+        let error = |variable, locate: fn(&Environment) -> Result<Installation>| {
+            locate(&Environment::from_pairs([(variable, folder)])).unwrap_err().to_string()
+        };
+        let text = error(MARIADB_BIN, Installation::mariadb);
+        assert!(text.contains(MARIADB_BIN) && text.contains("no mariadbd"), "{text}");
+        let text = error(MYSQL_ROOT, Installation::mysql);
+        assert!(text.contains("no usr/sbin/mysqld"), "{text}");
+    }
+}
