@@ -1,0 +1,50 @@
+//! The store's own connections.
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::{AssertSqlSafe, Executor};
+
+/// For settling, leases, and the committed reads.
+const MOST_COMMITTED: u32 = 4;
+/// For dirty reads. A relay has one at a time.
+const MOST_DIRTY: u32 = 2;
+/// How many seconds a statement of the relay waits for a row lock. It is repeated anyway, and others of the relay's
+/// work wait for it. Applications keep the server's setting, 50 seconds by default.
+const LOCK_WAIT: u32 = 10;
+
+/// Sessions whose settings are ours, so that neither the server's defaults nor what an application does to the
+/// sessions of its own pool makes a difference.
+#[derive(Clone, Debug)]
+pub(crate) struct Connections {
+    /// At READ COMMITTED: each statement sees what was committed before it began, and locks no gaps.
+    pub(crate) committed: MySqlPool,
+    /// At READ UNCOMMITTED: sees rows of open transactions. For nothing but looking where there are rows.
+    pub(crate) dirty: MySqlPool,
+}
+
+impl Connections {
+    /// To the same server, as the same user, as the given pool. To be called within a runtime.
+    pub(crate) fn beside(pool: &MySqlPool) -> Self {
+        let options = pool.connect_options();
+        Self {
+            committed: sessions(&options, "READ COMMITTED", MOST_COMMITTED),
+            dirty: sessions(&options, "READ UNCOMMITTED", MOST_DIRTY),
+        }
+    }
+}
+
+fn sessions(options: &MySqlConnectOptions, isolation: &'static str, most: u32) -> MySqlPool {
+    let settings = format!(
+        "SET SESSION TRANSACTION ISOLATION LEVEL {isolation};
+SET SESSION autocommit = 1, innodb_lock_wait_timeout = {LOCK_WAIT}"
+    );
+    MySqlPoolOptions::new()
+        .max_connections(most)
+        .after_connect(move |connection, _| {
+            let settings = settings.clone();
+            Box::pin(async move {
+                connection.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await?;
+                Ok(())
+            })
+        })
+        .connect_lazy_with(options.clone())
+}

@@ -1,0 +1,219 @@
+//! Looking after dead letters.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Partition, Position, RelayId, Result};
+use outbox_core::{Error, ErrorKind};
+use outbox_sql::row::attempts;
+use outbox_sql::settle::{Keys, Place};
+use outbox_sql::text::{json_list, micros};
+use serde_json::json;
+use sqlx::mysql::{MySqlArguments, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{MySql, Transaction};
+
+use crate::error::map_error;
+use crate::keys::{Locked, hold, hold_later, lock_leases, lock_rows, release};
+use crate::row::Columns;
+use crate::settle::run;
+use crate::store::MySqlStore;
+use crate::transaction::{again, begin};
+
+/// The column with which the parts of the message begin.
+const CONTENT: usize = 6;
+
+/// A filter as SQL, and its values.
+struct Condition {
+    sql: String,
+    values: Vec<Value>,
+}
+
+enum Value {
+    Integer(i64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Condition {
+    fn new(filter: &DeadLetterFilter, after: Option<Position>) -> Self {
+        let mut condition = Self { sql: "TRUE".to_owned(), values: Vec::new() };
+        if let Some(positions) = &filter.positions {
+            let list = json_list(positions.iter().map(|position| position.0));
+            condition.and(
+                "d.`position` IN (SELECT s.`position` FROM JSON_TABLE(?, '$[*]' COLUMNS (`position` BIGINT PATH '$')) AS s)",
+                Value::Text(list),
+            );
+        }
+        if let Some(id) = filter.id {
+            condition.and("d.`message_id` = ?", Value::Bytes(id.as_uuid().as_bytes().to_vec()));
+        }
+        // Spaces at the end make a difference to bytes only.
+        if let Some(topic) = &filter.topic {
+            condition.and("CAST(d.`topic` AS BINARY) = ?", Value::Bytes(topic.clone().into_bytes()));
+        }
+        if let Some(key) = &filter.key {
+            condition.and("CAST(d.`key` AS BINARY) = ?", Value::Bytes(key.clone().into_bytes()));
+        }
+        if let Some(text) = &filter.error_contains {
+            condition.and("INSTR(d.`last_error`, ?) > 0", Value::Text(text.clone()));
+        }
+        if let Some(age) = filter.older_than {
+            condition
+                .and("d.`died_at` <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND", Value::Integer(micros(age)));
+        }
+        if let Some(after) = after {
+            condition.and("d.`position` > ?", Value::Integer(after.0));
+        }
+        condition
+    }
+
+    fn and(&mut self, sql: &str, value: Value) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(sql);
+        self.values.push(value);
+    }
+
+    fn bind<'q>(self, mut query: Query<'q, MySql, MySqlArguments>) -> Query<'q, MySql, MySqlArguments> {
+        for value in self.values {
+            query = match value {
+                Value::Integer(value) => query.bind(value),
+                Value::Text(value) => query.bind(value),
+                Value::Bytes(value) => query.bind(value),
+            };
+        }
+        query
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Dead letters under their locks, in a transaction to be committed by the caller.
+struct Taken {
+    tx: Transaction<'static, MySql>,
+    rows: BTreeMap<i64, Locked>,
+}
+
+impl MySqlStore {
+    /// Locks the first dead letters that match, and keeps the relays that own their partitions from settling.
+    async fn take(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Option<Taken>> {
+        let inner = self.checked().await?;
+        let sql = &inner.shared.statements;
+        let condition = Condition::new(filter, None);
+        let statement = sql.pick_dead(&condition.sql);
+        let picked = condition
+            .bind(sqlx::query(statement))
+            .bind(count(limit))
+            .fetch_all(&inner.connections.committed)
+            .await
+            .map_err(map_error)?;
+        if picked.is_empty() {
+            return Ok(None);
+        }
+        let picked: Vec<(i64, Partition)> = picked
+            .iter()
+            .map(|row| Ok((Columns(row).required(0)?, Columns(row).partition(1)?)))
+            .collect::<Result<_>>()?;
+        let mut tx = begin(&inner.connections.committed).await?;
+        // Leases first, as settling does.
+        lock_leases(sql, RelayId(uuid::Uuid::nil()), picked.iter().map(|(_, partition)| *partition), &mut tx)
+            .await?;
+        let positions = picked.iter().map(|(position, _)| *position);
+        let rows = lock_rows(&sql.lock_dead, positions, &mut tx).await?;
+        Ok(Some(Taken { tx, rows }))
+    }
+}
+
+#[async_trait]
+impl DeadLetters for MySqlStore {
+    async fn list(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let inner = self.checked().await?;
+        let condition = Condition::new(filter, after);
+        let statement = inner.shared.statements.list_dead(&condition.sql);
+        let rows = condition
+            .bind(sqlx::query(statement))
+            .bind(count(limit))
+            .fetch_all(&inner.connections.committed)
+            .await
+            .map_err(map_error)?;
+        rows.iter().map(describe).collect()
+    }
+
+    async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
+        let sql = &self.checked().await?.shared.statements;
+        again(|| async move {
+            let Some(Taken { mut tx, rows }) = self.take(filter, limit).await? else { return Ok(0) };
+            let positions: Vec<_> = rows.keys().map(|position| json!(position)).collect();
+            run(&sql.redrive, positions.clone(), &mut tx).await?;
+            run(&sql.delete_dead, positions, &mut tx).await?;
+            let mut keys = Keys::default();
+            let mut blocking = Vec::new();
+            for (position, row) in &rows {
+                if let (Some(hash), true) = (&row.hash, row.blocks) {
+                    keys.block(Place { partition: row.partition, position: *position }, hash.clone());
+                    blocking.push(*position);
+                }
+            }
+            hold_later(sql, &keys, &mut tx).await?;
+            // They are due, unless one of them or something else still blocks them from the front.
+            hold(sql, &rows, &blocking, &mut tx).await?;
+            tx.commit().await.map_err(map_error)?;
+            Ok(rows.len() as u64)
+        })
+        .await
+    }
+
+    async fn discard(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
+        let sql = &self.checked().await?.shared.statements;
+        again(|| async move {
+            let Some(Taken { mut tx, rows }) = self.take(filter, limit).await? else { return Ok(0) };
+            let positions = rows.keys().map(|position| json!(position)).collect();
+            run(&sql.delete_dead, positions, &mut tx).await?;
+            let mut keys = Keys::default();
+            for (position, row) in &rows {
+                let place = Place { partition: row.partition, position: *position };
+                keys.note(place, row.hash.clone(), false, row.blocks);
+            }
+            release(sql, &keys.freed, usize::MAX, &mut tx).await?;
+            tx.commit().await.map_err(map_error)?;
+            Ok(rows.len() as u64)
+        })
+        .await
+    }
+}
+
+fn describe(row: &MySqlRow) -> Result<DeadLetter> {
+    let row = Columns(row);
+    let (id, topic, key, message) = match row.content(CONTENT, None)? {
+        Content::Message(message) => (
+            Some(message.id()),
+            Some(message.topic().to_owned()),
+            message.key().map(str::to_owned),
+            Some(message),
+        ),
+        Content::Malformed { id, topic, key, .. } => (id, topic, key, None),
+    };
+    let died_at = row.timestamp(5)?;
+    let Some(died_at) = died_at else {
+        return Err(Error::new(ErrorKind::Schema, "a dead letter has no time of its death; put it right"));
+    };
+    Ok(DeadLetter {
+        position: Position(row.required(0)?),
+        id,
+        topic,
+        key,
+        attempts: attempts(row.required(1)?),
+        error: row.lossy_text(3)?.unwrap_or_default(),
+        blocks_key: row.boolean(2)?,
+        enqueued_at: row.timestamp(4)?.unwrap_or(died_at),
+        died_at,
+        message,
+    })
+}

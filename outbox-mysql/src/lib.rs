@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod connections;
+mod dead_letters;
+mod error;
+mod group;
+mod inbox;
+mod keys;
+mod migrate;
+mod outbox;
+mod outboxer;
+mod reader;
+mod row;
+mod settle;
+mod sql;
+mod store;
+mod transaction;
+
+pub use config::Config;
+pub use error::map_error;
+pub use inbox::Inbox;
+pub use outbox::Outbox;
+/// An event of outboxer's, for [`Outbox::import_outboxer`].
+pub use outbox_sql::outboxer::Event as OutboxerEvent;
+pub use store::MySqlStore;
+
+/// The version of sqlx that this crate's functions take executors and pools of.
+pub use sqlx;
