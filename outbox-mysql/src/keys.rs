@@ -251,7 +251,11 @@ impl MySqlStore {
         let sql = &inner.shared.statements;
         // Usually nothing is, and then nobody is disturbed.
         let mut connection = inner.connections.committed.acquire().await.map_err(map_error)?;
-        if fronts(sql, partitions.iter().copied(), limit, &mut connection).await?.is_empty() {
+        let anything: Option<Vec<u8>> =
+            sqlx::query_scalar(sql.anything.clone()).fetch_one(&mut *connection).await.map_err(map_error)?;
+        if anything.is_none()
+            || fronts(sql, partitions.iter().copied(), limit, &mut connection).await?.is_empty()
+        {
             return Ok(0);
         }
         drop(connection);

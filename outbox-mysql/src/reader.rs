@@ -3,7 +3,6 @@
 //! These databases do not tell which transactions are open. So the reader looks twice, and
 //! [`Sightings`](outbox_sql::sightings) makes sense of the two.
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -92,23 +91,17 @@ impl Reader for MySqlReader {
         let mut waiting = self.waiting;
         let mut due_waits = false;
         if !(rows.len() >= room && waiting.is_recent(now)) {
-            let firsts = fetch.waiting().await?;
-            let due: Vec<Partition> =
-                firsts.iter().filter(|(_, wait)| wait.is_zero()).map(|(partition, _)| *partition).collect();
-            let first = firsts.values().min();
-            waiting = Waiting { looked_at: Some(now), next: first.map(|wait| now + *wait) };
-            if !due.is_empty() {
+            let waits = fetch.waits().await?;
+            waiting = Waiting { looked_at: Some(now), next: waits.next.map(|wait| now + wait) };
+            if !waits.due.is_empty() {
                 let messages = messages.saturating_sub(rows.len()).max(1);
                 let bytes = limit.bytes.saturating_sub(rows.iter().map(Fetched::size).sum());
-                let found = fetch.due(&next, &due, messages, bytes).await?;
+                let found = fetch.due(&next, &waits.due, messages, bytes).await?;
                 due_waits = found.left;
                 more |= found.left;
                 rows.extend(found.rows);
-                // Those that came are in flight now. When the next one is due is asked with the next fetch.
-                if !found.left {
-                    waiting.next =
-                        firsts.values().filter(|wait| !wait.is_zero()).min().map(|wait| now + *wait);
-                    waiting.looked_at = None;
+                if found.left {
+                    waiting.next = Some(now);
                 }
             }
         }
@@ -119,6 +112,14 @@ impl Reader for MySqlReader {
         let next_due = waiting.next.map(|at| at.saturating_duration_since(now));
         Ok(Batch { rows, more, next_due })
     }
+}
+
+/// What rows wait for.
+struct Waits {
+    /// Partitions with rows that are due. They may be in flight.
+    due: Vec<Partition>,
+    /// How long until the next one becomes due.
+    next: Option<Duration>,
 }
 
 /// Due rows, and whether some were left.
@@ -189,9 +190,8 @@ impl Fetch<'_> {
         }
         let ranges = Ranges::for_so_many(read.ranges.len());
         let statement: SqlStr = self.inner.shared.statements.read(ranges, read.partitions.len());
-        let query = bind_partitions(sqlx::query(statement), &read.partitions);
+        let query = bind_ranges(sqlx::query(statement), ranges, &read.ranges);
         let query = bind_partitions(query, &read.partitions);
-        let query = bind_partitions(bind_ranges(query, ranges, &read.ranges), &read.partitions);
         let rows = query
             .bind(number(messages))
             .bind(number(bytes))
@@ -229,25 +229,32 @@ impl Fetch<'_> {
         rows.iter().map(|row| Columns(row).required(0)).collect()
     }
 
-    /// How long it is until the first row of each partition is due that waits for a time.
-    async fn waiting(&self) -> Result<BTreeMap<Partition, Duration>> {
+    /// For what the rows of each partition wait.
+    async fn waits(&self) -> Result<Waits> {
         let mut query = sqlx::query(self.inner.shared.statements.waiting(self.own.len()));
         for partition in self.own {
-            query = query.bind(partition.0).bind(&self.in_flight);
+            query = query.bind(partition.0).bind(partition.0).bind(partition.0);
         }
         let rows = query.fetch_all(&self.inner.connections.committed).await.map_err(map_error)?;
-        let mut now = None;
-        let mut times = BTreeMap::new();
-        for row in rows.iter().map(Columns) {
-            let time = row.timestamp(1)?;
-            if row.required(0)? < 0 {
-                now = time;
-            } else if let Some(time) = time {
-                times.insert(row.partition(0)?, time);
+        let rows = rows
+            .iter()
+            .map(Columns)
+            .map(|row| Ok((row.required(0)?, row.timestamp(1)?, row.timestamp(2)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let now = rows.iter().find(|(number, _, _)| *number < 0).and_then(|(_, now, _)| *now);
+        let now = now.unwrap_or(Timestamp::from_micros(i64::MIN));
+        let mut waits = Waits { due: Vec::new(), next: None };
+        for (number, first, future) in rows {
+            let Ok(number) = u16::try_from(number) else { continue };
+            if first.is_some_and(|first| first <= now) {
+                waits.due.push(Partition(number));
+            }
+            if let Some(future) = future {
+                let wait = future.since(now);
+                waits.next = Some(waits.next.map_or(wait, |next| next.min(wait)));
             }
         }
-        let now = now.unwrap_or(Timestamp::from_micros(i64::MIN));
-        Ok(times.into_iter().map(|(partition, time)| (partition, time.since(now))).collect())
+        Ok(waits)
     }
 
     /// Due rows of some partitions, the longest due first.
@@ -285,10 +292,11 @@ impl Fetch<'_> {
             fits
         });
         let count = fit.count().max(1).min(found.len());
+        if count == 0 {
+            return Ok(Due { rows: Vec::new(), left: false });
+        }
         let positions = found.iter().take(count).map(|(_, position, _)| *position);
-        let statement = self.inner.shared.statements.fetch(self.own.len());
-        let query = bind_partitions(bind_partitions(sqlx::query(statement), self.own), self.own);
-        let rows = query
+        let rows = sqlx::query(self.inner.shared.statements.fetch.clone())
             .bind(json_list(positions))
             .fetch_all(&self.inner.connections.committed)
             .await

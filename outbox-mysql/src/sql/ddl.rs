@@ -47,7 +47,7 @@ pub(super) fn tables(names: &Names) -> Vec<String> {
     `last_error` TEXT,
     `enqueued_at` DATETIME(6) NOT NULL DEFAULT ({NOW}),
     KEY `due` (`partition`, `available_at`),
-    KEY `blocking` (`partition`, `blocking`)
+    KEY `blocking` (`blocking`, `partition`)
 ) {TABLE}
 COMMENT 'A transactional outbox. Insert topic and payload, and key, headers, content_type, message_id, options or \
              available_at (UTC) as needed; all other columns belong to the outbox.'"
@@ -69,7 +69,7 @@ COMMENT 'A transactional outbox. Insert topic and payload, and key, headers, con
     `last_error` TEXT,
     `enqueued_at` DATETIME(6) NOT NULL,
     `died_at` DATETIME(6) NOT NULL DEFAULT ({NOW}),
-    KEY `blocking` (`partition`, `blocking`)
+    KEY `blocking` (`blocking`, `partition`)
 ) {TABLE}"
         ),
         format!(

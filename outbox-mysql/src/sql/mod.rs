@@ -66,6 +66,7 @@ pub(crate) struct Statements {
     pub(crate) leave_group: SqlStr,
 
     pub(crate) look: SqlStr,
+    pub(crate) fetch: SqlStr,
 
     pub(crate) deliver: SqlStr,
     pub(crate) lock_leases: SqlStr,
@@ -78,6 +79,7 @@ pub(crate) struct Statements {
     pub(crate) delete: SqlStr,
     pub(crate) hold_later: SqlStr,
     pub(crate) fronts: SqlStr,
+    pub(crate) anything: SqlStr,
 
     pub(crate) purge: SqlStr,
     pub(crate) stats: SqlStr,
@@ -106,6 +108,7 @@ impl Statements {
             release_all_leases: text(group::release_all(&names)),
             leave_group: text(group::leave(&names)),
             look: text(reading::look(&names)),
+            fetch: text(reading::fetch(&names)),
             deliver: text(settling::deliver(&names)),
             lock_leases: text(settling::lock_leases(&names)),
             lock_rows: text(settling::lock_rows(&names)),
@@ -117,6 +120,7 @@ impl Statements {
             delete: text(settling::delete(&names.message)),
             hold_later: text(settling::hold_later(&names)),
             fronts: text(settling::fronts(&names)),
+            anything: text(format!("SELECT {}", reading::anything(&names.message))),
             purge: text(admin::purge(&names)),
             stats: text(admin::stats(&names)),
             redrive: text(admin::redrive(&names)),
@@ -159,11 +163,6 @@ impl Statements {
     /// See [`reading::due`].
     pub(crate) fn due(&self, partitions: usize) -> SqlStr {
         text(reading::due(&self.names, partitions))
-    }
-
-    /// See [`reading::fetch`].
-    pub(crate) fn fetch(&self, partitions: usize) -> SqlStr {
-        text(reading::fetch(&self.names, partitions))
     }
 
     /// See [`settling::blocking`].

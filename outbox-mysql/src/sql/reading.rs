@@ -83,8 +83,7 @@ pub(super) fn witnesses(names: &Names) -> String {
 /// Ready rows by position, up to a number of rows and of bytes, one in any case. Behind the usual columns comes how
 /// many rows there were before the limit of bytes.
 ///
-/// Parameters: the own partitions, twice; the first and last position of each range; the own partitions; the number of
-/// rows, the number of bytes.
+/// Parameters: the first and last position of each range; the own partitions; the number of rows, the number of bytes.
 pub(super) fn read(names: &Names, ranges: Ranges, partitions: usize) -> String {
     let candidates = format!(
         "SELECT m.`position`, m.`size` FROM {message} AS m FORCE INDEX (PRIMARY)
@@ -101,24 +100,24 @@ pub(super) fn read(names: &Names, ranges: Ranges, partitions: usize) -> String {
     ) AS c
 ) AS r STRAIGHT_JOIN {message} AS m FORCE INDEX (PRIMARY) ON m.`position` = r.`position`
 WHERE r.`before` = 0 OR r.`before` < ? ORDER BY m.`position`",
-        columns = columns(names, partitions),
+        columns = columns(names),
         message = names.message,
     )
 }
 
-/// The rows at some positions, those that are still there. Parameters: the own partitions, twice; the list.
-pub(super) fn fetch(names: &Names, partitions: usize) -> String {
+/// The rows at some positions, those that are still there. Parameter: the list.
+pub(super) fn fetch(names: &Names) -> String {
     format!(
         "SELECT {columns}
 FROM {POSITIONS} STRAIGHT_JOIN {message} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position`
 ORDER BY m.`position`",
-        columns = columns(names, partitions),
+        columns = columns(names),
         message = names.message,
     )
 }
 
 /// In the order of [`Column`].
-fn columns(names: &Names, partitions: usize) -> String {
+fn columns(names: &Names) -> String {
     format!(
         "m.`position`, m.`partition`, m.`writer`, m.`attempts`, {enqueued_at}, {now},
     CASE WHEN m.`attempts` = 0 AND NOT m.`blocks_key` THEN {available_at} END,
@@ -127,28 +126,26 @@ fn columns(names: &Names, partitions: usize) -> String {
         enqueued_at = micros("m.`enqueued_at`"),
         now = micros(NOW),
         available_at = micros("m.`available_at`"),
-        blocked = blocked(names, partitions),
+        blocked = blocked(names),
         content = of("m", CONTENT),
     )
 }
 
-/// Whether the row `m`, if it does not block by itself, is blocked. Whether anything at all blocks a key in the own
-/// partitions does not depend on the row and is found out once.
-fn blocked(names: &Names, partitions: usize) -> String {
-    let partitions = marks(partitions);
-    let anything = |table: &str| {
-        format!(
-            "EXISTS (SELECT 1 FROM {table} AS a FORCE INDEX (`blocking`) WHERE a.`partition` IN ({partitions}) AND a.`blocking` >= '')"
-        )
-    };
+/// Whether the row `m`, if it does not block by itself, is blocked.
+fn blocked(names: &Names) -> String {
     format!(
         "CASE WHEN m.`key` IS NULL OR m.`blocks_key` THEN 0
-    WHEN NOT ({} OR {}) THEN 0
+    WHEN {} IS NULL AND {} IS NULL THEN 0
     ELSE {} END",
         anything(&names.message),
         anything(&names.dead_letter),
         earlier(names, "m.`partition`", "UNHEX(SHA2(m.`key`, 256))", "m.`position`")
     )
+}
+
+/// The last of the rows of a table that block a key, or `NULL`: one look at the end of an index, before any row.
+pub(super) fn anything(table: &str) -> String {
+    format!("(SELECT MAX(a.`blocking`) FROM {table} AS a)")
 }
 
 /// Whether something in front of a position blocks a key.
@@ -162,22 +159,26 @@ pub(super) fn earlier(names: &Names, partition: &str, hash: &str, position: &str
     format!("({} OR {})", exists(&names.message), exists(&names.dead_letter))
 }
 
-/// The present and, for each partition, the first time that a row waits for: the number of the partition and the time,
-/// or -1 for the partition in the row with the present. Rows in flight do not count.
+/// The present (the number -1) and, for each partition, its number, the first time that a row waits for, and the first
+/// such time that is still to come. Each is one look into an index.
 ///
-/// Parameters, for each partition: its number, and the list of positions in flight.
+/// Parameters, for each partition: its number, three times.
 pub(super) fn waiting(names: &Names, partitions: usize) -> String {
-    let first = format!(
-        "(SELECT CAST(m.`partition` AS SIGNED), {time} FROM {message} AS m FORCE INDEX (`due`)
-    WHERE m.`partition` = ? AND m.`available_at` >= TIMESTAMP'1000-01-01 00:00:00' AND m.`available_at` < {NEVER}
-        AND m.`position` NOT IN (SELECT s.`position` FROM {POSITIONS})
-    ORDER BY m.`available_at`, m.`position` LIMIT 1)",
-        time = micros("m.`available_at`"),
-        message = names.message,
+    let first = |condition: &str| {
+        let time = format!(
+            "(SELECT MIN(m.`available_at`) FROM {} AS m WHERE m.`partition` = ? AND m.`available_at` {condition})",
+            names.message
+        );
+        format!("NULLIF({}, {})", micros(&time), micros(NEVER))
+    };
+    let of_one = format!(
+        "SELECT CAST(? AS SIGNED), {}, {}",
+        first(">= TIMESTAMP'1000-01-01 00:00:00'"),
+        first(&format!("> {NOW}"))
     );
-    let present = format!("(SELECT -1, {})", micros(NOW));
+    let present = format!("SELECT -1, {}, NULL", micros(NOW));
     std::iter::once(present)
-        .chain(std::iter::repeat_n(first, partitions))
+        .chain(std::iter::repeat_n(of_one, partitions))
         .collect::<Vec<_>>()
         .join("\nUNION ALL\n")
 }

@@ -157,8 +157,9 @@ pub(super) fn fronts(names: &Names) -> String {
     format!(
         "SELECT f.`partition`, LOWER(HEX(f.`blocking`)) FROM (
     SELECT b.`partition`, b.`blocking`, MIN(b.`position`) AS `position`
-    FROM {POSITIONS} STRAIGHT_JOIN {message} AS b FORCE INDEX (`blocking`) ON b.`partition` = s.`position` AND b.`blocking` >= ''
-    GROUP BY b.`partition`, b.`blocking`
+    FROM {message} AS b FORCE INDEX (`blocking`)
+    WHERE b.`blocking` >= '' AND b.`partition` IN (SELECT s.`position` FROM {POSITIONS})
+    GROUP BY b.`blocking`, b.`partition`
 ) AS f STRAIGHT_JOIN {message} AS m FORCE INDEX (PRIMARY) ON m.`position` = f.`position`
 WHERE m.`available_at` = {NEVER} AND NOT EXISTS (
     SELECT 1 FROM {dead_letter} AS d FORCE INDEX (`blocking`)
