@@ -1,6 +1,6 @@
 //! The store's own connections.
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Executor};
 
 /// For settling, leases, and the committed reads.
@@ -22,23 +22,26 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// To the same server, as the same user, as the given pool. To be called within a runtime.
+    /// To the same server, as the same user, as the given pool, and with its patience. To be called within a runtime.
     pub(crate) fn beside(pool: &MySqlPool) -> Self {
-        let options = pool.connect_options();
         Self {
-            committed: sessions(&options, "READ COMMITTED", MOST_COMMITTED),
-            dirty: sessions(&options, "READ UNCOMMITTED", MOST_DIRTY),
+            committed: sessions(pool, "READ COMMITTED", MOST_COMMITTED),
+            dirty: sessions(pool, "READ UNCOMMITTED", MOST_DIRTY),
         }
     }
 }
 
-fn sessions(options: &MySqlConnectOptions, isolation: &'static str, most: u32) -> MySqlPool {
+fn sessions(beside: &MySqlPool, isolation: &'static str, most: u32) -> MySqlPool {
+    let options = beside.options();
     let settings = format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL {isolation};
 SET SESSION autocommit = 1, innodb_lock_wait_timeout = {LOCK_WAIT}"
     );
     MySqlPoolOptions::new()
         .max_connections(most)
+        .acquire_timeout(options.get_acquire_timeout())
+        .idle_timeout(options.get_idle_timeout())
+        .max_lifetime(options.get_max_lifetime())
         .after_connect(move |connection, _| {
             let settings = settings.clone();
             Box::pin(async move {
@@ -46,5 +49,5 @@ SET SESSION autocommit = 1, innodb_lock_wait_timeout = {LOCK_WAIT}"
                 Ok(())
             })
         })
-        .connect_lazy_with(options.clone())
+        .connect_lazy_with((*beside.connect_options()).clone())
 }

@@ -5,6 +5,9 @@ pub use outbox_core::*;
 #[cfg(feature = "amqp")]
 #[doc(inline)]
 pub use outbox_amqp as amqp;
+#[cfg(feature = "mysql")]
+#[doc(inline)]
+pub use outbox_mysql as mysql;
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use outbox_postgres as postgres;

@@ -1,4 +1,4 @@
-//! The ledger: what was committed in PostgreSQL against what arrived in RabbitMQ, while writers roll back and
+//! The ledger: what was committed in a database against what arrived in RabbitMQ, while writers roll back and
 //! commit late, relays are killed and join, and both servers die and come back.
 //!
 //! Each transaction writes its messages into the outbox and, as its "business", the same numbers into a table
@@ -14,6 +14,8 @@
     reason = "the functions beside the test are tests, too"
 )]
 
+mod books;
+
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,10 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use integration_tests::{Postgres, RabbitMq, Server, Subprocess, eventually};
-use outbox_core::{Message, Store};
-use outbox_postgres::sqlx::{self, PgPool, Postgres as Driver, Row, Transaction};
-use outbox_postgres::{Config, Outbox};
+use books::{Books, OnMariaDb, OnPostgres, Page};
+use integration_tests::{RabbitMq, Server, Subprocess, eventually};
+use outbox_core::Message;
 
 const WRITERS: u64 = 8;
 const KEYS: u64 = 1_000;
@@ -32,14 +33,14 @@ const QUEUE: &str = "events";
 /// As in `relay-process`.
 const WINDOW: usize = 1_000;
 
-fn relay_process(postgres: &str, amqp: &str) -> Subprocess {
+fn relay_process(database: &str, amqp: &str) -> Subprocess {
     let mut program: PathBuf = std::env::current_exe().unwrap();
     program.pop();
     program.pop();
     program.push("examples/relay-process");
     assert!(program.exists(), "build it first: cargo build -p integration-tests --examples");
     let mut command = Command::new(program);
-    command.args([postgres, amqp]).env("RUST_BACKTRACE", "1");
+    command.args([database, amqp]).env("RUST_BACKTRACE", "1");
     Subprocess::start("relay-process", command)
 }
 
@@ -52,15 +53,14 @@ struct Progress {
 struct Writer {
     number: u64,
     rng: fastrand::Rng,
-    pool: PgPool,
-    outbox: Outbox,
+    books: Arc<dyn Books>,
     /// The last number given out for each key. Gaps are fine; order is what counts.
     counters: HashMap<u64, i64>,
 }
 
 /// A transaction that stays open while others of the same writer begin, end, and are delivered.
 struct Late {
-    transaction: Transaction<'static, Driver>,
+    transaction: Box<dyn Page>,
     keys: HashSet<u64>,
     messages: u64,
     left: u32,
@@ -71,11 +71,11 @@ impl Writer {
     /// writers of one key, and between concurrent transactions there is no order to keep.
     async fn write(
         &mut self,
-        transaction: &mut Transaction<'static, Driver>,
+        transaction: &mut dyn Page,
         busy: &HashSet<u64>,
     ) -> outbox_core::Result<HashSet<u64>> {
         let mut messages = Vec::new();
-        let (mut keys, mut numbers) = (Vec::new(), Vec::new());
+        let mut numbers = Vec::new();
         for _ in 0..self.rng.usize(1..40) {
             let key = self.rng.u64(0..KEYS / WRITERS) * WRITERS + self.number;
             if busy.contains(&key) {
@@ -85,17 +85,10 @@ impl Writer {
             *counter += 1;
             let payload = format!("{key}:{counter}:{}", "x".repeat(self.rng.usize(0..300)));
             messages.push(Message::bytes(QUEUE, payload).key(format!("key-{key}")).build()?);
-            keys.push(key as i64);
-            numbers.push(*counter);
+            numbers.push((key as i64, *counter));
         }
-        sqlx::query("INSERT INTO ledger (key, number) SELECT * FROM unnest($1::bigint[], $2::bigint[])")
-            .bind(&keys)
-            .bind(&numbers)
-            .execute(&mut **transaction)
-            .await
-            .map_err(outbox_postgres::map_error)?;
-        self.outbox.enqueue_batch(&mut **transaction, &messages).await?;
-        Ok(keys.into_iter().map(|key| key as u64).collect())
+        transaction.write(&numbers, &messages).await?;
+        Ok(numbers.into_iter().map(|(key, _)| key as u64).collect())
     }
 
     async fn turn(&mut self, late: &mut Vec<Late>) -> outbox_core::Result<u64> {
@@ -104,22 +97,22 @@ impl Writer {
             late[index].left -= 1;
             if late[index].left == 0 {
                 let Late { transaction, messages, .. } = late.swap_remove(index);
-                transaction.commit().await.map_err(outbox_postgres::map_error)?;
+                transaction.commit().await?;
                 written += messages;
             }
         }
         let busy: HashSet<u64> = late.iter().flat_map(|late| late.keys.iter().copied()).collect();
-        let mut transaction = self.pool.begin().await.map_err(outbox_postgres::map_error)?;
-        let keys = self.write(&mut transaction, &busy).await?;
+        let mut transaction = self.books.begin().await?;
+        let keys = self.write(&mut *transaction, &busy).await?;
         let messages = keys.len() as u64;
         match self.rng.u32(0..20) {
-            0 => transaction.rollback().await.map_err(outbox_postgres::map_error)?,
+            0 => transaction.rollback().await?,
             1..=2 if late.len() < 2 => {
                 let left = self.rng.u32(2..60);
                 late.push(Late { transaction, keys, messages, left });
             }
             _ => {
-                transaction.commit().await.map_err(outbox_postgres::map_error)?;
+                transaction.commit().await?;
                 written += messages;
             }
         }
@@ -134,9 +127,9 @@ impl Writer {
                 // The database is down: what was open is gone, or committed without our knowing.
                 Err(_) => {
                     late.clear();
-                    let pool = self.pool.clone();
+                    let books = self.books.clone();
                     eventually("the database to be back", Duration::from_secs(60), || async {
-                        sqlx::query("SELECT 1").execute(&pool).await.ok()
+                        books.answers().await.then_some(())
                     })
                     .await;
                 }
@@ -150,25 +143,30 @@ impl Writer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_invented_or_reordered_while_everything_dies_once() {
-    let (Some(postgres), Some(rabbitmq)) = (Postgres::start().await, RabbitMq::start().await) else { return };
+    let Some(books) = OnPostgres::start().await else { return };
+    keep_the_ledger(Arc::new(books)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_invented_or_reordered_on_mariadb_either() {
+    let Some(books) = OnMariaDb::start().await else { return };
+    keep_the_ledger(Arc::new(books)).await;
+}
+
+async fn keep_the_ledger(books: Arc<dyn Books>) {
+    // One at a time, or they would take the machine from each other and run into deadlines.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    let Some(rabbitmq) = RabbitMq::start().await else { return };
     let variable = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let goal = variable("OUTBOX_LEDGER_MESSAGES").unwrap_or(100_000);
     let seed = variable("OUTBOX_LEDGER_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("ledger of {goal} messages, seed {seed}");
 
-    let database = postgres.database().await;
     let vhost = rabbitmq.vhost().await;
     vhost.declare_queue(QUEUE).await;
     rabbitmq.sync_declarations().await;
-    let pool = database.pool(40).await;
-    let outbox = Outbox::new(Config::new()).unwrap();
-    outbox.migrate(&pool).await.unwrap();
-    sqlx::query("CREATE TABLE ledger (key bigint, number bigint, PRIMARY KEY (key, number))")
-        .execute(&pool)
-        .await
-        .unwrap();
-
-    let start_relay = || relay_process(database.url(), vhost.uri());
+    let start_relay = || relay_process(books.url(), vhost.uri());
     let mut relays = vec![start_relay(), start_relay(), start_relay()];
     let progress = Arc::new(Progress { written: AtomicU64::new(0), goal });
     let started = Instant::now();
@@ -177,8 +175,7 @@ async fn nothing_is_lost_invented_or_reordered_while_everything_dies_once() {
         let writer = Writer {
             number,
             rng: fastrand::Rng::with_seed(seed.wrapping_add(number)),
-            pool: pool.clone(),
-            outbox: outbox.clone(),
+            books: books.clone(),
             counters: HashMap::new(),
         };
         writers.spawn(writer.run(progress.clone()));
@@ -201,9 +198,9 @@ async fn nothing_is_lost_invented_or_reordered_while_everything_dies_once() {
     rabbitmq.restart().await;
     relays.push(start_relay());
     reached(6).await;
-    postgres.kill().await;
+    books.kill().await;
     faults += 1;
-    postgres.restart().await;
+    books.restart().await;
     reached(8).await;
     // A relay that stands still for longer than its lease, and then goes on as if nothing had happened.
     relays[0].stop();
@@ -212,7 +209,7 @@ async fn nothing_is_lost_invented_or_reordered_while_everything_dies_once() {
     let written = started.elapsed();
     relays[0].cont();
 
-    let store = outbox.store(pool.clone());
+    let store = books.store();
     eventually("the outbox to drain", Duration::from_secs(240), || async {
         store.stats(1).await.ok().filter(|stats| stats.backlog.value == 0).map(drop)
     })
@@ -225,8 +222,7 @@ async fn nothing_is_lost_invented_or_reordered_while_everything_dies_once() {
     }
     assert_eq!(store.stats(1_000).await.unwrap().dead_letters.value, 0, "nothing was given up");
 
-    let rows = sqlx::query("SELECT key, number FROM ledger").fetch_all(&pool).await.unwrap();
-    let committed: HashSet<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let committed = books.committed().await;
     let count = vhost.queue_depth(QUEUE).await as usize;
     let deliveries = vhost.consume(QUEUE, count, Duration::from_secs(120)).await;
 
