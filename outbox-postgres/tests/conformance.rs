@@ -12,7 +12,8 @@ mod support;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use integration_tests::{Postgres, Server};
+use integration_tests::postgres::Database;
+use integration_tests::{Postgres, PostgresNext, Server};
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
 use outbox_core::{Message, MessageId, Result, Store};
 use outbox_postgres::{Config, Outbox, map_error};
@@ -20,13 +21,25 @@ use sqlx::{AssertSqlSafe, Postgres as Driver, Transaction};
 
 use support::Scene;
 
-struct Harness;
+/// On the installed PostgreSQL, or on a newer one.
+#[derive(Clone, Copy)]
+enum Harness {
+    Installed,
+    Newer,
+}
 
 impl Harness {
     /// `None` where there is no server; the harness of servers has said so, or has failed.
-    fn new() -> Option<Self> {
+    fn if_available(self) -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(Postgres::shared()).map(|_| Self)
+        runtime.block_on(self.database()).map(|_| self)
+    }
+
+    async fn database(self) -> Option<Database> {
+        match self {
+            Self::Installed => Some(Postgres::shared().await?.database().await),
+            Self::Newer => Some(PostgresNext::shared().await?.database().await),
+        }
     }
 }
 
@@ -35,8 +48,10 @@ impl StoreHarness for Harness {
     async fn create(&self) -> Result<Box<dyn StoreFixture>> {
         // Names that only work if they are quoted everywhere.
         let config = Config::new().schema("Some schema").prefix("out-box");
-        let scene = Scene::with(config).await;
-        Ok(Box::new(Fixture { scene: scene.expect("the server that was there a moment ago") }))
+        let database = self.database().await.expect("the server that was there a moment ago");
+        let scene = Scene::empty_in(database, config).await;
+        scene.outbox.migrate(&scene.pool).await?;
+        Ok(Box::new(Fixture { scene }))
     }
 }
 
@@ -139,7 +154,20 @@ impl EnqueueTransaction for Enqueueing {
     }
 }
 
-outbox_conformance::store_tests!(match Harness::new() {
-    Some(harness) => harness,
-    None => return,
-});
+mod installed {
+    use super::*;
+
+    outbox_conformance::store_tests!(match Harness::Installed.if_available() {
+        Some(harness) => harness,
+        None => return,
+    });
+}
+
+mod newer {
+    use super::*;
+
+    outbox_conformance::store_tests!(match Harness::Newer.if_available() {
+        Some(harness) => harness,
+        None => return,
+    });
+}

@@ -34,9 +34,12 @@ impl Scene {
 
     /// Without tables.
     pub(crate) async fn empty(config: Config) -> Option<Self> {
-        let database = Postgres::shared().await?.database().await;
+        Some(Self::empty_in(Postgres::shared().await?.database().await, config).await)
+    }
+
+    pub(crate) async fn empty_in(database: Database, config: Config) -> Self {
         let pool = database.pool(10).await;
-        Some(Self { database, pool, outbox: Outbox::new(config).unwrap() })
+        Self { database, pool, outbox: Outbox::new(config).unwrap() }
     }
 
     pub(crate) fn store(&self) -> PostgresStore {
