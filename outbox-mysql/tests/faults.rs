@@ -1,0 +1,149 @@
+//! A server that dies and comes back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use integration_tests::{MariaDb, MySql, Server, eventually, mysql};
+use outbox_core::{Error, Reader, RelayId, Scope, Store, Verdict};
+use outbox_mysql::{Config, Outbox};
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use support::{DEADLINE, LIMIT, all_delivered, message, topics};
+
+/// Does not wait long for a server that is gone.
+fn short() -> MySqlPoolOptions {
+    MySqlPoolOptions::new().acquire_timeout(Duration::from_secs(2))
+}
+
+fn passes(error: &Error) {
+    assert_eq!(error.scope(), Scope::Endpoint, "{error}");
+    assert_ne!(error.verdict(), Verdict::Permanent, "{error}");
+}
+
+async fn read_all(reader: &mut Box<dyn Reader>) -> Vec<String> {
+    let mut came = Vec::new();
+    loop {
+        let batch = reader.fetch(LIMIT, &[]).await.unwrap();
+        came.extend(topics(&batch));
+        if batch.rows.is_empty() && !batch.more {
+            return came;
+        }
+    }
+}
+
+async fn a_killed_server_loses_and_repeats_nothing<P: mysql::Product>(server: mysql::MySqlServer<P>) {
+    let database = server.database().await;
+    let options: MySqlConnectOptions = database.url().parse().unwrap();
+    let pool = short().max_connections(5).connect_with(options).await.unwrap();
+    let outbox = Outbox::new(Config::new()).unwrap();
+    outbox.migrate(&pool).await.unwrap();
+    let store = outbox.store(pool.clone());
+    let relay = RelayId::new();
+    let owned = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap().owned;
+    let mut reader = store.reader();
+    owned.iter().for_each(|partition| reader.assign(*partition));
+
+    let mut expected = BTreeSet::new();
+    let mut came = Vec::new();
+    for round in 0..3 {
+        // Positions that are drawn and never committed, below and above others.
+        let mut lost = pool.begin().await.unwrap();
+        outbox.enqueue(&mut *lost, &message("lost", Some("k"))).await.unwrap();
+        for number in 0..20 {
+            let topic = format!("{round} {number}");
+            outbox.enqueue(&pool, &message(&topic, Some("k"))).await.unwrap();
+            expected.insert(topic);
+            if number == 10 {
+                came.extend(read_all(&mut reader).await);
+            }
+        }
+        outbox.enqueue(&mut *lost, &message("lost", Some("k"))).await.unwrap();
+
+        server.kill().await;
+        let row = reader.fetch(LIMIT, &[]).await;
+        passes(&row.unwrap_err());
+        passes(&store.heartbeat(relay, Duration::from_secs(600)).await.unwrap_err());
+        drop(lost);
+        server.restart().await;
+        let membership = eventually("the server to answer", DEADLINE, async || {
+            store.heartbeat(relay, Duration::from_secs(600)).await.ok()
+        });
+        assert_eq!(membership.await.owned, owned);
+
+        for number in 20..30 {
+            let topic = format!("{round} {number}");
+            outbox.enqueue(&pool, &message(&topic, Some("k"))).await.unwrap();
+            expected.insert(topic);
+        }
+        came.extend(read_all(&mut reader).await);
+    }
+    let missing: Vec<_> = expected.iter().filter(|topic| !came.contains(topic)).collect();
+    assert!(missing.is_empty() && came.len() == expected.len(), "missing: {missing:?}, came: {came:?}");
+
+    // Another reader finds everything, since nothing was settled, and then nothing more.
+    let mut again = store.reader();
+    owned.iter().for_each(|partition| again.assign(*partition));
+    let mut more = true;
+    let mut found = 0;
+    while more {
+        let batch = again.fetch(LIMIT, &[]).await.unwrap();
+        store.settle(relay, &all_delivered(&batch), false).await.unwrap();
+        found += batch.rows.len();
+        more = batch.more;
+    }
+    assert_eq!(found, expected.len());
+    assert_eq!(store.stats(10).await.unwrap().backlog.value, 0);
+}
+
+async fn a_server_that_cannot_be_reached_is_told_from_one_that_says_no<P: mysql::Product>(
+    server: mysql::MySqlServer<P>,
+) {
+    let database = server.database().await;
+    let options: MySqlConnectOptions = database.url().parse().unwrap();
+    let outbox = Outbox::new(Config::new()).unwrap();
+
+    let stranger = short().connect_lazy_with(options.clone().username("nobody").password("secret"));
+    let error = outbox.store(stranger).stats(1).await.unwrap_err();
+    assert_eq!(error.kind(), outbox_core::ErrorKind::Permission, "{error:?}");
+    assert!(!format!("{error:?}{}", error.report()).contains("secret"));
+
+    let nowhere = short().connect_lazy_with(options.clone().database("nowhere"));
+    let error = outbox.store(nowhere).stats(1).await.unwrap_err();
+    assert_eq!(error.kind(), outbox_core::ErrorKind::Unavailable, "{error:?}");
+
+    server.kill().await;
+    let gone = short().connect_lazy_with(options.password("secret"));
+    let error = outbox.store(gone).stats(1).await.unwrap_err();
+    assert_eq!(error.kind(), outbox_core::ErrorKind::Unavailable, "{error:?}");
+    assert!(!format!("{error:?}{}", error.report()).contains("secret"));
+}
+
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod mariadb {
+            $(#[tokio::test] async fn $name() {
+                let Some(server) = <super::MariaDb as super::Server>::start().await else { return };
+                super::$name(server).await;
+            })*
+        }
+        mod mysql_itself {
+            $(#[tokio::test] async fn $name() {
+                let Some(server) = <super::MySql as super::Server>::start().await else { return };
+                super::$name(server).await;
+            })*
+        }
+    };
+}
+
+on_both!(
+    a_killed_server_loses_and_repeats_nothing,
+    a_server_that_cannot_be_reached_is_told_from_one_that_says_no,
+);
