@@ -4,6 +4,7 @@
 //! and go on answering while the first one is stopped.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,6 +24,9 @@ pub(crate) fn stop_tree(pid: u32) -> Vec<u32> {
 fn stop_into(pid: u32, stopped: &mut Vec<u32>) {
     // Stopped before its children are listed: it can fork no more.
     send(pid, Signal::STOP);
+    // One of its threads takes the signal and stops the others. On a busy machine these may go on for a while, and a
+    // server would answer.
+    poll_until_blocking(GONE, || is_stopped(pid).then_some(()));
     for child in children(pid) {
         stop_into(child, stopped);
     }
@@ -73,6 +77,15 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Whether no thread of a process runs.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let state = read_stat(&thread.path().join("stat")).and_then(|fields| fields.into_iter().next());
+        state.is_none_or(|state| matches!(&*state, "T" | "t" | "Z" | "X"))
+    })
+}
+
 fn runs(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
 }
@@ -83,9 +96,13 @@ pub(crate) fn start_time(pid: u32) -> Option<u64> {
     stat(pid)?.get(19)?.parse().ok()
 }
 
-/// The fields of `/proc/PID/stat` behind the name, which may contain blanks and parentheses.
 fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    read_stat(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+/// The fields of a file `stat` behind the name, which may contain blanks and parentheses.
+fn read_stat(file: &Path) -> Option<Vec<String>> {
+    let text = fs::read_to_string(file).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
