@@ -149,6 +149,7 @@ macro_rules! __store_cases {
                 a_retrying_message_blocks_its_key = "Ready rows behind a retrying message come as blocked.";
                 other_messages_are_not_blocked =
                     "Other keys, messages without a key and earlier messages are not blocked.";
+                keys_are_told_apart_exactly = "Keys that differ in case, accents or spaces only are different keys.";
                 held_messages_follow_in_order =
                     "Held messages come in order, when the one in front of them has been delivered and not before.";
                 many_held_messages_all_follow = "However many messages are held, all of them come, in order.";

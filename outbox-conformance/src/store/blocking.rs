@@ -80,6 +80,25 @@ pub(crate) async fn other_messages_are_not_blocked(fixture: &dyn StoreFixture) -
     Ok(())
 }
 
+pub(crate) async fn keys_are_told_apart_exactly(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("key", &["blocking"]).await?;
+    scene.settle(&[retry(&rows[0], LONG)]).await?;
+    // What databases take for equal: another case, another accent, the same letter in another spelling, spaces at the
+    // end, characters of no width.
+    let others = ["KEY", "Key", "kéy", "ke\u{301}y", "key ", "key  ", " key", "ｋｅｙ", "key\u{200b}"];
+    for other in others {
+        scene.enqueue_keyed(other, &[other]).await?;
+    }
+    let rows = scene.expect(others.len()).await?;
+    let blocked: Vec<_> = rows.iter().filter(|row| row.blocked).filter_map(|row| row.key()).collect();
+    ensure!(blocked.is_empty(), "{blocked:?} are taken for the blocked key \"key\"");
+    scene.deliver(&rows).await?;
+    scene.enqueue_keyed("key", &["behind"]).await?;
+    expect_blocked(&mut scene, &["behind"], true).await?;
+    Ok(())
+}
+
 pub(crate) async fn held_messages_follow_in_order(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;
     let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;

@@ -36,6 +36,7 @@ enum Defect {
     SharesItsPlaceWithOthers,
     BlocksNothing,
     BlocksOtherKeys,
+    FoldsKeys,
     BlocksRowsInFront,
     BlocksNoDueRows,
     ForgetsThatRowsAreDue,
@@ -75,6 +76,7 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::SharesItsPlaceWithOthers, "reading::readers_are_independent"),
     (Defect::BlocksNothing, "blocking::a_retrying_message_blocks_its_key"),
     (Defect::BlocksOtherKeys, "blocking::other_messages_are_not_blocked"),
+    (Defect::FoldsKeys, "blocking::keys_are_told_apart_exactly"),
     (Defect::BlocksRowsInFront, "blocking::a_late_row_in_front_is_not_blocked"),
     (Defect::BlocksNoDueRows, "blocking::due_rows_behind_a_blocker_are_blocked"),
     (Defect::ForgetsThatRowsAreDue, "due::scheduled_messages_wait_for_their_time"),
@@ -300,6 +302,13 @@ impl BrokenReader {
             Defect::BlocksOtherKeys => {
                 let any = !notes.blocked_keys.is_empty();
                 rows.iter_mut().filter(|row| !row.due).for_each(|row| row.blocked |= any);
+            }
+            Defect::FoldsKeys => {
+                let folded = |key: &str| key.trim_end().to_lowercase();
+                let blocked: BTreeSet<String> = notes.blocked_keys.iter().map(|key| folded(key)).collect();
+                for row in rows.iter_mut().filter(|row| !row.due) {
+                    row.blocked |= row.key().is_some_and(|key| blocked.contains(&folded(key)));
+                }
             }
             Defect::BlocksRowsInFront => {
                 for row in rows.iter_mut().filter(|row| !row.due) {
