@@ -1,13 +1,15 @@
 //! Looking after dead letters.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Partition, Position, RelayId, Result};
-use outbox_core::{Error, ErrorKind};
+use outbox_core::{
+    DeadLetter, DeadLetterFilter, DeadLetters, Error, ErrorKind, Partition, Position, RelayId, Result,
+};
+use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value};
 use outbox_sql::row::attempts;
 use outbox_sql::settle::{Keys, Place};
-use outbox_sql::text::{json_list, micros};
 use serde_json::json;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::Query;
@@ -23,67 +25,24 @@ use crate::transaction::{again, begin};
 /// The column with which the parts of the message begin.
 const CONTENT: usize = 6;
 
-/// A filter as SQL, and its values.
-struct Condition {
-    sql: String,
-    values: Vec<Value>,
-}
+/// Spaces at the end make a difference to bytes only.
+const DIALECT: Dialect = Dialect {
+    everything: "TRUE",
+    positions: "d.`position` IN (SELECT s.`position` FROM JSON_TABLE(?, '$[*]' COLUMNS (`position` BIGINT PATH '$')) AS s)",
+    id: ("d.`message_id` = ?", |id| vec![Value::Bytes(id.as_bytes().to_vec())]),
+    topic: ("CAST(d.`topic` AS BINARY) = ?", |topic| Value::Bytes(topic.as_bytes().to_vec())),
+    key: ("CAST(d.`key` AS BINARY) = ?", |key| Value::Bytes(key.as_bytes().to_vec())),
+    error_contains: "INSTR(d.`last_error`, ?) > 0",
+    older_than: Cow::Borrowed("d.`died_at` <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND"),
+    after: "d.`position` > ?",
+};
 
-enum Value {
-    Integer(i64),
-    Text(String),
-    Bytes(Vec<u8>),
-}
-
-impl Condition {
-    fn new(filter: &DeadLetterFilter, after: Option<Position>) -> Self {
-        let mut condition = Self { sql: "TRUE".to_owned(), values: Vec::new() };
-        if let Some(positions) = &filter.positions {
-            let list = json_list(positions.iter().map(|position| position.0));
-            condition.and(
-                "d.`position` IN (SELECT s.`position` FROM JSON_TABLE(?, '$[*]' COLUMNS (`position` BIGINT PATH '$')) AS s)",
-                Value::Text(list),
-            );
-        }
-        if let Some(id) = filter.id {
-            condition.and("d.`message_id` = ?", Value::Bytes(id.as_uuid().as_bytes().to_vec()));
-        }
-        // Spaces at the end make a difference to bytes only.
-        if let Some(topic) = &filter.topic {
-            condition.and("CAST(d.`topic` AS BINARY) = ?", Value::Bytes(topic.clone().into_bytes()));
-        }
-        if let Some(key) = &filter.key {
-            condition.and("CAST(d.`key` AS BINARY) = ?", Value::Bytes(key.clone().into_bytes()));
-        }
-        if let Some(text) = &filter.error_contains {
-            condition.and("INSTR(d.`last_error`, ?) > 0", Value::Text(text.clone()));
-        }
-        if let Some(age) = filter.older_than {
-            condition
-                .and("d.`died_at` <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND", Value::Integer(micros(age)));
-        }
-        if let Some(after) = after {
-            condition.and("d.`position` > ?", Value::Integer(after.0));
-        }
-        condition
-    }
-
-    fn and(&mut self, sql: &str, value: Value) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(sql);
-        self.values.push(value);
-    }
-
-    fn bind<'q>(self, mut query: Query<'q, MySql, MySqlArguments>) -> Query<'q, MySql, MySqlArguments> {
-        for value in self.values {
-            query = match value {
-                Value::Integer(value) => query.bind(value),
-                Value::Text(value) => query.bind(value),
-                Value::Bytes(value) => query.bind(value),
-            };
-        }
-        query
-    }
+fn bind(query: Query<'_, MySql, MySqlArguments>, values: Vec<Value>) -> Query<'_, MySql, MySqlArguments> {
+    values.into_iter().fold(query, |query, value| match value {
+        Value::Integer(value) => query.bind(value),
+        Value::Text(value) => query.bind(value),
+        Value::Bytes(value) => query.bind(value),
+    })
 }
 
 fn count(number: usize) -> i64 {
@@ -101,10 +60,9 @@ impl MySqlStore {
     async fn take(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Option<Taken>> {
         let inner = self.checked().await?;
         let sql = &inner.shared.statements;
-        let condition = Condition::new(filter, None);
+        let condition = Condition::new(&DIALECT, filter, None);
         let statement = sql.pick_dead(&condition.sql);
-        let picked = condition
-            .bind(sqlx::query(statement))
+        let picked = bind(sqlx::query(statement), condition.values)
             .bind(count(limit))
             .fetch_all(&inner.connections.committed)
             .await
@@ -135,10 +93,9 @@ impl DeadLetters for MySqlStore {
         limit: usize,
     ) -> Result<Vec<DeadLetter>> {
         let inner = self.checked().await?;
-        let condition = Condition::new(filter, after);
+        let condition = Condition::new(&DIALECT, filter, after);
         let statement = inner.shared.statements.list_dead(&condition.sql);
-        let rows = condition
-            .bind(sqlx::query(statement))
+        let rows = bind(sqlx::query(statement), condition.values)
             .bind(count(limit))
             .fetch_all(&inner.connections.committed)
             .await
@@ -191,29 +148,16 @@ impl DeadLetters for MySqlStore {
 
 fn describe(row: &MySqlRow) -> Result<DeadLetter> {
     let row = Columns(row);
-    let (id, topic, key, message) = match row.content(CONTENT, None)? {
-        Content::Message(message) => (
-            Some(message.id()),
-            Some(message.topic().to_owned()),
-            message.key().map(str::to_owned),
-            Some(message),
-        ),
-        Content::Malformed { id, topic, key, .. } => (id, topic, key, None),
-    };
-    let died_at = row.timestamp(5)?;
-    let Some(died_at) = died_at else {
+    let Some(died_at) = row.timestamp(5)? else {
         return Err(Error::new(ErrorKind::Schema, "a dead letter has no time of its death; put it right"));
     };
-    Ok(DeadLetter {
-        position: Position(row.required(0)?),
-        id,
-        topic,
-        key,
+    let dead = DeadRow {
+        position: row.required(0)?,
         attempts: attempts(row.required(1)?),
         error: row.lossy_text(3)?.unwrap_or_default(),
         blocks_key: row.boolean(2)?,
         enqueued_at: row.timestamp(4)?.unwrap_or(died_at),
         died_at,
-        message,
-    })
+    };
+    Ok(dead.with(row.content(CONTENT, None)?))
 }

@@ -1,6 +1,7 @@
 //! Making the tables.
 
 use outbox_core::{Error, ErrorKind, Result};
+use outbox_sql::schema::Meta;
 use sqlx::{AssertSqlSafe, MySqlConnection, MySqlPool};
 
 use crate::config::Names;
@@ -15,36 +16,16 @@ const OLDEST_MYSQL: (u16, u16, u16) = (8, 0, 14);
 const OLDEST_MARIADB: (u16, u16, u16) = (10, 6, 0);
 
 /// What the tables say about themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    version: i32,
-    pub(crate) partitions: i32,
-}
-
-impl Meta {
-    pub(crate) async fn read(connection: &mut MySqlConnection, shared: &Shared) -> Result<Self> {
-        check_server(connection).await?;
-        let row: Option<(i32, i32)> = sqlx::query_as(shared.statements.read_meta.clone())
-            .fetch_optional(connection)
-            .await
-            .map_err(map_error)?;
-        let Some((version, partitions)) = row else {
-            return Err(schema("the outbox's tables are incomplete; run migrate", &shared.names));
-        };
-        Ok(Self { version, partitions })
-    }
-
-    /// Whether this library can work with the tables.
-    pub(crate) fn check(self, names: &Names) -> Result<()> {
-        let problem = if self.version > SCHEMA_VERSION {
-            "the outbox's tables are newer than this library; update the library before anything else"
-        } else if self.version < SCHEMA_VERSION {
-            "the outbox's tables are older than this library; run migrate"
-        } else {
-            return Ok(());
-        };
-        Err(schema(problem, names).with("tables", self.version).with("library", SCHEMA_VERSION))
-    }
+pub(crate) async fn read_meta(connection: &mut MySqlConnection, shared: &Shared) -> Result<Meta> {
+    check_server(connection).await?;
+    let row: Option<(i32, i32)> = sqlx::query_as(shared.statements.read_meta.clone())
+        .fetch_optional(connection)
+        .await
+        .map_err(map_error)?;
+    let Some((version, partitions)) = row else {
+        return Err(schema("the outbox's tables are incomplete; run migrate", &shared.names));
+    };
+    Ok(Meta { version: version.into(), partitions: partitions.into() })
 }
 
 fn schema(problem: &'static str, names: &Names) -> Error {
@@ -82,18 +63,10 @@ impl Outbox {
 
     async fn make(&self, connection: &mut MySqlConnection) -> Result<()> {
         let Shared { names, statements, .. } = &*self.shared;
-        match Meta::read(connection, &self.shared).await {
+        match read_meta(connection, &self.shared).await {
             Ok(meta) => {
-                meta.check(names)?;
-                if meta.partitions != i32::from(names.partitions) {
-                    return Err(Error::config(
-                        "the number of partitions cannot be changed once there are tables",
-                    )
-                    .with("table", &names.meta)
-                    .with("tables", meta.partitions)
-                    .with("settings", names.partitions));
-                }
-                return Ok(());
+                meta.check_version(SCHEMA_VERSION.into(), &names.meta)?;
+                return meta.check_partitions(names.partitions, &names.meta);
             }
             Err(error) if error.kind() == ErrorKind::Schema => {}
             Err(error) => return Err(error),

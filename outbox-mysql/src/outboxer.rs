@@ -70,7 +70,7 @@ WHERE NOT `dispatched` ORDER BY `id` LIMIT ? FOR UPDATE"
             messages.push(message(&event)?);
             ids.push(id);
         }
-        self.enqueue_batch(&mut *tx, &messages).await?;
+        self.enqueue_batch(&mut tx, &messages).await?;
         sqlx::query(AssertSqlSafe(format!(
             "DELETE e FROM JSON_TABLE(?, '$[*]' COLUMNS (`id` BIGINT PATH '$')) AS s STRAIGHT_JOIN {table} AS e ON e.`id` = s.`id`"
         )))

@@ -13,10 +13,11 @@ use tokio::sync::OnceCell;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::error::map_error;
-use crate::migrate::Meta;
+use crate::migrate::read_meta;
 use crate::outbox::Shared;
 use crate::reader::MySqlReader;
 use crate::row::Columns;
+use crate::sql::SCHEMA_VERSION;
 
 /// An outbox in MySQL or MariaDB, as a relay sees it. Cheap to clone.
 ///
@@ -54,8 +55,8 @@ impl MySqlStore {
         let open = async || {
             let connections = Connections::beside(&self.pool);
             let mut connection = connections.committed.acquire().await.map_err(map_error)?;
-            let meta = Meta::read(&mut connection, &self.shared).await?;
-            meta.check(&self.shared.names)?;
+            let meta = read_meta(&mut connection, &self.shared).await?;
+            meta.check_version(SCHEMA_VERSION.into(), &self.shared.names.meta)?;
             let partitions = usize::try_from(meta.partitions).unwrap_or(1);
             drop(connection);
             Ok(Inner { shared: self.shared.clone(), connections, partitions })

@@ -1,7 +1,8 @@
 //! Looking after dead letters.
 
 use async_trait::async_trait;
-use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
+use outbox_core::{DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
+use outbox_sql::dead_letters::DeadRow;
 use outbox_sql::settle::Keys;
 use outbox_sql::text::micros;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -154,25 +155,13 @@ async fn take(
 fn describe(row: &PgRow) -> Result<Option<DeadLetter>> {
     let row = Columns(row);
     let (Some(position), Some(died_at)) = (row.position()?, row.timestamp(DIED_AT)?) else { return Ok(None) };
-    let (id, topic, key, message) = match row.content()? {
-        Content::Message(message) => (
-            Some(message.id()),
-            Some(message.topic().to_owned()),
-            message.key().map(str::to_owned),
-            Some(message),
-        ),
-        Content::Malformed { id, topic, key, .. } => (id, topic, key, None),
-    };
-    Ok(Some(DeadLetter {
-        position,
-        id,
-        topic,
-        key,
+    let dead = DeadRow {
+        position: position.0,
         attempts: row.attempts()?,
         error: row.lossy_text(LAST_ERROR)?.unwrap_or_default(),
         blocks_key: row.boolean(Column::Blocked as usize)?,
         enqueued_at: row.enqueued_at()?,
         died_at,
-        message,
-    }))
+    };
+    Ok(Some(dead.with(row.content()?)))
 }

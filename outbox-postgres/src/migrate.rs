@@ -1,6 +1,7 @@
 //! Making the tables.
 
 use outbox_core::{Error, ErrorKind, Result};
+use outbox_sql::schema::Meta;
 use sqlx::{PgConnection, PgPool};
 
 use crate::config::Names;
@@ -13,36 +14,16 @@ use crate::transaction::begin;
 const OLDEST_SERVER: i32 = 130_000;
 
 /// What the tables say about themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Meta {
-    version: i32,
-    pub(crate) partitions: i32,
-}
-
-impl Meta {
-    pub(crate) async fn read(connection: &mut PgConnection, shared: &Shared) -> Result<Self> {
-        check_server(connection).await?;
-        let row: Option<(i32, i32)> = sqlx::query_as(shared.statements.read_meta.clone())
-            .fetch_optional(connection)
-            .await
-            .map_err(map_error)?;
-        let Some((version, partitions)) = row else {
-            return Err(schema("the outbox's tables say nothing about their version", &shared.names));
-        };
-        Ok(Self { version, partitions })
-    }
-
-    /// Whether this library can work with the tables.
-    pub(crate) fn check(self, names: &Names) -> Result<()> {
-        let problem = if self.version > SCHEMA_VERSION {
-            "the outbox's tables are newer than this library; update the library before anything else"
-        } else if self.version < SCHEMA_VERSION {
-            "the outbox's tables are older than this library; run migrate"
-        } else {
-            return Ok(());
-        };
-        Err(schema(problem, names).with("tables", self.version).with("library", SCHEMA_VERSION))
-    }
+pub(crate) async fn read_meta(connection: &mut PgConnection, shared: &Shared) -> Result<Meta> {
+    check_server(connection).await?;
+    let row: Option<(i32, i32)> = sqlx::query_as(shared.statements.read_meta.clone())
+        .fetch_optional(connection)
+        .await
+        .map_err(map_error)?;
+    let Some((version, partitions)) = row else {
+        return Err(schema("the outbox's tables say nothing about their version", &shared.names));
+    };
+    Ok(Meta { version: version.into(), partitions: partitions.into() })
 }
 
 fn schema(problem: &'static str, names: &Names) -> Error {
@@ -85,17 +66,9 @@ impl Outbox {
         .await
         .map_err(map_error)?;
         if tables {
-            let meta = Meta::read(&mut tx, &self.shared).await?;
-            meta.check(names)?;
-            if meta.partitions != i32::from(names.partitions) {
-                return Err(Error::config(
-                    "the number of partitions cannot be changed once there are tables",
-                )
-                .with("table", &names.meta)
-                .with("tables", meta.partitions)
-                .with("settings", names.partitions));
-            }
-            return Ok(());
+            let meta = read_meta(&mut tx, &self.shared).await?;
+            meta.check_version(SCHEMA_VERSION.into(), &names.meta)?;
+            return meta.check_partitions(names.partitions, &names.meta);
         }
         if !schema {
             sqlx::raw_sql(statements.create_schema.clone()).execute(&mut *tx).await.map_err(map_error)?;

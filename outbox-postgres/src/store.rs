@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use outbox_core::{
     Count, DeadLetters, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store, Wakeups,
 };
+use outbox_sql::schema::Meta;
 use outbox_sql::text::micros;
 use sqlx::PgPool;
 use tokio::sync::OnceCell;
@@ -15,11 +16,11 @@ use tokio::sync::OnceCell;
 use crate::config::{Config, Names};
 use crate::error::map_error;
 use crate::group::numbers;
-use crate::migrate::Meta;
+use crate::migrate::read_meta;
 use crate::outbox::Shared;
 use crate::reader::PostgresReader;
 use crate::row::Columns;
-use crate::sql::Statements;
+use crate::sql::{SCHEMA_VERSION, Statements};
 use crate::wakeups::Listener;
 
 /// How many rows of each partition are looked at for the oldest one that is not scheduled for later.
@@ -53,8 +54,8 @@ impl PostgresStore {
     async fn meta(&self) -> Result<Meta> {
         let read = async || {
             let mut connection = self.pool.acquire().await.map_err(map_error)?;
-            let meta = Meta::read(&mut connection, &self.shared).await?;
-            meta.check(&self.shared.names)?;
+            let meta = read_meta(&mut connection, &self.shared).await?;
+            meta.check_version(SCHEMA_VERSION.into(), &self.shared.names.meta)?;
             Ok(meta)
         };
         self.meta.get_or_try_init(read).await.copied()

@@ -1,9 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+pub mod dead_letters;
 pub mod inbox;
 pub mod outboxer;
 pub mod partitions;
 pub mod row;
+pub mod schema;
 pub mod settle;
 pub mod sightings;
 pub mod text;

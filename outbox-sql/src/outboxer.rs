@@ -152,7 +152,7 @@ impl Event {
 /// The name of a table as somebody writes it, with a schema before a dot or without one, as its parts.
 ///
 /// # Errors
-/// [`ErrorKind::Config`](outbox_core::ErrorKind::Config) if a part is missing or holds a NUL character.
+/// [`ErrorKind::Config`] if a part is missing or holds a NUL character.
 pub fn table_parts(table: &str) -> Result<Vec<&str>> {
     let parts: Vec<&str> = table.split('.').collect();
     if parts.len() > 2 || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {

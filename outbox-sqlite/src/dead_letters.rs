@@ -1,9 +1,10 @@
 //! Looking after dead letters.
 
 use async_trait::async_trait;
-use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Position, RelayId, Result, Timestamp};
+use outbox_core::{DeadLetter, DeadLetterFilter, DeadLetters, Position, RelayId, Result, Timestamp};
+use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value};
 use outbox_sql::row::attempts;
-use outbox_sql::text::{json_list, micros};
+use outbox_sql::text::json_list;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection};
@@ -16,67 +17,30 @@ use crate::settle::Settling;
 use crate::store::SqliteStore;
 use crate::transaction::BEGIN_IMMEDIATE;
 
-/// A filter as SQL, and its values.
-struct Condition {
-    sql: String,
-    values: Vec<Value>,
+fn dialect() -> Dialect {
+    Dialect {
+        everything: "1 = 1",
+        positions: r#""position" IN (SELECT value FROM json_each(?))"#,
+        // In each of the ways it may have been written.
+        id: (r#"(lower(replace("message_id", '-', '')) = ? OR "message_id" = ?)"#, |id| {
+            vec![Value::Text(id.simple().to_string()), Value::Bytes(id.as_bytes().to_vec())]
+        }),
+        topic: (r#""topic" = ?"#, |topic| Value::Text(topic.to_owned())),
+        key: (r#""key" = ?"#, |key| Value::Text(key.to_owned())),
+        error_contains: r#"instr("last_error", ?) > 0"#,
+        older_than: format!(r#""died_at" <= {NOW} - ?"#).into(),
+        after: r#""position" > ?"#,
+    }
 }
 
-enum Value {
-    Integer(i64),
-    Text(String),
-    Blob(Vec<u8>),
-}
+type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
-impl Condition {
-    fn new(filter: &DeadLetterFilter, after: Option<Position>) -> Self {
-        let mut condition = Self { sql: "1 = 1".to_owned(), values: Vec::new() };
-        if let Some(positions) = &filter.positions {
-            let list = json_list(positions.iter().map(|position| position.0));
-            condition.and(r#""position" IN (SELECT value FROM json_each(?))"#, Value::Text(list));
-        }
-        if let Some(id) = filter.id {
-            // In each of the ways it may have been written.
-            let id = Uuid::from(id);
-            condition
-                .and(r#"(lower(replace("message_id", '-', '')) = ?"#, Value::Text(id.simple().to_string()));
-            condition.values.push(Value::Blob(id.as_bytes().to_vec()));
-            condition.sql.push_str(r#" OR "message_id" = ?)"#);
-        }
-        if let Some(topic) = &filter.topic {
-            condition.and(r#""topic" = ?"#, Value::Text(topic.clone()));
-        }
-        if let Some(key) = &filter.key {
-            condition.and(r#""key" = ?"#, Value::Text(key.clone()));
-        }
-        if let Some(text) = &filter.error_contains {
-            condition.and(r#"instr("last_error", ?) > 0"#, Value::Text(text.clone()));
-        }
-        if let Some(age) = filter.older_than {
-            condition.and(&format!(r#""died_at" <= {NOW} - ?"#), Value::Integer(micros(age)));
-        }
-        if let Some(after) = after {
-            condition.and(r#""position" > ?"#, Value::Integer(after.0));
-        }
-        condition
-    }
-
-    fn and(&mut self, sql: &str, value: Value) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(sql);
-        self.values.push(value);
-    }
-
-    fn bind<'q>(self, mut query: Query<'q, Sqlite, SqliteArguments>) -> Query<'q, Sqlite, SqliteArguments> {
-        for value in self.values {
-            query = match value {
-                Value::Integer(value) => query.bind(value),
-                Value::Text(value) => query.bind(value),
-                Value::Blob(value) => query.bind(value),
-            };
-        }
-        query
-    }
+fn bind(query: Statement<'_>, values: Vec<Value>) -> Statement<'_> {
+    values.into_iter().fold(query, |query, value| match value {
+        Value::Integer(value) => query.bind(value),
+        Value::Text(value) => query.bind(value),
+        Value::Bytes(value) => query.bind(value),
+    })
 }
 
 impl SqliteStore {
@@ -92,8 +56,7 @@ impl SqliteStore {
             self.sql().dead_letters.text(),
             condition.sql
         );
-        condition
-            .bind(sqlx::query(AssertSqlSafe(sql)))
+        bind(sqlx::query(AssertSqlSafe(sql)), condition.values)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(connection)
             .await
@@ -106,7 +69,8 @@ impl SqliteStore {
         filter: &DeadLetterFilter,
         limit: usize,
     ) -> Result<Vec<i64>> {
-        let rows = self.select(connection, r#""position""#, Condition::new(filter, None), limit).await?;
+        let rows =
+            self.select(connection, r#""position""#, Condition::new(&dialect(), filter, None), limit).await?;
         rows.iter().map(|row| integer(row, 0)).collect()
     }
 }
@@ -121,7 +85,8 @@ impl DeadLetters for SqliteStore {
     ) -> Result<Vec<DeadLetter>> {
         let mut connection = self.connection().await?;
         let columns = self.sql().dead_letter_columns;
-        let rows = self.select(&mut connection, columns, Condition::new(filter, after), limit).await?;
+        let rows =
+            self.select(&mut connection, columns, Condition::new(&dialect(), filter, after), limit).await?;
         rows.iter().map(dead_letter).collect()
     }
 
@@ -171,23 +136,13 @@ fn nobody() -> RelayId {
 }
 
 fn dead_letter(row: &SqliteRow) -> Result<DeadLetter> {
-    let (id, topic, key, message) = match raw_message(row, 6)?.content(None) {
-        Content::Message(message) => {
-            let key = message.key().map(str::to_owned);
-            (Some(message.id()), Some(message.topic().to_owned()), key, Some(message))
-        }
-        Content::Malformed { id, topic, key, .. } => (id, topic, key, None),
-    };
-    Ok(DeadLetter {
-        position: Position(integer(row, 0)?),
-        id,
-        topic,
-        key,
+    let dead = DeadRow {
+        position: integer(row, 0)?,
         attempts: attempts(integer(row, 1)?),
         error: lossy(row, 3)?.unwrap_or_default(),
         blocks_key: integer(row, 2)? != 0,
         enqueued_at: Timestamp::from_micros(integer(row, 4)?),
         died_at: Timestamp::from_micros(integer(row, 5)?),
-        message,
-    })
+    };
+    Ok(dead.with(raw_message(row, 6)?.content(None)))
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use outbox_core::{Error, ErrorKind, Result};
+use outbox_sql::schema::Meta;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
@@ -239,18 +240,14 @@ async fn installed(connection: &mut SqliteConnection, config: &Config) -> Result
 }
 
 fn known(installed: Installed, config: &Config) -> Result<Installed> {
-    if installed.version == VERSION {
-        return Ok(installed);
+    installed.meta().check_version(VERSION, &config.table("meta"))?;
+    Ok(installed)
+}
+
+impl Installed {
+    fn meta(self) -> Meta {
+        Meta { version: self.version, partitions: self.partitions.into() }
     }
-    let message = if installed.version > VERSION {
-        "the outbox tables were made by a newer version of this library; upgrade this program"
-    } else {
-        "the outbox tables are of a version that this library does not know"
-    };
-    Err(Error::new(ErrorKind::Schema, message)
-        .with("table", config.table("meta"))
-        .with("installed", installed.version)
-        .with("known", VERSION))
 }
 
 /// Reads what is installed and insists that it can be worked with.
@@ -275,14 +272,7 @@ pub(crate) async fn migrate(pool: &SqlitePool, config: &Config) -> Result<()> {
     match installed(&mut transaction, config).await? {
         Some(found) => {
             let found = known(found, config)?;
-            if found.partitions != config.partition_count() {
-                return Err(Error::config(
-                    "the outbox tables have another number of partitions, which is fixed for their life; \
-                     set partitions to the installed number",
-                )
-                .with("installed", found.partitions)
-                .with("configured", config.partition_count()));
-            }
+            found.meta().check_partitions(config.partition_count(), &config.table("meta"))?;
         }
         None => {
             for statement in statements(config) {
