@@ -29,7 +29,7 @@ use crate::transaction::{BEGIN_IMMEDIATE, usable_connection};
 /// use outbox_core::MessageId;
 /// use outbox_sqlite::{Config, Inbox, sqlx};
 ///
-/// # async fn example(pool: sqlx::SqlitePool, id: MessageId) -> anyhow::Result<()> {
+/// # async fn example(pool: sqlx::SqlitePool, id: MessageId) -> Result<(), Box<dyn std::error::Error>> {
 /// let inbox = Inbox::new(Config::new())?;
 /// let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
 /// if inbox.accept(&mut *tx, "billing", id).await? {
