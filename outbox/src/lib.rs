@@ -5,6 +5,9 @@ pub use outbox_core::*;
 #[cfg(feature = "amqp")]
 #[doc(inline)]
 pub use outbox_amqp as amqp;
+#[cfg(feature = "mssql")]
+#[doc(inline)]
+pub use outbox_mssql as mssql;
 #[cfg(feature = "mysql")]
 #[doc(inline)]
 pub use outbox_mysql as mysql;
