@@ -29,6 +29,8 @@ mod tool;
 mod container;
 #[cfg(feature = "rabbitmq")]
 mod http;
+#[cfg(feature = "kinesis")]
+pub mod kinesis;
 #[cfg(feature = "mssql")]
 pub mod mssql;
 #[cfg(feature = "mysql")]
@@ -42,6 +44,8 @@ pub use availability::Unavailable;
 pub use environment::Environment;
 pub use eventually::eventually;
 pub use instance::Instance;
+#[cfg(feature = "kinesis")]
+pub use kinesis::Kinesis;
 #[cfg(feature = "mssql")]
 pub use mssql::SqlServer;
 #[cfg(feature = "mysql")]

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod call;
 mod meaning;
 mod pack;
 mod sdk_error;
 mod transmission;
 
+pub use call::{Call, Failure, Stop};
 pub use meaning::Meaning;
 pub use pack::{Limits, pack};
 pub use sdk_error::sdk_error;

@@ -20,7 +20,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// The server cannot be reached, refused the connection, or is shutting down. Retry, endpoint.
     Unavailable,
-    /// The server asks for fewer requests. Retry, endpoint.
+    /// The server asks for fewer requests. Retry, endpoint. A publisher that knows that only some messages have to wait
+    /// gives theirs the scope of a message; it never counts as an attempt.
     Throttled,
     /// No answer arrived in time, so the request may have taken effect. Unknown, endpoint.
     Timeout,
@@ -115,7 +116,8 @@ pub enum Verdict {
 /// Whom an error concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// This message alone; the next one may well succeed. It counts as an attempt.
+    /// This message alone; the next one may well succeed. It counts as an attempt, unless the kind is
+    /// [`Throttled`](ErrorKind::Throttled).
     Message,
     /// The whole broker or database. Of a publish, it opens the circuit and counts as nobody's attempt.
     Endpoint,

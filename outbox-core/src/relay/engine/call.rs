@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::{Error, Scope, Verdict};
+use crate::error::{Error, ErrorKind, Scope, Verdict};
 use crate::event::Delivery;
 use crate::message::Message;
 use crate::relay::settings::{KeyOrder, Settings};
@@ -139,8 +139,11 @@ pub(super) fn failure(
     settings: &Settings,
     rng: &mut fastrand::Rng,
 ) -> (Settlement, bool) {
-    let attempts = meta.attempts.saturating_add(1);
-    let dead = error.verdict() == Verdict::Permanent || attempts >= settings.retry.max_attempts;
+    // A broker that asks a part of its messages to wait, as a busy shard does, finds no fault with them.
+    let throttled = error.kind() == ErrorKind::Throttled && error.verdict() == Verdict::Retry;
+    let attempts = if throttled { meta.attempts } else { meta.attempts.saturating_add(1) };
+    let used_up = !throttled && attempts >= settings.retry.max_attempts;
+    let dead = error.verdict() == Verdict::Permanent || used_up;
     let block_key = meta.key.is_some()
         && match settings.key_order {
             KeyOrder::Strict => true,
@@ -151,7 +154,7 @@ pub(super) fn failure(
     let settlement = if dead {
         Settlement::Dead { attempts, error: error_text, block_key }
     } else {
-        let after = settings.retry.wait(attempts, error.retry_after(), rng);
+        let after = settings.retry.wait(attempts.max(1), error.retry_after(), rng);
         Settlement::Retry { after, attempts, error: error_text, block_key }
     };
     (settlement, block_key)

@@ -1,0 +1,160 @@
+//! A server of the protocol of Amazon Kinesis Data Streams for tests.
+
+mod reading;
+mod serving;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::retry::RetryConfig;
+use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
+use tokio::sync::Mutex;
+
+pub use reading::Record;
+
+use self::serving::Serving;
+
+/// An emulator of Amazon Kinesis, in threads of this process, on a loopback port of its own. It keeps what it confirmed
+/// on disk, so that it is there after [`kill`](Self::kill) and [`restart`](Self::restart).
+///
+/// It is no process of its own: a kill ends its threads' work at the next point where they wait, and closes its
+/// connections. What it does not prove: anything about a machine that loses its power.
+///
+/// ```no_run
+/// use integration_tests::Kinesis;
+///
+/// # async fn example() {
+/// let kinesis = Kinesis::start().await;
+/// let stream = kinesis.stream(2).await; // new and empty, of two shards
+/// let client = kinesis.client();
+/// // ... put records ...
+/// let records = kinesis.records(&stream).await;
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Kinesis {
+    address: SocketAddr,
+    enforces_limits: bool,
+    folder: tempfile::TempDir,
+    serving: Mutex<Option<Serving>>,
+    counts: Arc<Counts>,
+}
+
+/// What the server was asked for.
+#[derive(Debug, Default)]
+pub struct Counts {
+    put_records: AtomicUsize,
+    put_record: AtomicUsize,
+}
+
+impl Counts {
+    /// How many `PutRecords` requests came.
+    pub fn put_records(&self) -> usize {
+        self.put_records.load(Ordering::SeqCst)
+    }
+
+    /// How many `PutRecord` requests came.
+    pub fn put_record(&self) -> usize {
+        self.put_record.load(Ordering::SeqCst)
+    }
+}
+
+impl Kinesis {
+    /// A server whose shards take as much as they get.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start() -> Self {
+        Self::launch(false).await
+    }
+
+    /// A server whose shards take 1 MiB and 1000 records a second and no more, as the real ones.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_with_limits() -> Self {
+        Self::launch(true).await
+    }
+
+    async fn launch(enforces_limits: bool) -> Self {
+        let kinesis = Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, crate::ports::free())),
+            enforces_limits,
+            folder: tempfile::tempdir().expect("a folder for the server's data"),
+            serving: Mutex::default(),
+            counts: Arc::default(),
+        };
+        kinesis.restart().await;
+        kinesis
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it was asked for, since it was started first.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A new client of this server.
+    pub fn client(&self) -> Client {
+        client(self.address)
+    }
+
+    /// Ends it at once. Does nothing if it does not run.
+    pub async fn kill(&self) {
+        if let Some(serving) = self.serving.lock().await.take() {
+            serving.end().await;
+        }
+    }
+
+    /// Starts it again on the same port, with what it had confirmed.
+    ///
+    /// # Panics
+    /// If it runs, or does not start.
+    pub async fn restart(&self) {
+        let mut serving = self.serving.lock().await;
+        assert!(serving.is_none(), "it runs");
+        let folder = self.folder.path();
+        let started = Serving::start(self.address, folder, self.enforces_limits, self.counts.clone()).await;
+        *serving = Some(started.expect("the server starts"));
+    }
+
+    /// A new stream.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn stream(&self, shards: i32) -> String {
+        let name = crate::names::fresh();
+        let client = self.client();
+        let create = client.create_stream().stream_name(&name).shard_count(shards);
+        create.send().await.expect("the stream can be made");
+        reading::wait_until_active(&client, &name).await;
+        name
+    }
+
+    /// Everything in a stream, each shard in its order.
+    ///
+    /// # Panics
+    /// If the server does not answer, or a record is no data that it was given.
+    pub async fn records(&self, stream: &str) -> Vec<Record> {
+        reading::records(&self.client(), stream).await
+    }
+}
+
+/// A new client of the server at this address, or of a proxy before it. It has credentials of nobody, and repeats
+/// nothing.
+pub fn client(address: SocketAddr) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(format!("http://{address}"))
+        .retry_config(RetryConfig::disabled())
+        .build();
+    Client::from_conf(config)
+}

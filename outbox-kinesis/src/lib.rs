@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod format;
+mod options;
+mod outgoing;
+mod publisher;
+mod request;
+mod routing;
+mod text;
+mod verdict;
+
+pub use builder::KinesisPublisherBuilder;
+pub use format::Format;
+pub use options::KinesisOptions;
+pub use publisher::KinesisPublisher;
+pub use routing::Stream;
+
+/// The client library, whose client is part of this crate's interface.
+pub use aws_sdk_kinesis;
+
+/// The publisher's name: the key of its options, and a metric label.
+pub(crate) const NAME: &str = "kinesis";

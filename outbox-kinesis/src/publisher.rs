@@ -1,0 +1,186 @@
+//! The publisher: sorts a batch by stream, cuts requests, and runs them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::Builder as Overrides;
+use futures_util::StreamExt as _;
+use outbox_aws::{Call, Limits, Meaning, Transmission, sdk_error};
+use outbox_core::{
+    Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result, Scope, Verdict,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::NAME;
+use crate::builder::KinesisPublisherBuilder;
+use crate::format::Format;
+use crate::outgoing::Outgoing;
+use crate::request::{Requests, cut};
+use crate::routing::{Routing, Stream};
+use crate::verdict::is_throttled;
+
+/// Publishes to streams of Amazon Kinesis Data Streams, with `PutRecords`.
+///
+/// It owns no connection: the client's HTTP pool does. Cheap to share behind an [`Arc`](std::sync::Arc).
+///
+/// # Cancel safety
+/// When a [`publish`](Publisher::publish) future is dropped, its requests are dropped with it, and the connections of
+/// those that had begun are closed. Nothing of it is sent afterwards: no task is left behind.
+pub struct KinesisPublisher {
+    pub(crate) client: Client,
+    pub(crate) overrides: Overrides,
+    pub(crate) routing: Routing,
+    pub(crate) format: Format,
+    pub(crate) limits: Limits,
+    pub(crate) max_record_bytes: usize,
+    pub(crate) requests_in_flight: usize,
+    pub(crate) call_timeout: Duration,
+    pub(crate) throttle_patience: Duration,
+    pub(crate) capabilities: PublisherCapabilities,
+}
+
+impl fmt::Debug for KinesisPublisher {
+    /// Without the client, which knows credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KinesisPublisher")
+            .field("routing", &self.routing)
+            .field("format", &self.format)
+            .field("limits", &self.limits)
+            .field("requests_in_flight", &self.requests_in_flight)
+            .field("call_timeout", &self.call_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KinesisPublisher {
+    /// Starts a publisher with the caller's client, whose region, endpoint, credentials and HTTP settings it uses. Its
+    /// retries are not: the publisher turns them off for its own requests, since the relay repeats what has failed.
+    pub fn builder(client: Client) -> KinesisPublisherBuilder {
+        KinesisPublisherBuilder::new(client)
+    }
+
+    /// Starts a publisher with a client that is configured from environment variables, the shared AWS configuration
+    /// files and the metadata services of the machine, as that of
+    /// [the AWS tools](https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html) is. Single
+    /// sign-on and credential processes are not among its ways; make a client of your own for those.
+    #[cfg(feature = "env")]
+    pub async fn builder_from_env() -> KinesisPublisherBuilder {
+        let config = aws_config::load_defaults(aws_sdk_kinesis::config::BehaviorVersion::v2026_01_12()).await;
+        Self::builder(Client::new(&config))
+    }
+
+    /// Looks at the streams that the settings name (`DescribeStreamSummary`, which needs the right to it), for a service
+    /// that wants to learn at its start whether its settings are right.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Permission`], [`ErrorKind::Unavailable`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn connect(&self) -> Result<()> {
+        let deadline = Instant::now() + self.call_timeout;
+        for stream in self.routing.streams() {
+            let (name, arn) = stream.name_and_arn();
+            let transmission = Transmission::new();
+            let looking = self
+                .client
+                .describe_stream_summary()
+                .set_stream_name(name)
+                .set_stream_arn(arn)
+                .customize()
+                .config_override(self.overrides.clone())
+                .interceptor(transmission.clone())
+                .send();
+            let error = match timeout_at(deadline, looking).await {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => sdk_error(&error, &transmission),
+                Err(_) => Meaning::Unavailable.error(),
+            };
+            return Err(error.with("stream", stream.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Publishes what has passed the checks. What has no outcome afterwards was forgotten.
+    async fn publish_ready(&self, ready: &[Outgoing], outcomes: &mut [Option<Outcome>]) {
+        let begun = Instant::now();
+        let deadline = begun + self.call_timeout;
+        let requests = Requests {
+            client: &self.client,
+            overrides: &self.overrides,
+            call: Call::until(deadline),
+            patience: deadline.min(begun + self.throttle_patience),
+        };
+        let requests = &requests;
+        let bound = by_stream(ready);
+        // Made ahead, and begun by being polled: a stream of closures would not be `Send`.
+        let all: Vec<_> = bound
+            .iter()
+            .flat_map(|(stream, messages)| cut(stream, messages, self.limits))
+            .map(|request| async move { (request.messages, requests.run(request).await) })
+            .collect();
+        let mut running = futures_util::stream::iter(all).buffer_unordered(self.requests_in_flight);
+        while let Some((messages, answers)) = running.next().await {
+            for (message, answer) in messages.iter().zip(answers) {
+                outcomes[message.index] = Some(answer);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Publisher for KinesisPublisher {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> PublisherCapabilities {
+        self.capabilities.clone()
+    }
+
+    async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
+        let mut outcomes: Vec<Option<Outcome>> = batch.iter().map(|_| None).collect();
+        let mut ready = Vec::with_capacity(batch.len());
+        for (index, message) in batch.iter().enumerate() {
+            match Outgoing::new(index, message, &self.routing, self.format, self.max_record_bytes) {
+                Ok(outgoing) => ready.push(outgoing),
+                Err(error) => outcomes[index] = Some(Err(error)),
+            }
+        }
+        if !ready.is_empty() {
+            Box::pin(self.publish_ready(&ready, &mut outcomes)).await;
+        }
+        let mut outcomes: Vec<Outcome> =
+            outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(forgotten()))).collect();
+        // If no shard took anything, it is the stream that is busy.
+        if !ready.is_empty() && ready.iter().all(|message| is_throttled(&outcomes[message.index])) {
+            for message in &ready {
+                let taken = std::mem::replace(&mut outcomes[message.index], Ok(()));
+                outcomes[message.index] = taken.map_err(|error| error.with_scope(Scope::Endpoint));
+            }
+        }
+        outcomes
+    }
+}
+
+/// Sorts messages by their streams. The order stays.
+fn by_stream(ready: &[Outgoing]) -> Vec<(&Stream, Vec<&Outgoing>)> {
+    let mut places: HashMap<&Stream, usize> = HashMap::new();
+    let mut bound: Vec<(&Stream, Vec<&Outgoing>)> = Vec::new();
+    for message in ready {
+        let place = *places.entry(&message.stream).or_insert(bound.len());
+        match bound.get_mut(place) {
+            Some((_, messages)) => messages.push(message),
+            None => bound.push((&message.stream, vec![message])),
+        }
+    }
+    bound
+}
+
+fn forgotten() -> Error {
+    Error::new(ErrorKind::Internal, "the publisher forgot a message; this is a bug in it")
+        .with_verdict(Verdict::Unknown)
+}

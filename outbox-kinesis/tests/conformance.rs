@@ -1,0 +1,104 @@
+//! Every promise about publishers, on an emulator of Kinesis.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use integration_tests::{Kinesis, Mode, Proxy, kinesis};
+use outbox_conformance::{Fault, PublisherFixture, PublisherHarness, PublisherTraits, Received};
+use outbox_core::{Options, Publisher, Result};
+use outbox_kinesis::KinesisPublisher;
+use tokio::time::Instant;
+
+struct Harness;
+
+#[async_trait]
+impl PublisherHarness for Harness {
+    async fn create(&self) -> Result<Box<dyn PublisherFixture>> {
+        let server = Kinesis::start().await;
+        let stream = server.stream(2).await;
+        let proxy = Proxy::start(server.address()).await;
+        Ok(Box::new(Fixture { server, stream, proxy }))
+    }
+
+    fn not_applicable(&self) -> &[&str] {
+        // The service does not stop at a failure, so there are no ordered batches.
+        &["publishing::order_is_kept_within_a_batch", "rejecting::a_key_stops_at_its_failure"]
+    }
+}
+
+struct Fixture {
+    server: Kinesis,
+    stream: String,
+    proxy: Proxy,
+}
+
+#[async_trait]
+impl PublisherFixture for Fixture {
+    fn traits(&self) -> PublisherTraits {
+        PublisherTraits::default()
+    }
+
+    async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
+        Ok(Arc::new(KinesisPublisher::builder(kinesis::client(self.proxy.address())).build()?))
+    }
+
+    fn topic(&self) -> String {
+        self.stream.clone()
+    }
+
+    async fn received(&self, at_least: usize, within: Duration) -> Result<Vec<Received>> {
+        let deadline = Instant::now() + within;
+        loop {
+            let records = self.server.records(&self.stream).await;
+            if records.len() >= at_least || Instant::now() >= deadline {
+                return Ok(records.iter().map(support::read).collect());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn unroutable_topic(&self) -> Option<String> {
+        Some("nowhere".to_owned())
+    }
+
+    fn oversized_payload(&self) -> Option<usize> {
+        Some((1 << 20) + 1)
+    }
+
+    fn invalid_options(&self) -> Option<Options> {
+        let json = serde_json::json!({ "kinesis": { "partition": "p" } });
+        json.as_object().cloned().map(Options::from_json)
+    }
+
+    fn faults(&self) -> &[Fault] {
+        &[Fault::Cut, Fault::Down, Fault::Stalled]
+    }
+
+    async fn inject(&self, fault: Fault) -> Result<()> {
+        let mode = match fault {
+            Fault::Cut => Mode::Reset,
+            Fault::Down => Mode::Refuse,
+            Fault::Stalled => Mode::Blackhole,
+            other => panic!("this fixture cannot make {other:?}"),
+        };
+        self.proxy.set(mode).await;
+        Ok(())
+    }
+
+    async fn heal(&self) -> Result<()> {
+        self.proxy.set(Mode::Pass).await;
+        Ok(())
+    }
+}
+
+outbox_conformance::publisher_tests!(Harness);

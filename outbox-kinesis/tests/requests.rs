@@ -1,0 +1,193 @@
+//! What goes over the wire, and how often.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "the functions beside the tests are tests, too; ratios are for people"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use aws_sdk_kinesis::primitives::Blob;
+use integration_tests::Kinesis;
+use outbox_core::{ErrorKind, Message, Publisher, Scope, Verdict};
+use outbox_kinesis::{Format, KinesisOptions, KinesisPublisher, Stream, aws_sdk_kinesis};
+use support::message;
+
+#[tokio::test]
+async fn five_hundred_messages_are_one_request_and_faster_than_one_by_one() {
+    const COUNT: usize = 5000;
+    let server = Kinesis::start().await;
+    let stream = server.stream(4).await;
+    let client = server.client();
+    let publisher = KinesisPublisher::builder(client.clone()).build().unwrap();
+    let messages: Vec<Message> =
+        (0..COUNT).map(|number| message(&stream, Some(&number.to_string()), vec![b'x'; 200])).collect();
+
+    let begun = Instant::now();
+    for batch in messages.chunks(500) {
+        assert!(publisher.publish(batch).await.iter().all(Result::is_ok));
+    }
+    let batched = begun.elapsed();
+    assert_eq!(server.counts().put_records(), COUNT / 500);
+    assert_eq!(server.counts().put_record(), 0);
+
+    let alone = COUNT / 10;
+    let begun = Instant::now();
+    for message in &messages[..alone] {
+        let put = client.put_record().stream_name(&stream).partition_key(message.key().unwrap());
+        put.data(Blob::new(message.payload().to_vec())).send().await.unwrap();
+    }
+    let ratio = begun.elapsed().as_secs_f64() * 10.0 / batched.as_secs_f64();
+    println!(
+        "{:.0} messages/s in batches of 500, {ratio:.1} times the rate of one request after another",
+        COUNT as f64 / batched.as_secs_f64()
+    );
+    assert_eq!(server.records(&stream).await.len(), COUNT + alone);
+}
+
+#[tokio::test]
+async fn a_busy_shard_delays_its_own_records_and_costs_no_attempt() {
+    let server = Kinesis::start_with_limits().await;
+    let stream = server.stream(2).await;
+    let builder = || KinesisPublisher::builder(server.client()).format(Format::Raw);
+    let impatient = builder().throttle_patience(Duration::ZERO).build().unwrap();
+    // The lowest and the highest hash are on different shards.
+    let on = |hash: &str, number: usize| {
+        let options = KinesisOptions::new().explicit_hash_key(hash);
+        Message::bytes(&stream, vec![b'x'; 40_000])
+            .key(format!("{hash} {number}"))
+            .options(&options)
+            .build()
+            .unwrap()
+    };
+    let (low, high) = ("0", "340282366920938463463374607431768211455");
+    let mut batch: Vec<Message> = (0..60).map(|number| on(low, number)).collect();
+    batch.extend((0..5).map(|number| on(high, number)));
+    let outcomes = impatient.publish(&batch).await;
+    assert!(outcomes[60..].iter().all(Result::is_ok), "the other shard is not busy");
+    let throttled: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert!((20..60).contains(&throttled.len()), "{} of 60", throttled.len());
+    for error in &throttled {
+        assert_eq!(
+            (error.kind(), error.verdict(), error.scope()),
+            (ErrorKind::Throttled, Verdict::Retry, Scope::Message)
+        );
+        assert!(error.retry_after().is_some());
+    }
+    // If nothing gets through, it is the whole stream that is busy.
+    let again: Vec<Message> = (60..70).map(|number| on(low, number)).collect();
+    let outcomes = impatient.publish(&again).await;
+    assert!(
+        outcomes.iter().all(|outcome| outcome.as_ref().is_err_and(|error| error.scope() == Scope::Endpoint))
+    );
+
+    // With patience, they get through within the call.
+    let patient = builder().throttle_patience(Duration::from_secs(6)).build().unwrap();
+    let outcomes = patient.publish(&batch[..40]).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{:?}", outcomes.iter().find(|outcome| outcome.is_err()));
+}
+
+#[tokio::test]
+async fn partial_failures_do_not_reorder_a_key() {
+    let server = Kinesis::start_with_limits().await;
+    let stream = server.stream(1).await;
+    let publisher =
+        KinesisPublisher::builder(server.client()).throttle_patience(Duration::from_secs(1)).build().unwrap();
+    // What a relay does: one message of a key at a time, the next one when it is confirmed.
+    let keys = 50;
+    let mut next = vec![0_usize; keys];
+    while next.iter().any(|number| *number < 8) {
+        let due: Vec<usize> = (0..keys).filter(|key| next[*key] < 8).collect();
+        let batch: Vec<Message> = due
+            .iter()
+            .map(|key| {
+                let payload = format!("{}{}", next[*key], "x".repeat(8_000));
+                message(&stream, Some(&key.to_string()), payload)
+            })
+            .collect();
+        for (key, outcome) in due.iter().zip(publisher.publish(&batch).await) {
+            next[*key] += usize::from(outcome.is_ok());
+        }
+    }
+    let mut came = BTreeMap::<String, Vec<String>>::new();
+    for record in server.records(&stream).await {
+        let received: serde_json::Value = serde_json::from_slice(&record.data).unwrap();
+        let number = received["payload"].as_str().unwrap()[..1].to_owned();
+        came.entry(record.partition_key).or_default().push(number);
+    }
+    let expected: Vec<String> = (0..8).map(|number: usize| number.to_string()).collect();
+    assert!(came.len() == keys && came.values().all(|numbers| *numbers == expected), "{came:?}");
+}
+
+#[tokio::test]
+async fn what_the_service_refuses_among_others_is_found_and_the_others_pass() {
+    let server = Kinesis::start().await;
+    let stream = server.stream(1).await;
+    // The publisher is told that the stream takes more than it does.
+    let publisher = KinesisPublisher::builder(server.client()).max_record_bytes(4 << 20).build().unwrap();
+    let mut batch: Vec<Message> =
+        (0..4).map(|number: usize| message(&stream, None, number.to_string())).collect();
+    batch.insert(2, message(&stream, None, vec![b'x'; 2 << 20]));
+    let outcomes = publisher.publish(&batch).await;
+    for (place, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            Ok(()) => assert_ne!(place, 2),
+            Err(error) => {
+                assert_eq!(place, 2, "{error}");
+                assert_eq!(error.verdict(), Verdict::Permanent, "{error}");
+            }
+        }
+    }
+    assert_eq!(server.records(&stream).await.len(), 4);
+}
+
+#[tokio::test]
+async fn streams_are_routed_and_named_by_arn_too() {
+    let server = Kinesis::start().await;
+    let (one, other) = (server.stream(1).await, server.stream(1).await);
+    let described = server.client().describe_stream_summary().stream_name(&other).send().await.unwrap();
+    let arn = described.stream_description_summary().unwrap().stream_arn().to_owned();
+    let publisher = KinesisPublisher::builder(server.client())
+        .stream(Stream::name(&one))
+        .route("elsewhere", Stream::arn(arn))
+        .build()
+        .unwrap();
+    let sequence = KinesisOptions::new().sequence_number_for_ordering("1");
+    let batch = [
+        message("anything", None, "1"),
+        message("elsewhere", None, "2"),
+        Message::bytes("elsewhere", "3").options(&sequence).build().unwrap(),
+    ];
+    let outcomes = publisher.publish(&batch).await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!((server.records(&one).await.len(), server.records(&other).await.len()), (1, 2));
+    assert_eq!((server.counts().put_records(), server.counts().put_record()), (2, 1));
+
+    // This server describes streams by name only.
+    let named = KinesisPublisher::builder(server.client()).stream(Stream::name(&one)).build().unwrap();
+    named.connect().await.unwrap();
+    let lost = KinesisPublisher::builder(server.client()).stream(Stream::name("nowhere")).build().unwrap();
+    assert_eq!(lost.connect().await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn what_was_confirmed_outlives_a_kill_of_the_server() {
+    let server = Kinesis::start().await;
+    let stream = server.stream(2).await;
+    let publisher = KinesisPublisher::builder(server.client()).build().unwrap();
+    let batch: Vec<Message> =
+        (0..300).map(|number: usize| message(&stream, None, number.to_string())).collect();
+    assert!(publisher.publish(&batch[..200]).await.iter().all(Result::is_ok));
+    server.kill().await;
+    let down = publisher.publish(&batch[200..]).await;
+    assert!(down.iter().all(|outcome| outcome.as_ref().is_err_and(|error| error.scope() == Scope::Endpoint)));
+    server.restart().await;
+    assert!(publisher.publish(&batch[200..]).await.iter().all(Result::is_ok));
+    assert_eq!(server.records(&stream).await.len(), 300);
+}
