@@ -56,13 +56,15 @@ struct Inner {
     fault: Fault,
     /// The name of each action, with how many messages it had.
     requests: Vec<(String, usize)>,
+    /// The last request that sent messages.
+    last_batch: Value,
     /// For requests with one message.
     odd: bool,
 }
 
 impl Gateway {
     pub(super) async fn start(target: SocketAddr) -> Self {
-        let inner = Inner { fault: Fault::None, requests: Vec::new(), odd: false };
+        let inner = Inner { fault: Fault::None, requests: Vec::new(), last_batch: Value::Null, odd: false };
         let client = Client::builder(TokioExecutor::new()).build_http();
         let state = Arc::new(State { target, client, inner: Mutex::new(inner) });
         let listener = runtime::run(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).await;
@@ -80,6 +82,11 @@ impl Gateway {
     /// Changes what happens to requests from now on.
     pub fn set(&self, fault: Fault) {
         self.state.lock().fault = fault;
+    }
+
+    /// The body of the last request that sent messages; null before there was one.
+    pub fn last_batch(&self) -> Value {
+        self.state.lock().last_batch.clone()
     }
 
     /// How many messages each request of this action had so far, such as `SendMessageBatch`.
@@ -120,17 +127,16 @@ impl State {
         let action = head.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
         let action = action.and_then(|target| target.rsplit('.').next()).unwrap_or_default().to_owned();
         let body = body.collect().await?.to_bytes();
-        let entries = match action.as_str() {
-            "SendMessageBatch" => serde_json::from_slice::<Value>(&body)?["Entries"].as_array().cloned(),
-            _ => None,
-        };
-        let Some(entries) = entries else {
+        if action != "SendMessageBatch" {
             self.lock().requests.push((action, 0));
             return self.forward(&head.headers, body).await;
-        };
+        }
+        let batch: Value = serde_json::from_slice(&body)?;
+        let entries = batch["Entries"].as_array().cloned().unwrap_or_default();
         let fault = {
             let mut inner = self.lock();
             inner.requests.push((action, entries.len()));
+            inner.last_batch = batch;
             inner.fault
         };
         match fault {

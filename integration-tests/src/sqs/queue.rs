@@ -39,6 +39,15 @@ impl Queue {
         create(&self.control, &self.name).await;
     }
 
+    /// Deletes it before its time.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn delete(&self) {
+        let deleted = runtime::run(self.control.delete_queue().queue_url(&self.url).send()).await;
+        deleted.unwrap_or_else(|error| panic!("cannot delete the queue {}: {error:?}", self.name));
+    }
+
     /// Up to ten messages, with all they carry, taken out of the queue. None after a second without any.
     ///
     /// # Errors
