@@ -14,3 +14,6 @@ pub use outbox_postgres as postgres;
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use outbox_sqlite as sqlite;
+#[cfg(feature = "sqs")]
+#[doc(inline)]
+pub use outbox_sqs as sqs;

@@ -58,13 +58,21 @@ struct Inner {
     requests: Vec<(String, usize)>,
     /// The last request that sent messages.
     last_batch: Value,
+    /// The bodies of messages that the server has confirmed, if somebody wants to know.
+    log: Option<Vec<String>>,
     /// For requests with one message.
     odd: bool,
 }
 
 impl Gateway {
     pub(super) async fn start(target: SocketAddr) -> Self {
-        let inner = Inner { fault: Fault::None, requests: Vec::new(), last_batch: Value::Null, odd: false };
+        let inner = Inner {
+            fault: Fault::None,
+            requests: Vec::new(),
+            last_batch: Value::Null,
+            log: None,
+            odd: false,
+        };
         let client = Client::builder(TokioExecutor::new()).build_http();
         let state = Arc::new(State { target, client, inner: Mutex::new(inner) });
         let listener = runtime::run(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).await;
@@ -87,6 +95,18 @@ impl Gateway {
     /// The body of the last request that sent messages; null before there was one.
     pub fn last_batch(&self) -> Value {
         self.state.lock().last_batch.clone()
+    }
+
+    /// Notes from now on the body of every message that the server confirms, whether or not its answer is lost on the way. Not
+    /// under the other faults.
+    pub fn keep_log(&self) {
+        self.state.lock().log.get_or_insert_default();
+    }
+
+    /// The bodies of the messages that the server has confirmed since [`keep_log`](Self::keep_log), in the order of its
+    /// answers.
+    pub fn log(&self) -> Vec<String> {
+        self.state.lock().log.clone().unwrap_or_default()
     }
 
     /// How many messages each request of this action had so far, such as `SendMessageBatch`.
@@ -140,10 +160,10 @@ impl State {
             inner.fault
         };
         match fault {
-            Fault::None => self.forward(&head.headers, body).await,
+            Fault::None => self.forward_and_note(&head.headers, body, &entries).await,
             Fault::Throttled => Ok(refusal("RequestThrottled")),
             Fault::AnswerLost => {
-                self.forward(&head.headers, body).await?;
+                self.forward_and_note(&head.headers, body, &entries).await?;
                 bail!("the answer is lost")
             }
             Fault::PoisonRefused => {
@@ -157,6 +177,24 @@ impl State {
             Fault::EachThrottled => Ok(batch_answer(Vec::new(), &entries, "RequestThrottled")),
             Fault::EverySecondRefused => self.forward_every_second(&head.headers, &body, entries).await,
         }
+    }
+
+    async fn forward_and_note(
+        &self,
+        headers: &HeaderMap,
+        body: Bytes,
+        entries: &[Value],
+    ) -> Result<Response<Full<Bytes>>> {
+        let (head, body) = self.forward(headers, body).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        if let Some(log) = &mut self.lock().log {
+            let answer: Value = serde_json::from_slice(&body)?;
+            let taken = answer["Successful"].as_array().into_iter().flatten();
+            let taken: Vec<&Value> = taken.map(|entry| &entry["Id"]).collect();
+            let taken = entries.iter().filter(|entry| taken.contains(&&entry["Id"]));
+            log.extend(taken.filter_map(|entry| entry["MessageBody"].as_str().map(str::to_owned)));
+        }
+        Ok(Response::from_parts(head, Full::new(body)))
     }
 
     async fn forward_every_second(
