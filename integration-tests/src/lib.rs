@@ -7,7 +7,7 @@
 )]
 
 mod availability;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqs"))]
 mod downloads;
 mod environment;
 mod eventually;
@@ -39,6 +39,8 @@ pub mod mysql;
 pub mod postgres;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+#[cfg(feature = "sqs")]
+pub mod sqs;
 
 pub use availability::Unavailable;
 pub use environment::Environment;
@@ -57,5 +59,7 @@ pub use proxy::{Mode, Proxy};
 pub use rabbitmq::RabbitMq;
 pub use server::Server;
 pub use service::Service;
+#[cfg(feature = "sqs")]
+pub use sqs::Sqs;
 pub use subprocess::Subprocess;
 pub use tool::Tool;

@@ -18,12 +18,21 @@ pub enum Service {
     SqlServer,
     /// RabbitMQ with its management plugin.
     RabbitMq,
+    /// Something that behaves as Amazon SQS does.
+    Sqs,
 }
 
 impl Service {
     /// Every service, in the order of the documentation.
-    pub const ALL: [Self; 6] =
-        [Self::Postgres, Self::PostgresNext, Self::MariaDb, Self::MySql, Self::SqlServer, Self::RabbitMq];
+    pub const ALL: [Self; 7] = [
+        Self::Postgres,
+        Self::PostgresNext,
+        Self::MariaDb,
+        Self::MySql,
+        Self::SqlServer,
+        Self::RabbitMq,
+        Self::Sqs,
+    ];
 
     /// The name in `OUTBOX_TEST_REQUIRE`.
     pub const fn name(self) -> &'static str {
@@ -34,6 +43,7 @@ impl Service {
             Self::MySql => "mysql",
             Self::SqlServer => "sqlserver",
             Self::RabbitMq => "rabbitmq",
+            Self::Sqs => "sqs",
         }
     }
 
@@ -46,6 +56,7 @@ impl Service {
             Self::MySql => "OUTBOX_TEST_MYSQL_URL",
             Self::SqlServer => "OUTBOX_TEST_MSSQL_URL",
             Self::RabbitMq => "OUTBOX_TEST_RABBITMQ_URL",
+            Self::Sqs => "OUTBOX_TEST_SQS_URL",
         }
     }
 
@@ -64,7 +75,7 @@ impl Service {
             Self::Postgres => installed("postgresql"),
             Self::MariaDb => installed("mariadb-server"),
             Self::RabbitMq => installed("rabbitmq-server"),
-            Self::PostgresNext | Self::MySql => "run scripts/test, which downloads it".to_owned(),
+            Self::PostgresNext | Self::MySql | Self::Sqs => "run scripts/test, which downloads it".to_owned(),
             Self::SqlServer => {
                 return format!(
                     "start Docker and set OUTBOX_TEST_MSSQL_ACCEPT_EULA=Y if you accept Microsoft's terms; \
@@ -85,6 +96,7 @@ impl fmt::Display for Service {
             Self::MySql => "MySQL",
             Self::SqlServer => "SQL Server",
             Self::RabbitMq => "RabbitMQ",
+            Self::Sqs => "a server of the SQS protocol",
         })
     }
 }

@@ -52,7 +52,14 @@ impl PublisherHarness for Harness {
 
     fn not_applicable(&self) -> &[&str] {
         // The broker does not stop at a failure, so there are no ordered batches.
-        &["publishing::order_is_kept_within_a_batch", "rejecting::a_key_stops_at_its_failure"]
+        // It does not throttle single messages, and refuses none for a reason that passes by itself.
+        &[
+            "publishing::order_is_kept_within_a_batch",
+            "rejecting::a_key_stops_at_its_failure",
+            "answering::throttling_is_told_as_such",
+            "answering::a_partial_failure_is_told_apart",
+            "answering::order_survives_partial_failures",
+        ]
     }
 }
 
@@ -122,7 +129,7 @@ impl PublisherFixture for Fixture {
     }
 
     fn faults(&self) -> &[Fault] {
-        &[Fault::Cut, Fault::Down, Fault::Stalled]
+        &[Fault::Cut, Fault::Down, Fault::Stalled, Fault::AnswersLost]
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
@@ -130,6 +137,7 @@ impl PublisherFixture for Fixture {
             Fault::Cut => Mode::Reset,
             Fault::Down => Mode::Refuse,
             Fault::Stalled => Mode::Blackhole,
+            Fault::AnswersLost => Mode::CutAnswersAfter(0),
             other => panic!("this fixture cannot make {other:?}"),
         };
         self.proxy.set(mode).await;

@@ -68,7 +68,6 @@ impl Meaning {
 
             "AccessDenied"
             | "AccessDeniedException"
-            | "InvalidAddress"
             | "KMSAccessDeniedException"
             | "KMSDisabledException"
             | "KMSInvalidStateException"
@@ -83,7 +82,8 @@ impl Meaning {
             | "NotAuthorized"
             | "OptInRequired" => Self::Denied,
 
-            "NonExistentQueue"
+            "InvalidAddress"
+            | "NonExistentQueue"
             | "QueueDeletedRecently"
             | "QueueDoesNotExist"
             | "ResourceNotFoundException" => Self::NotFound,

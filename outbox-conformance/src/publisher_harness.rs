@@ -102,6 +102,13 @@ pub enum Fault {
     /// Nothing gets through in either direction until the fault is healed, and nobody says so: connections stay
     /// open, and new ones may be accepted and then hear nothing.
     Stalled,
+    /// The broker answers that it takes nothing at present, because it is asked too much.
+    Throttled,
+    /// The broker does what it is asked to, and its answers do not arrive: the connections end instead.
+    AnswersLost,
+    /// Of each call, however few messages it has, the broker takes some and refuses others, and says which. The reason
+    /// passes: a message that was refused is taken if it is sent often enough.
+    SomeRefused,
 }
 
 /// What a broker carries to its consumers. Start from [`PublisherTraits::default`], which has everything.

@@ -268,6 +268,8 @@ macro_rules! __publisher_cases {
                 unroutable_messages_fail_among_many = "Among many, exactly the unroutable messages fail.";
                 oversized_messages_fail = "A message that is too large fails for good, and only it.";
                 invalid_options_fail = "A message with options that cannot be understood fails for good, and only it.";
+                each_failure_has_its_own_reason =
+                    "Of a batch with failures of several kinds, each message has the outcome that is its own.";
                 a_key_stops_at_its_failure =
                     "With ordered batches, the messages of a key behind a failed one are not sent.";
             }
@@ -281,6 +283,16 @@ macro_rules! __publisher_cases {
                 a_stalled_broker_is_not_confirmed = "A broker that does not answer has confirmed nothing.";
                 dropped_calls_do_no_harm = "Dropping a call disturbs none of the later ones.";
                 dropped_calls_send_nothing_later = "A call that was dropped does not begin to send afterwards.";
+            }
+            answering {
+                a_lost_answer_is_told_truly =
+                    "Without an answer nothing is confirmed, and what may have arrived is not said to have failed.";
+                throttling_is_told_as_such =
+                    "A broker that asks for less is told as one, as a failure of the broker and not of a message.";
+                a_partial_failure_is_told_apart =
+                    "Of a call of which the broker takes a part, just that part is confirmed, and the rest may be tried again.";
+                order_survives_partial_failures =
+                    "A key's messages arrive in their order, however often some of a call are refused.";
             }
         }
     };

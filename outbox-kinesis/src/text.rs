@@ -1,9 +1,7 @@
 //! What Kinesis takes for names and keys:
 //! <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecordsRequestEntry.html>.
 
-use std::fmt::Write as _;
-
-use sha2::{Digest as _, Sha256};
+use outbox_aws::hashed;
 
 /// The longest partition key, in characters.
 const MAX_PARTITION_KEY: usize = 256;
@@ -15,18 +13,12 @@ pub(crate) fn is_partition_key(key: &str) -> bool {
     !key.is_empty() && key.encode_utf16().count() <= MAX_PARTITION_KEY
 }
 
-/// The partition key for a message's key: the key itself, or where Kinesis would not take that, its SHA-256. To cut it
-/// off would put keys together that only begin alike.
+/// The partition key for a message's key: the key itself, or where Kinesis would not take that, its SHA-256.
 pub(crate) fn partition_key_of(key: &str) -> String {
     if is_partition_key(key) {
         return key.to_owned();
     }
-    let mut hash = "sha256-".to_owned();
-    for byte in Sha256::digest(key) {
-        // Writing to a string cannot fail.
-        let _ = write!(hash, "{byte:02x}");
-    }
-    hash
+    hashed(key)
 }
 
 /// Whether it is a number of 128 bits, in the form in which Kinesis takes one.

@@ -81,22 +81,25 @@ impl PublisherFixture for Fixture {
     }
 
     fn faults(&self) -> &[Fault] {
-        &[Fault::Cut, Fault::Down, Fault::Stalled]
+        &[Fault::Cut, Fault::Down, Fault::Stalled, Fault::Throttled, Fault::AnswersLost, Fault::SomeRefused]
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
-        let mode = match fault {
-            Fault::Cut => Mode::Reset,
-            Fault::Down => Mode::Refuse,
-            Fault::Stalled => Mode::Blackhole,
+        match fault {
+            Fault::Cut => self.proxy.set(Mode::Reset).await,
+            Fault::Down => self.proxy.set(Mode::Refuse).await,
+            Fault::Stalled => self.proxy.set(Mode::Blackhole).await,
+            Fault::Throttled => self.server.set(kinesis::Fault::Throttled),
+            Fault::AnswersLost => self.proxy.set(Mode::CutAnswersAfter(0)).await,
+            Fault::SomeRefused => self.server.set(kinesis::Fault::EverySecondRefused),
             other => panic!("this fixture cannot make {other:?}"),
-        };
-        self.proxy.set(mode).await;
+        }
         Ok(())
     }
 
     async fn heal(&self) -> Result<()> {
         self.proxy.set(Mode::Pass).await;
+        self.server.set(kinesis::Fault::None);
         Ok(())
     }
 }

@@ -5,6 +5,9 @@ pub use outbox_core::*;
 #[cfg(feature = "amqp")]
 #[doc(inline)]
 pub use outbox_amqp as amqp;
+#[cfg(feature = "kinesis")]
+#[doc(inline)]
+pub use outbox_kinesis as kinesis;
 #[cfg(feature = "mssql")]
 #[doc(inline)]
 pub use outbox_mssql as mssql;
@@ -17,3 +20,6 @@ pub use outbox_postgres as postgres;
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use outbox_sqlite as sqlite;
+#[cfg(feature = "sqs")]
+#[doc(inline)]
+pub use outbox_sqs as sqs;

@@ -1,23 +1,24 @@
 //! A server of the protocol of Amazon Kinesis Data Streams for tests.
 
+mod faults;
 mod reading;
 mod serving;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
 use tokio::sync::Mutex;
 
+pub use faults::Fault;
 pub use reading::Record;
 
+use self::faults::Desk;
 use self::serving::Serving;
 
-/// An emulator of Amazon Kinesis, in threads of this process, on a loopback port of its own. It keeps what it confirmed
-/// on disk, so that it is there after [`kill`](Self::kill) and [`restart`](Self::restart).
+/// An emulator of Amazon Kinesis, in threads of this process, on a loopback port of its own.
 ///
 /// It is no process of its own: a kill ends its threads' work at the next point where they wait, and closes its
 /// connections. What it does not prove: anything about a machine that loses its power.
@@ -37,28 +38,9 @@ use self::serving::Serving;
 pub struct Kinesis {
     address: SocketAddr,
     enforces_limits: bool,
-    folder: tempfile::TempDir,
+    folder: Option<tempfile::TempDir>,
     serving: Mutex<Option<Serving>>,
-    counts: Arc<Counts>,
-}
-
-/// What the server was asked for.
-#[derive(Debug, Default)]
-pub struct Counts {
-    put_records: AtomicUsize,
-    put_record: AtomicUsize,
-}
-
-impl Counts {
-    /// How many `PutRecords` requests came.
-    pub fn put_records(&self) -> usize {
-        self.put_records.load(Ordering::SeqCst)
-    }
-
-    /// How many `PutRecord` requests came.
-    pub fn put_record(&self) -> usize {
-        self.put_record.load(Ordering::SeqCst)
-    }
+    desk: Arc<Desk>,
 }
 
 impl Kinesis {
@@ -67,7 +49,7 @@ impl Kinesis {
     /// # Panics
     /// If it does not start.
     pub async fn start() -> Self {
-        Self::launch(false).await
+        Self::launch(false, None).await
     }
 
     /// A server whose shards take 1 MiB and 1000 records a second and no more, as the real ones.
@@ -75,16 +57,26 @@ impl Kinesis {
     /// # Panics
     /// If it does not start.
     pub async fn start_with_limits() -> Self {
-        Self::launch(true).await
+        Self::launch(true, None).await
     }
 
-    async fn launch(enforces_limits: bool) -> Self {
+    /// The same, which keeps on disk what it has confirmed, so that it is there after [`kill`](Self::kill) and
+    /// [`restart`](Self::restart).
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_durable() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the server's data");
+        Self::launch(true, Some(folder)).await
+    }
+
+    async fn launch(enforces_limits: bool, folder: Option<tempfile::TempDir>) -> Self {
         let kinesis = Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, crate::ports::free())),
             enforces_limits,
-            folder: tempfile::tempdir().expect("a folder for the server's data"),
+            folder,
             serving: Mutex::default(),
-            counts: Arc::default(),
+            desk: Arc::default(),
         };
         kinesis.restart().await;
         kinesis
@@ -95,9 +87,14 @@ impl Kinesis {
         self.address
     }
 
-    /// What it was asked for, since it was started first.
-    pub fn counts(&self) -> &Counts {
-        &self.counts
+    /// How many requests of this action came, such as `PutRecords`, since it was started first.
+    pub fn requests(&self, action: &str) -> usize {
+        self.desk.requests(action)
+    }
+
+    /// Changes what happens to requests that put records, from now on.
+    pub fn set(&self, fault: Fault) {
+        self.desk.set(fault);
     }
 
     /// A new client of this server.
@@ -112,15 +109,15 @@ impl Kinesis {
         }
     }
 
-    /// Starts it again on the same port, with what it had confirmed.
+    /// Starts it again on the same port; with what it had confirmed if it is durable, empty if not.
     ///
     /// # Panics
     /// If it runs, or does not start.
     pub async fn restart(&self) {
         let mut serving = self.serving.lock().await;
         assert!(serving.is_none(), "it runs");
-        let folder = self.folder.path();
-        let started = Serving::start(self.address, folder, self.enforces_limits, self.counts.clone()).await;
+        let folder = self.folder.as_ref().map(tempfile::TempDir::path);
+        let started = Serving::start(self.address, folder, self.enforces_limits, self.desk.clone()).await;
         *serving = Some(started.expect("the server starts"));
     }
 

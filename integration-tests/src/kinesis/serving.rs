@@ -3,17 +3,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use ferrokinesis::store::{DurableStateOptions, StoreOptions};
 use tokio::sync::oneshot;
 
-use super::Counts;
+use super::faults::{self, Desk};
 
 /// A running server.
 #[derive(Debug)]
@@ -25,9 +23,9 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) async fn start(
         address: SocketAddr,
-        folder: &Path,
+        folder: Option<&Path>,
         enforces_limits: bool,
-        counts: Arc<Counts>,
+        desk: Arc<Desk>,
     ) -> Result<Self> {
         let options = StoreOptions {
             create_stream_ms: 0,
@@ -35,7 +33,7 @@ impl Serving {
             update_stream_ms: 0,
             shard_limit: 1000,
             enforce_limits: enforces_limits,
-            durable: Some(DurableStateOptions {
+            durable: folder.map(|folder| DurableStateOptions {
                 state_dir: folder.to_owned(),
                 snapshot_interval_secs: 3600,
                 max_retained_bytes: None,
@@ -57,7 +55,8 @@ impl Serving {
                 };
                 let (app, _store) = ferrokinesis::create_app(options);
                 // Requests of real size: 5 MiB of data in base64.
-                let app = app.layer(DefaultBodyLimit::disable()).layer(from_fn_with_state(counts, count));
+                let app =
+                    app.layer(DefaultBodyLimit::disable()).layer(from_fn_with_state(desk, faults::pass));
                 let serving = axum::serve(listener, app).into_future();
                 let _ = ready.send(Ok(()));
                 tokio::select! {
@@ -85,15 +84,4 @@ fn bind(address: SocketAddr) -> Result<tokio::net::TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address).with_context(|| format!("port {} is taken", address.port()))?;
     Ok(socket.listen(1024)?)
-}
-
-async fn count(State(counts): State<Arc<Counts>>, request: Request, next: Next) -> Response {
-    let target =
-        request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
-    match target.rsplit('.').next() {
-        Some("PutRecords") => drop(counts.put_records.fetch_add(1, Ordering::SeqCst)),
-        Some("PutRecord") => drop(counts.put_record.fetch_add(1, Ordering::SeqCst)),
-        _ => {}
-    }
-    next.run(request).await
 }

@@ -9,7 +9,7 @@ use super::scene::{Scene, failure};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::publisher_harness::{Fault, PublisherFixture};
 
-fn needs_fault(fixture: &dyn PublisherFixture, fault: Fault) -> CaseResult {
+pub(super) fn needs_fault(fixture: &dyn PublisherFixture, fault: Fault) -> CaseResult {
     if fixture.faults().contains(&fault) {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 mod scene;
 
+pub(crate) mod answering;
 pub(crate) mod failing;
 pub(crate) mod publishing;
 pub(crate) mod rejecting;

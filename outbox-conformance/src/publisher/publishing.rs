@@ -133,7 +133,7 @@ pub(crate) async fn capabilities_make_sense(fixture: &dyn PublisherFixture) -> C
 }
 
 /// Fails unless the messages of each key have arrived in the order in which they were published.
-fn check_order(received: &[Received], published: &[Message]) -> CaseResult {
+pub(super) fn check_order(received: &[Received], published: &[Message]) -> CaseResult {
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     for received in received {
         let place = published.iter().position(|message| Some(message.id()) == received.id);
@@ -147,7 +147,7 @@ fn check_order(received: &[Received], published: &[Message]) -> CaseResult {
     Ok(())
 }
 
-fn needs_order(fixture: &dyn PublisherFixture) -> CaseResult {
+pub(super) fn needs_order(fixture: &dyn PublisherFixture) -> CaseResult {
     if fixture.traits().ordered {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Messages that the broker or the publisher does not take.
 
-use outbox_core::{ErrorKind, Message, Scope, Verdict};
+use outbox_core::{ErrorKind, Message, MessageBuilder, MessageId, Scope, Verdict};
 
 use super::scene::{Scene, failure};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
@@ -128,6 +128,53 @@ pub(crate) async fn invalid_options_fail(fixture: &dyn PublisherFixture) -> Case
         Ok(())
     })
     .await
+}
+
+pub(crate) async fn each_failure_has_its_own_reason(fixture: &dyn PublisherFixture) -> CaseResult {
+    let scene = Scene::new(fixture).await?;
+    let mut bad: Vec<(MessageBuilder, &[ErrorKind], Verdict)> = Vec::new();
+    if let Some(topic) = fixture.unroutable_topic() {
+        let kinds = &[ErrorKind::Unroutable, ErrorKind::NotFound];
+        bad.push((Message::bytes(topic, "unroutable"), kinds, Verdict::Retry));
+    }
+    if let Some(size) = fixture.oversized_payload() {
+        bad.push((scene.message(vec![b'x'; size]), &[ErrorKind::TooLarge], Verdict::Permanent));
+    }
+    if let Some(options) = fixture.invalid_options() {
+        let message = scene.message("invalid options").raw_options(options);
+        bad.push((message, &[ErrorKind::Malformed], Verdict::Permanent));
+    }
+    if bad.len() < 2 {
+        return Err(Stop::NotApplicable("the fixture knows fewer than two kinds of bad messages".to_owned()));
+    }
+    let (mut batch, mut expected) = (Vec::new(), Vec::new());
+    for round in 0..2 {
+        for (message, kinds, verdict) in &bad {
+            let place = batch.len();
+            batch.push(scene.message("good").key(format!("good {place}")).build()?);
+            let id = MessageId::new();
+            batch.push(message.clone().id(id).key(format!("bad {round} {place}")).build()?);
+            expected.extend([None, Some((*kinds, *verdict))]);
+        }
+    }
+    let outcomes = scene.publish(&batch).await?;
+    for (place, (outcome, expected)) in outcomes.iter().zip(&expected).enumerate() {
+        match (outcome, expected) {
+            (Ok(()), None) => {}
+            (Err(error), Some((kinds, verdict))) => {
+                ensure!(
+                    kinds.contains(&error.kind()),
+                    "message {place} should fail with one of {kinds:?}: {}",
+                    error.report()
+                );
+                ensure_eq!(error.verdict(), *verdict, "verdict on message {place} ({})", error.report());
+            }
+            _ => ensure!(false, "message {place} should be {expected:?}, and is {outcome:?}"),
+        }
+    }
+    let good: Vec<Message> = batch.iter().step_by(2).cloned().collect();
+    scene.expect_arrived(&good).await?;
+    scene.expect_no_more_than(good.len()).await
 }
 
 pub(crate) async fn a_key_stops_at_its_failure(fixture: &dyn PublisherFixture) -> CaseResult {

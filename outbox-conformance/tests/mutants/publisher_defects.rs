@@ -58,6 +58,14 @@ enum Defect {
     ConfirmsSilence,
     StopsAfterADrop,
     SendsAfterADrop,
+    MixesUpReasons,
+    ConfirmsWithoutAnAnswer,
+    BlamesTheMessageForThrottling,
+    GivesUpWhenThrottled,
+    ConfirmsWhatWasRefused,
+    GivesUpWhatWasRefused,
+    BlamesTheBrokerForARefusal,
+    RepeatsByItself,
 }
 
 const DEFECTS: &[(Defect, &str)] = &[
@@ -104,6 +112,16 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::ConfirmsSilence, "failing::a_stalled_broker_is_not_confirmed"),
     (Defect::StopsAfterADrop, "failing::dropped_calls_do_no_harm"),
     (Defect::SendsAfterADrop, "failing::dropped_calls_send_nothing_later"),
+    (Defect::MixesUpReasons, "rejecting::each_failure_has_its_own_reason"),
+    (Defect::ConfirmsWithoutAnAnswer, "answering::a_lost_answer_is_told_truly"),
+    (Defect::DeniesCuts, "answering::a_lost_answer_is_told_truly"),
+    (Defect::BlamesTheMessageForThrottling, "answering::throttling_is_told_as_such"),
+    (Defect::GivesUpWhenThrottled, "answering::throttling_is_told_as_such"),
+    (Defect::ConfirmsWhatWasRefused, "answering::a_partial_failure_is_told_apart"),
+    (Defect::GivesUpWhatWasRefused, "answering::a_partial_failure_is_told_apart"),
+    (Defect::BlamesTheBrokerForARefusal, "answering::a_partial_failure_is_told_apart"),
+    (Defect::FailsTheWholeBatch, "answering::a_partial_failure_is_told_apart"),
+    (Defect::RepeatsByItself, "answering::order_survives_partial_failures"),
 ];
 
 pub(crate) fn all() -> Vec<Found<dyn PublisherHarness>> {
@@ -188,8 +206,21 @@ impl Broken {
         let unroutable = is(outcome, ErrorKind::Unroutable);
         let (large, malformed) = (is(outcome, ErrorKind::TooLarge), is(outcome, ErrorKind::Malformed));
         let (cut, down) = (is(outcome, ErrorKind::Interrupted), is(outcome, ErrorKind::Unavailable));
+        let (throttled, refused) = (is(outcome, ErrorKind::Throttled), is(outcome, ErrorKind::Rejected));
         let rejected = || Error::new(ErrorKind::Rejected, "rejected");
         match self.defect {
+            Defect::ConfirmsWithoutAnAnswer if cut => *outcome = Ok(()),
+            Defect::BlamesTheMessageForThrottling if throttled => {
+                *outcome = Err(Error::new(ErrorKind::Throttled, "no").with_scope(Scope::Message));
+            }
+            Defect::GivesUpWhenThrottled if throttled => {
+                *outcome = Err(Error::new(ErrorKind::Throttled, "no").with_verdict(Verdict::Permanent));
+            }
+            Defect::ConfirmsWhatWasRefused if refused => *outcome = Ok(()),
+            Defect::GivesUpWhatWasRefused if refused => *outcome = Err(Error::malformed("no")),
+            Defect::BlamesTheBrokerForARefusal if refused => {
+                *outcome = Err(rejected().with_scope(Scope::Endpoint));
+            }
             Defect::ConfirmsWhatIsUnroutable if unroutable => *outcome = Ok(()),
             Defect::BlamesTheBroker if unroutable => {
                 *outcome = Err(Error::new(ErrorKind::Unroutable, "unroutable").with_scope(Scope::Endpoint));
@@ -246,6 +277,21 @@ impl Broken {
                 let mut outcomes = Vec::new();
                 for message in batch {
                     outcomes.extend(self.inner.publish(std::slice::from_ref(message)).await);
+                }
+                outcomes
+            }
+            // What was refused is confirmed, and sent after the next call.
+            Defect::RepeatsByItself => {
+                let mut outcomes = self.inner.publish(batch).await;
+                let late = std::mem::take(&mut *self.kept.lock().unwrap());
+                let refused = self.inner.publish(&late).await;
+                let refused = late.into_iter().zip(refused).filter(|(_, outcome)| outcome.is_err());
+                self.kept.lock().unwrap().extend(refused.map(|(message, _)| message));
+                for (message, outcome) in batch.iter().zip(&mut outcomes) {
+                    if is(outcome, ErrorKind::Rejected) {
+                        self.kept.lock().unwrap().push(message.clone());
+                        *outcome = Ok(());
+                    }
                 }
                 outcomes
             }
@@ -344,6 +390,14 @@ impl Publisher for Broken {
         match self.defect {
             Defect::AnswersTooFew => {
                 outcomes.pop();
+            }
+            // Each failed message has the reason of the next one that failed.
+            Defect::MixesUpReasons => {
+                let mut failed: Vec<_> = outcomes.iter_mut().filter(|outcome| outcome.is_err()).collect();
+                for i in 1..failed.len() {
+                    let (before, after) = failed.split_at_mut(i);
+                    std::mem::swap(&mut *before[i - 1], &mut *after[0]);
+                }
             }
             Defect::AnswersTooMany => outcomes.push(Ok(())),
             Defect::AnswersInAnotherOrder => outcomes.reverse(),

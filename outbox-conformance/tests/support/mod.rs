@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test binary uses a part of this.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +12,10 @@ use outbox_conformance::{
     StoreFixture, StoreHarness, StoreTraits,
 };
 use outbox_core::memory::{MemoryPublisher, MemoryStore, MemoryTransaction, Operation};
-use outbox_core::{Message, MessageId, Options, Publisher, PublisherCapabilities, Result, Store, Timestamp};
+use outbox_core::{
+    Error, ErrorKind, Message, MessageId, Options, Outcome, Publisher, PublisherCapabilities, Result, Store,
+    Timestamp,
+};
 
 /// Wraps the handles of one outbox.
 pub(crate) type WrapStore = Box<dyn Fn(MemoryStore) -> Arc<dyn Store> + Send + Sync>;
@@ -161,13 +165,20 @@ impl PublisherHarness for PublisherMemoryHarness {
         if !self.paused_already {
             tokio::time::pause();
         }
+        let refusing = Arc::new(AtomicBool::new(false));
         let publisher = MemoryPublisher::builder()
             .topics(["topic"])
             .capabilities(self.capabilities.clone())
             // So that there is a moment at which a call can be dropped.
             .delay(Duration::from_micros(200))
+            .script(every_second(Arc::clone(&refusing)))
             .build();
-        Ok(Box::new(MemoryPublisherFixture { publisher, wrap: (self.wrap)() }))
+        Ok(Box::new(MemoryPublisherFixture {
+            publisher,
+            wrap: (self.wrap)(),
+            refusing,
+            deaf: AtomicBool::new(false),
+        }))
     }
 
     fn not_applicable(&self) -> &[&str] {
@@ -175,9 +186,24 @@ impl PublisherHarness for PublisherMemoryHarness {
     }
 }
 
+/// Refuses every second message, while it is told to.
+fn every_second(refusing: Arc<AtomicBool>) -> impl Fn(&Message, u32) -> Outcome + Send + Sync {
+    let count = AtomicU64::new(0);
+    move |_, _| {
+        let odd = count.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        if odd && refusing.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Rejected, "not this one"));
+        }
+        Ok(())
+    }
+}
+
 struct MemoryPublisherFixture {
     publisher: MemoryPublisher,
     wrap: WrapPublisher,
+    refusing: Arc<AtomicBool>,
+    /// Its confirms are lost until it is healed.
+    deaf: AtomicBool,
 }
 
 #[async_trait]
@@ -224,7 +250,7 @@ impl PublisherFixture for MemoryPublisherFixture {
     }
 
     fn faults(&self) -> &[Fault] {
-        &[Fault::Cut, Fault::Down, Fault::Stalled]
+        &[Fault::Cut, Fault::Down, Fault::Stalled, Fault::Throttled, Fault::AnswersLost, Fault::SomeRefused]
     }
 
     async fn inject(&self, fault: Fault) -> Result<()> {
@@ -233,6 +259,12 @@ impl PublisherFixture for MemoryPublisherFixture {
             Fault::Cut => self.publisher.lose_confirms(5),
             Fault::Down => self.publisher.down(),
             Fault::Stalled => self.publisher.pause(),
+            Fault::Throttled => self.publisher.down_with(ErrorKind::Throttled),
+            Fault::AnswersLost => {
+                self.deaf.store(true, Ordering::Relaxed);
+                self.publisher.lose_confirms(u64::MAX);
+            }
+            Fault::SomeRefused => self.refusing.store(true, Ordering::Relaxed),
             other => unreachable!("{other:?} is not among the faults"),
         }
         Ok(())
@@ -241,6 +273,11 @@ impl PublisherFixture for MemoryPublisherFixture {
     async fn heal(&self) -> Result<()> {
         self.publisher.up();
         self.publisher.resume();
+        // Those of a cut are under way already, and are lost whatever happens.
+        if self.deaf.swap(false, Ordering::Relaxed) {
+            self.publisher.lose_confirms(0);
+        }
+        self.refusing.store(false, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -1,0 +1,95 @@
+//! The ledger's database in a file. Nobody kills it: it has no process of its own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use outbox_core::{Message, Result, Store};
+use outbox_sqlite::sqlx::{self, Row, Sqlite, SqlitePool, Transaction};
+use outbox_sqlite::{Config, Durability, OpenOptions, Outbox, map_error};
+use tempfile::TempDir;
+
+use crate::books::{Books, Page};
+
+pub(crate) struct OnSqlite {
+    folder: TempDir,
+    pool: SqlitePool,
+    outbox: Outbox,
+}
+
+impl OnSqlite {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // No test cuts the power.
+        let options = OpenOptions::new(folder.path().join("ledger.db")).durability(Durability::Normal);
+        let pool = options.open().await.unwrap();
+        let outbox = Outbox::new(Config::new()).unwrap();
+        outbox.migrate(&pool).await.unwrap();
+        sqlx::query("CREATE TABLE ledger (key INTEGER, number INTEGER, PRIMARY KEY (key, number))")
+            .execute(&pool)
+            .await
+            .unwrap();
+        Self { folder, pool, outbox }
+    }
+}
+
+#[async_trait]
+impl Books for OnSqlite {
+    fn url(&self) -> &str {
+        self.folder.path().to_str().unwrap()
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.outbox.store(self.pool.clone()))
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Page>> {
+        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(map_error)?;
+        Ok(Box::new(SqlitePage { transaction, outbox: self.outbox.clone() }))
+    }
+
+    async fn answers(&self) -> bool {
+        sqlx::query("SELECT 1").execute(&self.pool).await.is_ok()
+    }
+
+    async fn committed(&self) -> HashSet<(i64, i64)> {
+        let rows = sqlx::query("SELECT key, number FROM ledger").fetch_all(&self.pool).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    async fn kill(&self) {
+        unreachable!("a file has no process");
+    }
+
+    async fn restart(&self) {
+        unreachable!("a file has no process");
+    }
+}
+
+struct SqlitePage {
+    transaction: Transaction<'static, Sqlite>,
+    outbox: Outbox,
+}
+
+#[async_trait]
+impl Page for SqlitePage {
+    async fn write(&mut self, numbers: &[(i64, i64)], messages: &[Message]) -> Result<()> {
+        for (key, number) in numbers {
+            sqlx::query("INSERT INTO ledger (key, number) VALUES (?, ?)")
+                .bind(key)
+                .bind(number)
+                .execute(&mut *self.transaction)
+                .await
+                .map_err(map_error)?;
+        }
+        self.outbox.enqueue_batch(&mut *self.transaction, messages).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        self.transaction.commit().await.map_err(map_error)
+    }
+
+    async fn rollback(self: Box<Self>) -> Result<()> {
+        self.transaction.rollback().await.map_err(map_error)
+    }
+}

@@ -1,0 +1,105 @@
+//! Who writes in the small ledgers, and how their books are compared.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outbox_core::Message;
+use tokio::task::JoinSet;
+
+use crate::books::Books;
+
+const WRITERS: u64 = 4;
+const KEYS: u64 = 200;
+
+/// How many messages to write, and the seed of the dice, which is printed.
+pub(crate) fn size_and_seed() -> (u64, u64) {
+    let variable = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
+    let goal = variable("OUTBOX_LEDGER_MESSAGES").unwrap_or(20_000);
+    let seed = variable("OUTBOX_LEDGER_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("ledger of {goal} messages, seed {seed}");
+    (goal, seed)
+}
+
+/// Starts writers, each with keys of its own, which stop when all together have committed `goal` messages. They count in
+/// `written`.
+pub(crate) fn write(
+    books: &Arc<dyn Books>,
+    topic: &str,
+    goal: u64,
+    seed: u64,
+    written: &Arc<AtomicU64>,
+) -> JoinSet<()> {
+    let mut writers = JoinSet::new();
+    for number in 0..WRITERS {
+        let writer = Writer {
+            number,
+            rng: fastrand::Rng::with_seed(seed.wrapping_add(number)),
+            books: books.clone(),
+            topic: topic.to_owned(),
+            counters: HashMap::new(),
+        };
+        writers.spawn(writer.run(written.clone(), goal));
+    }
+    writers
+}
+
+struct Writer {
+    number: u64,
+    rng: fastrand::Rng,
+    books: Arc<dyn Books>,
+    topic: String,
+    /// The last number given out for each key. Gaps are fine; order is what counts.
+    counters: HashMap<u64, i64>,
+}
+
+impl Writer {
+    async fn run(mut self, written: Arc<AtomicU64>, goal: u64) {
+        while written.load(Ordering::Relaxed) < goal {
+            let (mut messages, mut numbers) = (Vec::new(), Vec::new());
+            for _ in 0..self.rng.usize(1..40) {
+                let key = self.rng.u64(0..KEYS / WRITERS) * WRITERS + self.number;
+                let counter = self.counters.entry(key).or_default();
+                *counter += 1;
+                let payload = format!("{key}:{counter}:{}", "x".repeat(self.rng.usize(0..300)));
+                messages
+                    .push(Message::bytes(&self.topic, payload).key(format!("key-{key}")).build().unwrap());
+                numbers.push((key as i64, *counter));
+            }
+            let mut page = self.books.begin().await.unwrap();
+            page.write(&numbers, &messages).await.unwrap();
+            if self.rng.u32(0..20) == 0 {
+                page.rollback().await.unwrap();
+            } else {
+                page.commit().await.unwrap();
+                written.fetch_add(messages.len() as u64, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The key and number of a message.
+pub(crate) fn number(body: &str) -> (i64, i64) {
+    let mut parts = body.split(':').map(|part| part.parse().unwrap());
+    (parts.next().unwrap(), parts.next().unwrap())
+}
+
+/// What was in the books, in the order of the first time; with how many were there again.
+pub(crate) fn audit(
+    books: &str,
+    bodies: &[String],
+    committed: &HashSet<(i64, i64)>,
+) -> (HashSet<(i64, i64)>, usize) {
+    let (mut seen, mut last, mut repeats) = (HashSet::new(), HashMap::new(), 0);
+    for body in bodies {
+        let (key, number) = number(body);
+        assert!(committed.contains(&(key, number)), "{books}: {key}:{number} was never committed");
+        if seen.insert((key, number)) {
+            let before = last.insert(key, number).unwrap_or(0);
+            assert!(number > before, "{books}: of key {key}, {number} came after {before}");
+        } else {
+            repeats += 1;
+        }
+    }
+    (seen, repeats)
+}

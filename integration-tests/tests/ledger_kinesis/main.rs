@@ -1,0 +1,110 @@
+//! The ledger for Kinesis: what was committed in PostgreSQL or SQLite against what is in a stream, while writers roll
+//! back, shards refuse what is above their quota, and the stream's server is killed and comes back, twice.
+//!
+//! The emulator keeps on disk what it has confirmed, and enforces the quota of real shards. What this shows: every committed
+//! message is in the stream, nothing that was not, and those of a key in their order. What it does not show: that the
+//! service keeps what it has confirmed through the loss of machines. That is Amazon's promise, and nothing here can try it.
+//!
+//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 20 000); the seed is printed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    dead_code,
+    reason = "the functions beside the tests are tests, too, and the books are those of another ledger as well"
+)]
+
+#[path = "../ledger/books.rs"]
+mod books;
+#[path = "../ledger/on_sqlite.rs"]
+mod on_sqlite;
+#[path = "../ledger/writing.rs"]
+mod writing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use books::{Books, OnPostgres};
+use integration_tests::{Kinesis, eventually};
+use on_sqlite::OnSqlite;
+use outbox_core::{Relay, Settings};
+use outbox_kinesis::{Format, KinesisPublisher, Stream};
+use writing::{audit, write};
+
+/// Each takes a thousand records a second.
+const SHARDS: i32 = 4;
+const PATIENCE: Duration = Duration::from_secs(240);
+/// What may be under way when the server dies, and so be sent twice.
+const WINDOW: usize = 1_000;
+
+async fn keep_the_ledger(books: Arc<dyn Books>) {
+    let (goal, seed) = writing::size_and_seed();
+    let kinesis = Kinesis::start_durable().await;
+    let stream = kinesis.stream(SHARDS).await;
+    let publisher = KinesisPublisher::builder(kinesis.client())
+        .stream(Stream::name(&stream))
+        .format(Format::Raw)
+        .build()
+        .unwrap();
+    let mut settings = Settings::default();
+    settings.max_in_flight = WINDOW;
+    settings.circuit_max_pause = Duration::from_secs(1);
+    let relay = Relay::builder(books.store(), publisher).settings(settings).build().unwrap().spawn();
+
+    let store = books.store();
+    let started = Instant::now();
+    let written = Arc::new(AtomicU64::new(0));
+    let mut writers = write(&books, "anything", goal, seed, &written);
+    // Killed twice in the middle of what is to be published, whatever the speeds of this machine are.
+    for part in [1, 2] {
+        eventually("the relay to get on", PATIENCE, || async {
+            let waiting = store.stats(10 * goal).await.ok()?.backlog.value;
+            (written.load(Ordering::Relaxed) >= goal * part / 3 + waiting).then_some(())
+        })
+        .await;
+        kinesis.kill().await;
+        kinesis.restart().await;
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer.unwrap();
+    }
+    eventually("the outbox to drain", PATIENCE, || async {
+        store.stats(1).await.ok().filter(|stats| stats.backlog.value == 0).map(drop)
+    })
+    .await;
+    let drained = started.elapsed();
+    relay.shutdown().await.unwrap();
+    assert_eq!(store.stats(1_000).await.unwrap().dead_letters.value, 0, "busy shards and outages end nobody");
+
+    let committed = books.committed().await;
+    let bodies: Vec<String> = kinesis
+        .records(&stream)
+        .await
+        .into_iter()
+        .map(|record| String::from_utf8(record.data).unwrap())
+        .collect();
+    let (came, repeats) = audit("the stream", &bodies, &committed);
+    let missing: Vec<_> = committed.difference(&came).take(10).collect();
+    assert!(missing.is_empty(), "committed and never taken, among others: {missing:?} (seed {seed})");
+    assert!(repeats <= 2 * WINDOW, "{repeats} were sent again after two faults (seed {seed})");
+    println!(
+        "{} committed, {} in the stream, {repeats} of them again; {} requests; {drained:.1?}",
+        committed.len(),
+        bodies.len(),
+        kinesis.requests("PutRecords"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_postgres_nothing_is_lost_invented_or_reordered() {
+    let Some(books) = OnPostgres::start().await else { return };
+    keep_the_ledger(Arc::new(books)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_sqlite_nothing_is_lost_invented_or_reordered() {
+    keep_the_ledger(Arc::new(OnSqlite::start().await)).await;
+}
