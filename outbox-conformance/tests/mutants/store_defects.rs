@@ -172,7 +172,7 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::SharesUnevenly, "leasing::shares_differ_by_one_at_most"),
     (Defect::SharesNothing, "leasing::two_relays_share"),
     (Defect::CountsOneRelay, "leasing::two_relays_share"),
-    (Defect::HandsOutTwice, "leasing::relays_come_and_go"),
+    (Defect::HandsOutTwice, "leasing::live_leases_are_not_taken"),
     (Defect::CountsNoDeadLetters, "operating::stats_count"),
     (Defect::CountsNoBacklog, "operating::an_outbox_is_drained_when_all_is_delivered"),
     (Defect::CountsWithoutLimit, "operating::stats_stop_counting"),
