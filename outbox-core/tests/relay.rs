@@ -17,7 +17,7 @@ use outbox_core::memory::{MemoryPublisher, MemoryStore, Operation};
 use outbox_core::relay::{KeyOrder, Relay, RetryPolicy, Settings};
 use outbox_core::{
     DeadLetterFilter, Error, ErrorKind, Event, Message, Outcome, Publisher, PublisherCapabilities, Received,
-    Store,
+    Scope, Store,
 };
 use support::*;
 use tokio::time::Instant;
@@ -171,6 +171,45 @@ async fn a_broker_that_is_down_costs_no_attempts() {
         }
     }
     assert!(opened >= 1 && closed == 1, "{opened} opened, {closed} closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_throttled_by_itself_waits_and_costs_no_attempt() {
+    let store = MemoryStore::new();
+    // As a shard that is busy for a while: its messages have to wait, others do not.
+    let begun = Instant::now();
+    let busy = move || begun.elapsed() < Duration::from_secs(120);
+    let publisher = MemoryPublisher::builder()
+        .script(move |message, _| {
+            if message.key() == Some("busy") && busy() {
+                let error = Error::new(ErrorKind::Throttled, "the shard is busy").with_scope(Scope::Message);
+                return Err(error.with_retry_after(Duration::from_secs(1)));
+            }
+            Ok(())
+        })
+        .build();
+    for number in 0..20 {
+        store.enqueue(&message(Some("busy"), number));
+        store.enqueue(&message(Some("free"), number));
+    }
+    let mut settings = settings();
+    settings.retry = RetryPolicy::default().max_attempts(2).initial(Duration::from_secs(1)).jitter(false);
+    let relay = relay(&store, &publisher, settings);
+    let mut events = relay.events();
+    drained(&store).await;
+    relay.shutdown().await.unwrap();
+    assert!(!busy(), "it was not throttled");
+    assert_eq!(store.stats(10).await.unwrap().dead_letters.value, 0);
+    assert_eq!(publisher.count(), 40);
+    assert_ordered(&publisher);
+    while let Some(event) = events.recv().await {
+        match event {
+            Received::Event(Event::Delivered(delivery)) => assert_eq!(delivery.attempts, 1),
+            Received::Event(Event::Retrying { delivery, .. }) => assert_eq!(delivery.attempts, 0),
+            Received::Event(Event::CircuitOpened { .. }) => panic!("one key has stopped all"),
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
