@@ -128,6 +128,7 @@ impl Stop {
 }
 
 #[cfg(test)]
+#[allow(clippy::result_large_err, reason = "errors of the SDK are as large as they are")]
 mod tests {
     use aws_smithy_runtime_api::http::StatusCode;
     use aws_smithy_types::body::SdkBody;

@@ -85,7 +85,7 @@ async fn refuse_some(desk: &Desk, request: Request, next: Next) -> Response {
         inner.odd = !inner.odd;
         inner.odd
     };
-    let is_taken = |place: usize| (place % 2 == 0) == first_is_taken;
+    let is_taken = |place: usize| place.is_multiple_of(2) == first_is_taken;
     let refusal = || json!({ "ErrorCode": "InternalFailure", "ErrorMessage": "the emulator was told so" });
     let taken: Vec<Value> = records
         .iter()
