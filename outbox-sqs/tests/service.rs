@@ -248,6 +248,24 @@ async fn without_credentials_nothing_is_sent_and_nobody_is_blamed() {
 }
 
 #[tokio::test]
+async fn without_a_connection_nothing_was_sent() {
+    // Bound and closed again, so nobody listens there.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    for endpoint in [format!("http://{address}"), "http://sqs.invalid".to_owned()] {
+        let config = client(address).config().to_builder().endpoint_url(&endpoint).build();
+        let publisher = SqsPublisher::builder(Client::from_conf(config));
+        let publisher = publisher.queue(Queue::url("https://sqs.invalid/1/orders")).build().unwrap();
+        let batch = [Message::bytes("t", "x").build().unwrap()];
+        let error = publisher.publish(&batch).await.remove(0).unwrap_err();
+        let judged = (error.kind(), error.verdict(), error.scope());
+        let expected = (ErrorKind::Unavailable, Verdict::Retry, Scope::Endpoint);
+        assert_eq!(judged, expected, "{endpoint}: {}", error.report());
+    }
+}
+
+#[tokio::test]
 async fn a_slow_service_makes_what_was_sent_unknown_and_what_was_not_sent_a_retry() {
     let Some(sqs) = Sqs::start().await else { return };
     let queue = sqs.queue().await;
