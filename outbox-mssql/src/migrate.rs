@@ -111,7 +111,7 @@ impl Outbox {
                 meta.check_version(SCHEMA_VERSION.into(), &shared.names.meta)?;
                 meta.check_partitions(shared.names.partitions, &shared.names.meta)?;
             } else {
-                batch(&mut tx, &shared.statements.create_tables).await?;
+                batch(&mut tx, &shared.statements.ddl).await?;
             }
             commit(tx).await
         })

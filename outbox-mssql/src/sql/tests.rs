@@ -11,7 +11,6 @@ fn texts() {
         insert_ready,
         insert_batch,
         ddl,
-        create_tables: _,
         server,
         lock,
         read_meta,
