@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use outbox_core::{Partition, RelayId, Result};
-use outbox_sql::settle::Keys;
+use outbox_sql::settle::{Blocking, Keys, released};
 use outbox_sql::text::json_list;
 use serde_json::{Value, json};
 
@@ -139,15 +139,6 @@ pub(crate) async fn hold_later(sql: &Statements, keys: &Keys, client: &mut Clien
     run(&sql.hold_later, list, client).await
 }
 
-/// A row that blocks its key.
-struct Blocking {
-    position: i64,
-    /// For its turn, without a time.
-    waits: bool,
-    /// For the time of its next attempt.
-    retries: bool,
-}
-
 /// Makes the first waiting rows of some keys due, unless they are behind something that retries or is dead. Not more
 /// than `limit`; says how many.
 pub(crate) async fn release(
@@ -172,15 +163,8 @@ pub(crate) async fn release(
         dead.insert((row.partition(0)?, row.required(1)?), row.required(2)?);
     }
     let mut due = Vec::new();
-    for (key, mut rows) in rows {
-        rows.sort_unstable_by_key(|row| row.position);
-        let end = dead.get(&key).copied().unwrap_or(i64::MAX);
-        let released = rows
-            .into_iter()
-            .take_while(|row| !row.retries && row.position < end)
-            .filter(|row| row.waits)
-            .map(|row| row.position);
-        due.extend(released);
+    for (key, rows) in rows {
+        due.extend(released(rows, dead.get(&key).copied()));
     }
     due.truncate(limit);
     let count = due.len() as u64;

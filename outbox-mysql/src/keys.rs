@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use outbox_core::{Partition, RelayId, Result};
-use outbox_sql::settle::Keys;
+use outbox_sql::settle::{Blocking, Keys, released};
 use outbox_sql::text::json_list;
 use serde_json::{Value, json};
 use sqlx::{MySqlConnection, SqlStr};
@@ -153,15 +153,6 @@ pub(crate) async fn hold_later(
     Ok(())
 }
 
-/// A row that blocks its key.
-struct Blocking {
-    position: i64,
-    /// For its turn, without a time.
-    waits: bool,
-    /// For the time of its next attempt.
-    retries: bool,
-}
-
 /// Makes the first waiting rows of some keys due, unless they are behind something that retries or is dead. Not more
 /// than `limit`; says how many.
 pub(crate) async fn release(
@@ -175,13 +166,7 @@ pub(crate) async fn release(
     for keys in keys.chunks(KEYS_AT_A_TIME) {
         let dead = blocking_dead(sql, keys, connection).await?;
         for (key, rows) in blocking(sql, keys, connection).await? {
-            let end = dead.get(&key).copied().unwrap_or(i64::MAX);
-            let released = rows
-                .into_iter()
-                .take_while(|row| !row.retries && row.position < end)
-                .filter(|row| row.waits)
-                .map(|row| row.position);
-            due.extend(released);
+            due.extend(released(rows, dead.get(&key).copied()));
         }
         if due.len() >= limit {
             break;
@@ -210,11 +195,6 @@ async fn blocking(
         let key = (row.partition(0)?, row.own_text(1)?.unwrap_or_default());
         let row = Blocking { position: row.required(2)?, waits: row.boolean(3)?, retries: row.boolean(4)? };
         found.entry(key).or_default().push(row);
-    }
-    for rows in found.values_mut() {
-        rows.sort_unstable_by_key(|row| row.position);
-        // The time that never comes is later than now, too.
-        rows.iter_mut().for_each(|row| row.retries &= !row.waits);
     }
     Ok(found)
 }

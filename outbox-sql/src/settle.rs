@@ -122,6 +122,28 @@ impl Keys {
     }
 }
 
+/// A row that blocks its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// Its position.
+    pub position: i64,
+    /// Whether it waits for its turn, without a time.
+    pub waits: bool,
+    /// Whether its time is to come. Of one that waits for its turn it does not matter.
+    pub retries: bool,
+}
+
+/// Which of a key's blocking rows become due: the waiting ones, from the first on, up to one that retries or is behind
+/// the key's first dead letter.
+pub fn released(mut rows: Vec<Blocking>, first_dead: Option<i64>) -> impl Iterator<Item = i64> {
+    rows.sort_unstable_by_key(|row| row.position);
+    let end = first_dead.unwrap_or(i64::MAX);
+    rows.into_iter()
+        .take_while(move |row| (row.waits || !row.retries) && row.position < end)
+        .filter(|row| row.waits)
+        .map(|row| row.position)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -170,5 +192,17 @@ mod tests {
         keys.note(place(1), None, true, true);
         assert_eq!(keys.blocked, BTreeMap::from([((Partition(1), "k".to_owned()), 5)]));
         assert_eq!(keys.freed, BTreeSet::from([(Partition(1), "gone".to_owned())]));
+    }
+
+    #[test]
+    fn rows_are_released_up_to_what_retries_or_is_dead() {
+        let row = |position, waits, retries| Blocking { position, waits, retries };
+        let released = |rows: &[Blocking], dead| released(rows.to_vec(), dead).collect::<Vec<_>>();
+        // Not in order, and one that is due already.
+        let rows = [row(4, true, true), row(2, false, false), row(1, true, false), row(6, true, false)];
+        assert_eq!(released(&rows, None), [1, 4, 6]);
+        assert_eq!(released(&rows, Some(4)), [1]);
+        assert_eq!(released(&[row(1, true, false), row(2, false, true), row(3, true, false)], None), [1]);
+        assert!(released(&[], None).is_empty());
     }
 }
