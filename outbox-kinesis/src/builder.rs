@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use outbox_aws::Limits;
+use outbox_aws::{Limits, Routing, check_call_timeout, check_limits};
 use outbox_core::{Error, Message, PublisherCapabilities, Result};
 
 use crate::format::Format;
 use crate::publisher::KinesisPublisher;
-use crate::routing::{Routing, Stream};
+use crate::stream::Stream;
 
 /// `PutRecords` takes so many records: <https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html>.
 const MAX_ENTRIES: usize = 500;
@@ -29,7 +29,7 @@ const MAX_IN_FLIGHT: usize = 256;
 #[must_use = "a builder does nothing until it is built"]
 pub struct KinesisPublisherBuilder {
     client: Client,
-    routing: Routing,
+    routing: Routing<Stream>,
     format: Format,
     requests_in_flight: usize,
     call_timeout: Duration,
@@ -76,7 +76,7 @@ impl KinesisPublisherBuilder {
     /// Sends all topics without a route of their own to one stream. Default: none, and each topic is the name of its
     /// stream.
     pub fn stream(mut self, stream: Stream) -> Self {
-        self.routing.stream = Some(stream);
+        self.routing.default = Some(stream);
         self
     }
 
@@ -174,32 +174,19 @@ impl KinesisPublisherBuilder {
     }
 
     fn check(&self) -> Result<()> {
-        let limits = [
+        check_limits(&[
             ("requests_in_flight", self.requests_in_flight, MAX_IN_FLIGHT),
             ("max_record_bytes", self.max_record_bytes, MAX_BYTES),
             ("max_request_bytes", self.max_request_bytes, MAX_BYTES),
             ("max_batch_messages", self.max_batch_messages, usize::MAX),
             ("max_batch_bytes", self.max_batch_bytes, usize::MAX),
-        ];
-        for (name, value, most) in limits {
-            if !(1..=most).contains(&value) {
-                return Err(Error::config("a limit is out of bounds")
-                    .with("setting", name)
-                    .with("value", value)
-                    .with("at_least", 1)
-                    .with("at_most", most));
-            }
-        }
-        // The longest is for sums with the present to be possible.
-        if self.call_timeout.is_zero() || self.call_timeout > Duration::from_secs(86_400) {
-            return Err(Error::config("call_timeout must be more than zero and at most a day")
-                .with("value", format_args!("{:?}", self.call_timeout)));
-        }
+        ])?;
+        check_call_timeout(self.call_timeout)?;
         if self.throttle_patience > self.call_timeout {
             return Err(Error::config("throttle_patience must not be longer than call_timeout")
                 .with("value", format_args!("{:?}", self.throttle_patience)));
         }
-        match self.routing.streams().find(|stream| !stream.is_possible()) {
+        match self.routing.destinations().find(|stream| !stream.is_possible()) {
             None => Ok(()),
             Some(stream) => Err(Error::config(
                 "a stream is named by at most 128 letters, digits, -, _ and ., or by an ARN that ends in :stream/ and its name",

@@ -6,7 +6,7 @@ mod options;
 mod outgoing;
 mod publisher;
 mod request;
-mod routing;
+mod stream;
 mod text;
 mod verdict;
 
@@ -14,7 +14,7 @@ pub use builder::KinesisPublisherBuilder;
 pub use format::Format;
 pub use options::KinesisOptions;
 pub use publisher::KinesisPublisher;
-pub use routing::Stream;
+pub use stream::Stream;
 
 /// The client library, whose client is part of this crate's interface.
 pub use aws_sdk_kinesis;

@@ -3,11 +3,12 @@
 use aws_sdk_kinesis::error::BuildError;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use outbox_aws::Routing;
 use outbox_core::{Error, ErrorKind, Message, Result};
 
 use crate::format::Format;
 use crate::options::KinesisOptions;
-use crate::routing::{Routing, Stream};
+use crate::stream::Stream;
 use crate::text::partition_key_of;
 
 /// A message ready to be sent.
@@ -33,13 +34,13 @@ impl Outgoing {
     pub(crate) fn new(
         index: usize,
         message: &Message,
-        routing: &Routing,
+        routing: &Routing<Stream>,
         format: Format,
         max_bytes: usize,
     ) -> Result<Self> {
         let options = message.options().get::<KinesisOptions>()?.unwrap_or_default();
         options.check()?;
-        let stream = routing.route(message);
+        let stream = routing.route(message, |topic| Stream::name(topic));
         if !stream.is_possible() {
             return Err(Error::new(
                 ErrorKind::NotFound,

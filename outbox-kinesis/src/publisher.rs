@@ -8,10 +8,8 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Builder as Overrides;
 use futures_util::StreamExt as _;
-use outbox_aws::{Call, Limits, Meaning, Transmission, sdk_error};
-use outbox_core::{
-    Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result, Scope, Verdict,
-};
+use outbox_aws::{Call, Limits, Meaning, Routing, Transmission, complete, sdk_error};
+use outbox_core::{Message, Outcome, Publisher, PublisherCapabilities, Result};
 use tokio::time::{Instant, timeout_at};
 
 use crate::NAME;
@@ -19,8 +17,7 @@ use crate::builder::KinesisPublisherBuilder;
 use crate::format::Format;
 use crate::outgoing::Outgoing;
 use crate::request::{Requests, cut};
-use crate::routing::{Routing, Stream};
-use crate::verdict::is_throttled;
+use crate::stream::Stream;
 
 /// Publishes to streams of Amazon Kinesis Data Streams, with `PutRecords`.
 ///
@@ -32,7 +29,7 @@ use crate::verdict::is_throttled;
 pub struct KinesisPublisher {
     pub(crate) client: Client,
     pub(crate) overrides: Overrides,
-    pub(crate) routing: Routing,
+    pub(crate) routing: Routing<Stream>,
     pub(crate) format: Format,
     pub(crate) limits: Limits,
     pub(crate) max_record_bytes: usize,
@@ -76,13 +73,15 @@ impl KinesisPublisher {
     /// that wants to learn at its start whether its settings are right.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::Permission`], [`ErrorKind::Unavailable`].
+    /// [`ErrorKind::NotFound`](outbox_core::ErrorKind::NotFound),
+    /// [`ErrorKind::Permission`](outbox_core::ErrorKind::Permission),
+    /// [`ErrorKind::Unavailable`](outbox_core::ErrorKind::Unavailable).
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn connect(&self) -> Result<()> {
         let deadline = Instant::now() + self.call_timeout;
-        for stream in self.routing.streams() {
+        for stream in self.routing.destinations() {
             let (name, arn) = stream.name_and_arn();
             let transmission = Transmission::new();
             let looking = self
@@ -153,16 +152,9 @@ impl Publisher for KinesisPublisher {
         if !ready.is_empty() {
             Box::pin(self.publish_ready(&ready, &mut outcomes)).await;
         }
-        let mut outcomes: Vec<Outcome> =
-            outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(forgotten()))).collect();
         // If no shard took anything, it is the stream that is busy.
-        if !ready.is_empty() && ready.iter().all(|message| is_throttled(&outcomes[message.index])) {
-            for message in &ready {
-                let taken = std::mem::replace(&mut outcomes[message.index], Ok(()));
-                outcomes[message.index] = taken.map_err(|error| error.with_scope(Scope::Endpoint));
-            }
-        }
-        outcomes
+        let sent: Vec<usize> = ready.iter().map(|message| message.index).collect();
+        complete(outcomes, &sent)
     }
 }
 
@@ -178,9 +170,4 @@ fn by_stream(ready: &[Outgoing]) -> Vec<(&Stream, Vec<&Outgoing>)> {
         }
     }
     bound
-}
-
-fn forgotten() -> Error {
-    Error::new(ErrorKind::Internal, "the publisher forgot a message; this is a bug in it")
-        .with_verdict(Verdict::Unknown)
 }

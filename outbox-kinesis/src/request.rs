@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Builder as Overrides;
-use outbox_aws::{Call, Failure, Limits, pack};
+use outbox_aws::{Call, Failure, Limits, is_throttled, pack};
 use outbox_core::{Error, ErrorKind, Outcome};
 use tokio::time::{Instant, sleep_until};
 
 use crate::outgoing::Outgoing;
-use crate::routing::Stream;
-use crate::verdict::{is_throttled, outcomes};
+use crate::stream::Stream;
+use crate::verdict::outcomes;
 
 /// The first pause before throttled records are sent again. It doubles from one time to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -5,6 +5,8 @@ use outbox_aws::hashed;
 
 /// The longest partition key, in characters.
 const MAX_PARTITION_KEY: usize = 256;
+/// More digits than any sequence number has.
+const MAX_SEQUENCE_NUMBER: usize = 128;
 /// The longest name of a stream.
 const MAX_STREAM_NAME: usize = 128;
 
@@ -23,14 +25,17 @@ pub(crate) fn partition_key_of(key: &str) -> String {
 
 /// Whether it is a number of 128 bits, in the form in which Kinesis takes one.
 pub(crate) fn is_hash_key(text: &str) -> bool {
-    let plain = text == "0" || text.starts_with(|first: char| ('1'..='9').contains(&first));
-    plain && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u128>().is_ok()
+    is_decimal(text) && text.parse::<u128>().is_ok()
 }
 
 /// Whether it may be a sequence number.
 pub(crate) fn is_sequence_number(text: &str) -> bool {
+    is_decimal(text) && text.len() <= MAX_SEQUENCE_NUMBER
+}
+
+fn is_decimal(text: &str) -> bool {
     let plain = text == "0" || text.starts_with(|first: char| ('1'..='9').contains(&first));
-    plain && text.len() <= MAX_STREAM_NAME && text.bytes().all(|byte| byte.is_ascii_digit())
+    plain && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether there can be a stream of this name:

@@ -53,11 +53,6 @@ fn refused(code: &str, text: Option<&str>) -> Error {
     }
 }
 
-/// Whether the record's shard was busy, or the service.
-pub(crate) fn is_throttled(outcome: &Outcome) -> bool {
-    matches!(outcome, Err(error) if error.kind() == ErrorKind::Throttled)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::retry::RetryConfig;
-use outbox_aws::Limits;
+use outbox_aws::{Limits, Routing, check_call_timeout, check_limits};
 use outbox_core::{Error, Message, PublisherCapabilities, Result};
 
 use crate::publisher::SqsPublisher;
+use crate::queue::Queue;
 use crate::queues::Queues;
-use crate::routing::{Queue, Routing};
 use crate::text::is_queue_name;
 
 /// `SendMessageBatch` takes so many messages:
@@ -26,7 +26,7 @@ const MAX_IN_FLIGHT: usize = 256;
 #[must_use = "a builder does nothing until it is built"]
 pub struct SqsPublisherBuilder {
     client: Client,
-    routing: Routing,
+    routing: Routing<Queue>,
     owner: Option<String>,
     requests_in_flight: usize,
     call_timeout: Duration,
@@ -71,7 +71,7 @@ impl SqsPublisherBuilder {
     /// Sends all topics without a route of their own to one queue. Default: none, and each topic is the name of its
     /// queue.
     pub fn queue(mut self, queue: Queue) -> Self {
-        self.routing.queue = Some(queue);
+        self.routing.default = Some(queue);
         self
     }
 
@@ -161,27 +161,14 @@ impl SqsPublisherBuilder {
     }
 
     fn check(&self) -> Result<()> {
-        let limits = [
+        check_limits(&[
             ("requests_in_flight", self.requests_in_flight, MAX_IN_FLIGHT),
             ("max_message_bytes", self.max_message_bytes, MAX_BYTES),
             ("max_request_bytes", self.max_request_bytes, MAX_BYTES),
             ("max_batch_messages", self.max_batch_messages, usize::MAX),
             ("max_batch_bytes", self.max_batch_bytes, usize::MAX),
-        ];
-        for (name, value, most) in limits {
-            if !(1..=most).contains(&value) {
-                return Err(Error::config("a limit is out of bounds")
-                    .with("setting", name)
-                    .with("value", value)
-                    .with("at_least", 1)
-                    .with("at_most", most));
-            }
-        }
-        // The longest is for sums with the present to be possible.
-        if self.call_timeout.is_zero() || self.call_timeout > Duration::from_secs(86_400) {
-            return Err(Error::config("call_timeout must be more than zero and at most a day")
-                .with("value", format_args!("{:?}", self.call_timeout)));
-        }
+        ])?;
+        check_call_timeout(self.call_timeout)?;
         if let Some(owner) = &self.owner
             && !(owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit()))
         {
@@ -189,7 +176,7 @@ impl SqsPublisherBuilder {
                 Error::config("queue_owner must be the number of an account, 12 digits").with("value", owner)
             );
         }
-        self.routing.queues().try_for_each(check_queue)
+        self.routing.destinations().try_for_each(check_queue)
     }
 }
 

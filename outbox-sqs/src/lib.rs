@@ -5,16 +5,16 @@ mod builder;
 mod options;
 mod outgoing;
 mod publisher;
+mod queue;
 mod queues;
 mod request;
-mod routing;
 mod text;
 mod verdict;
 
 pub use builder::SqsPublisherBuilder;
 pub use options::SqsOptions;
 pub use publisher::SqsPublisher;
-pub use routing::Queue;
+pub use queue::Queue;
 
 /// The client library, whose client is part of this crate's interface.
 pub use aws_sdk_sqs;

@@ -6,11 +6,12 @@ use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use outbox_aws::Routing;
 use outbox_core::{Error, ErrorKind, Message, Result};
 
 use crate::attributes;
 use crate::options::SqsOptions;
-use crate::routing::{Queue, Routing};
+use crate::queue::Queue;
 use crate::text::{group_of_key, is_queue_name, is_text};
 
 /// The type of every attribute.
@@ -35,9 +36,14 @@ impl Outgoing {
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] and [`ErrorKind::TooLarge`], both permanent, and [`ErrorKind::NotFound`].
-    pub(crate) fn new(index: usize, message: &Message, routing: &Routing, max_bytes: usize) -> Result<Self> {
+    pub(crate) fn new(
+        index: usize,
+        message: &Message,
+        routing: &Routing<Queue>,
+        max_bytes: usize,
+    ) -> Result<Self> {
         let options = message.options().get::<SqsOptions>()?.unwrap_or_default();
-        let queue = routing.route(message);
+        let queue = routing.route(message, |topic| Queue::name(topic));
         check_name(&queue)?;
         let fifo = queue.is_fifo();
         options.check(fifo)?;

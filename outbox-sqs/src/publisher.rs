@@ -9,19 +9,16 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Builder as Overrides;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use outbox_aws::{Call, Limits, pack};
-use outbox_core::{
-    Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result, Scope, Verdict,
-};
+use outbox_aws::{Call, Limits, Routing, complete, pack};
+use outbox_core::{ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result};
 use tokio::time::Instant;
 
 use crate::NAME;
 use crate::builder::SqsPublisherBuilder;
 use crate::outgoing::Outgoing;
+use crate::queue::Queue;
 use crate::queues::Queues;
 use crate::request::{Request, Requests};
-use crate::routing::{Queue, Routing};
-use crate::verdict::all_throttled;
 
 /// Publishes to queues of Amazon SQS, with `SendMessageBatch`.
 ///
@@ -33,7 +30,7 @@ use crate::verdict::all_throttled;
 pub struct SqsPublisher {
     pub(crate) client: Client,
     pub(crate) overrides: Overrides,
-    pub(crate) routing: Routing,
+    pub(crate) routing: Routing<Queue>,
     pub(crate) queues: Queues,
     pub(crate) limits: Limits,
     pub(crate) max_message_bytes: usize,
@@ -88,7 +85,7 @@ impl SqsPublisher {
     /// Nothing is lost when the future is dropped.
     pub async fn connect(&self) -> Result<()> {
         let deadline = Instant::now() + self.call_timeout;
-        for queue in self.routing.queues() {
+        for queue in self.routing.destinations() {
             let url = self.queues.url(&self.client, &self.overrides, queue, deadline).await;
             url.map_err(|failure| failure.to_error().with("queue", queue.as_str()))?;
         }
@@ -164,15 +161,7 @@ impl Publisher for SqsPublisher {
         if !ready.is_empty() {
             Box::pin(self.publish_ready(by_queue(ready), &mut outcomes)).await;
         }
-        let mut outcomes: Vec<Outcome> =
-            outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(forgotten()))).collect();
-        if all_throttled(indices.iter().map(|index| &outcomes[*index])) {
-            for index in indices {
-                let taken = std::mem::replace(&mut outcomes[index], Ok(()));
-                outcomes[index] = taken.map_err(|error| error.with_scope(Scope::Endpoint));
-            }
-        }
-        outcomes
+        complete(outcomes, &indices)
     }
 }
 
@@ -192,9 +181,4 @@ fn by_queue(ready: Vec<Outgoing>) -> Vec<Bound> {
 
 fn is(outcome: &Outcome, kind: ErrorKind) -> bool {
     outcome.as_ref().is_err_and(|error| error.kind() == kind)
-}
-
-fn forgotten() -> Error {
-    Error::new(ErrorKind::Internal, "the publisher forgot a message; this is a bug in it")
-        .with_verdict(Verdict::Unknown)
 }

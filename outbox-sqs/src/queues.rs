@@ -9,7 +9,7 @@ use outbox_aws::{Transmission, sdk_error};
 use outbox_core::{Error, ErrorKind, Result, Verdict};
 use tokio::time::Instant;
 
-use crate::routing::Queue;
+use crate::queue::Queue;
 
 /// What has been looked up. Only successes are kept, so there are no more entries than queues.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use outbox_aws::{Call, Failure};
 use outbox_core::Outcome;
 
 use crate::outgoing::Outgoing;
-use crate::routing::Queue;
+use crate::queue::Queue;
 use crate::verdict;
 
 /// What the requests of one call share.

@@ -46,13 +46,6 @@ fn entry_error(entry: &BatchResultErrorEntry) -> Error {
     }
 }
 
-/// Whether the whole service throttles: no message of a call was answered in another way.
-pub(crate) fn all_throttled<'a>(mut outcomes: impl Iterator<Item = &'a Outcome>) -> bool {
-    let throttled = |outcome: &Outcome| matches!(outcome, Err(error) if error.kind() == ErrorKind::Throttled);
-    // Of nothing, nothing is throttled.
-    outcomes.next().is_some_and(throttled) && outcomes.all(throttled)
-}
-
 #[cfg(test)]
 mod tests {
     use aws_sdk_sqs::types::SendMessageBatchResultEntry;
@@ -117,14 +110,5 @@ mod tests {
     fn nonsense_in_the_answer_confirms_nothing() {
         let answer = answer(&[7, 0], vec![failed(0, "SomethingNew", true), failed(9, "", true)]);
         assert!(outcomes(&answer, 2).iter().all(Result::is_err));
-    }
-
-    #[test]
-    fn one_answer_of_another_kind_and_the_service_does_not_throttle() {
-        let throttled = || Err(Error::new(ErrorKind::Throttled, ""));
-        assert!(all_throttled([throttled(), throttled()].iter()));
-        assert!(!all_throttled([throttled(), Ok(())].iter()));
-        assert!(!all_throttled([Err(Error::malformed("")), throttled()].iter()));
-        assert!(!all_throttled([].iter()));
     }
 }
