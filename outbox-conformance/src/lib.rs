@@ -3,6 +3,7 @@
 mod case;
 mod inbox;
 mod inbox_harness;
+mod ledger;
 mod publisher;
 mod publisher_harness;
 mod run;
@@ -12,6 +13,7 @@ mod suites;
 
 pub use case::{Case, CaseResult, InboxCase, PublisherCase, Stop, StoreCase};
 pub use inbox_harness::{InboxFixture, InboxHarness, InboxTransaction};
+pub use ledger::{Breach, Ledger, Rules, Verdict};
 pub use publisher_harness::{Fault, PublisherFixture, PublisherHarness, PublisherTraits, Received};
 pub use run::{CaseReport, Report, run_inbox_suite, run_publisher_suite, run_store_suite};
 #[doc(hidden)]
