@@ -7,6 +7,7 @@ pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod publisher;
+pub mod publishing;
 pub mod relay;
 pub mod store;
 pub mod time;

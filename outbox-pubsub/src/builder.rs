@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use google_cloud_auth::credentials::Credentials;
+use outbox_core::publishing::{Routing, check_limits, check_timeout};
 use outbox_core::{Error, Message, PublisherCapabilities, Result};
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
 use crate::link::Link;
 use crate::plan::Limits;
 use crate::publisher::PubSubPublisher;
-use crate::routing::{Routing, Topic, is_project};
+use crate::routing::{Topic, is_project};
 
 /// The service, wherever the topic is.
 const SERVICE: &str = "https://pubsub.googleapis.com";
@@ -38,7 +39,8 @@ enum Transport {
 pub struct PubSubPublisherBuilder {
     credentials: Credentials,
     transport: Transport,
-    routing: Routing,
+    project: Option<String>,
+    routing: Routing<Topic>,
     ordering_keys: bool,
     requests_in_flight: usize,
     connect_timeout: Duration,
@@ -53,6 +55,7 @@ impl fmt::Debug for PubSubPublisherBuilder {
     /// Without the credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PubSubPublisherBuilder")
+            .field("project", &self.project)
             .field("routing", &self.routing)
             .field("ordering_keys", &self.ordering_keys)
             .field("requests_in_flight", &self.requests_in_flight)
@@ -71,6 +74,7 @@ impl PubSubPublisherBuilder {
         Self {
             credentials,
             transport: Transport::Uri(SERVICE.to_owned()),
+            project: None,
             routing: Routing::default(),
             ordering_keys: true,
             requests_in_flight: 32,
@@ -107,7 +111,7 @@ impl PubSubPublisherBuilder {
 
     /// Sets the project of topics that are known by their ids. Default: none, and topics have full names.
     pub fn project(mut self, project: impl Into<String>) -> Self {
-        self.routing.project = Some(project.into());
+        self.project = Some(project.into());
         self
     }
 
@@ -195,6 +199,7 @@ impl PubSubPublisherBuilder {
         Ok(PubSubPublisher {
             link: Link::new(endpoint),
             credentials: self.credentials,
+            project: self.project,
             routing: self.routing,
             ordering_keys: self.ordering_keys,
             limits: Limits { messages: self.max_request_messages, bytes: self.max_request_bytes },
@@ -254,29 +259,14 @@ impl PubSubPublisherBuilder {
             ("max_batch_messages", self.max_batch_messages, usize::MAX),
             ("max_batch_bytes", self.max_batch_bytes, usize::MAX),
         ];
-        for (name, value, most) in limits {
-            if !(1..=most).contains(&value) {
-                return Err(Error::config("a limit is out of bounds")
-                    .with("setting", name)
-                    .with("value", value)
-                    .with("at_least", 1)
-                    .with("at_most", most));
-            }
-        }
-        for (name, limit) in [("connect_timeout", self.connect_timeout), ("call_timeout", self.call_timeout)]
-        {
-            // The longest is for sums with the present to be possible.
-            if limit.is_zero() || limit > Duration::from_secs(86_400) {
-                return Err(Error::config("a timeout must be more than zero and at most a day")
-                    .with("setting", name)
-                    .with("value", format_args!("{limit:?}")));
-            }
-        }
-        let project = self.routing.project.as_deref();
+        check_limits(&limits)?;
+        check_timeout("connect_timeout", self.connect_timeout)?;
+        check_timeout("call_timeout", self.call_timeout)?;
+        let project = self.project.as_deref();
         if let Some(project) = project.filter(|project| !is_project(project)) {
             return Err(Error::config("no project can have this id").with("project", project));
         }
-        for topic in self.routing.table.values() {
+        for topic in self.routing.destinations() {
             topic
                 .resolve(project)
                 .map_err(|source| Error::config("a route leads nowhere").with_source(source))?;

@@ -1,11 +1,12 @@
 //! A message made ready for Pub/Sub, with everything refused that the service would not take: it refuses a whole
 //! request for one such message.
 
+use outbox_core::publishing::Routing;
 use outbox_core::{Error, ErrorKind, Message, Result};
 
 use crate::attributes;
 use crate::options::PubSubOptions;
-use crate::routing::Routing;
+use crate::routing::{Topic, route};
 use crate::wire::{PubsubMessage, envelope_size, size_in_request};
 
 /// In bytes: <https://cloud.google.com/pubsub/docs/ordering>.
@@ -28,7 +29,8 @@ pub(crate) struct Outgoing {
 /// What of the settings decides what becomes of a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules<'a> {
-    pub(crate) routing: &'a Routing,
+    pub(crate) routing: &'a Routing<Topic>,
+    pub(crate) project: Option<&'a str>,
     pub(crate) ordering_keys: bool,
     pub(crate) max_request_bytes: usize,
 }
@@ -50,7 +52,7 @@ impl Outgoing {
             )
             .with("bytes", ordering_key.len()));
         }
-        let topic = rules.routing.route(message)?;
+        let topic = route(message, rules.routing, rules.project)?;
         let attributes = attributes::of(message, ordering_key)?;
         let ordering_key = ordering_key.to_owned();
         let wire = PubsubMessage { data: message.payload().clone(), attributes, ordering_key };
@@ -85,8 +87,9 @@ mod tests {
     const MOST: usize = 10_000_000;
 
     fn outgoing_with(builder: MessageBuilder, ordering_keys: bool) -> Result<Outgoing> {
-        let routing = Routing { project: Some("shop".to_owned()), ..Routing::default() };
-        let rules = Rules { routing: &routing, ordering_keys, max_request_bytes: MOST };
+        let routing = Routing::default();
+        let rules =
+            Rules { routing: &routing, project: Some("shop"), ordering_keys, max_request_bytes: MOST };
         Outgoing::new(3, &builder.build().unwrap(), rules)
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
+use outbox_core::publishing::Routing;
 use outbox_core::{Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result, Verdict};
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
@@ -17,7 +18,7 @@ use crate::call::Call;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Rules};
 use crate::plan::{Limits, plan};
-use crate::routing::Routing;
+use crate::routing::Topic;
 use crate::verdict::Failure;
 
 /// Where Google's tools say that there is an emulator.
@@ -34,7 +35,8 @@ const EMULATOR: &str = "PUBSUB_EMULATOR_HOST";
 pub struct PubSubPublisher {
     pub(crate) link: Link,
     pub(crate) credentials: Credentials,
-    pub(crate) routing: Routing,
+    pub(crate) project: Option<String>,
+    pub(crate) routing: Routing<Topic>,
     pub(crate) ordering_keys: bool,
     pub(crate) limits: Limits,
     pub(crate) requests_in_flight: usize,
@@ -47,6 +49,7 @@ impl fmt::Debug for PubSubPublisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PubSubPublisher")
             .field("link", &self.link)
+            .field("project", &self.project)
             .field("routing", &self.routing)
             .field("ordering_keys", &self.ordering_keys)
             .field("limits", &self.limits)
@@ -153,6 +156,7 @@ impl Publisher for PubSubPublisher {
     async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
         let rules = Rules {
             routing: &self.routing,
+            project: self.project.as_deref(),
             ordering_keys: self.ordering_keys,
             max_request_bytes: self.limits.bytes,
         };

@@ -1,9 +1,6 @@
 //! Which topic of Pub/Sub a message goes to.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::Arc;
-
+use outbox_core::publishing::Routing;
 use outbox_core::{Error, ErrorKind, Message, Result};
 
 /// A topic of Pub/Sub: by its full name, or by its id within the publisher's project.
@@ -73,39 +70,12 @@ pub(crate) fn is_project(project: &str) -> bool {
     !project.is_empty() && project.len() <= 255 && project.bytes().all(allowed)
 }
 
-type Rule = Arc<dyn Fn(&Message) -> Topic + Send + Sync>;
-
-/// The publisher's routing: a table by topic, else a closure, else the message's topic itself.
-#[derive(Clone, Default)]
-pub(crate) struct Routing {
-    pub(crate) project: Option<String>,
-    pub(crate) table: HashMap<String, Topic>,
-    pub(crate) rule: Option<Rule>,
-}
-
-impl Routing {
-    /// The full name of the topic.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`]: other settings may give another topic.
-    pub(crate) fn route(&self, message: &Message) -> Result<String> {
-        let project = self.project.as_deref();
-        match (self.table.get(message.topic()), &self.rule) {
-            (Some(topic), _) => topic.resolve(project),
-            (None, Some(rule)) => rule(message).resolve(project),
-            (None, None) => Topic::id(message.topic()).resolve(project),
-        }
-    }
-}
-
-impl fmt::Debug for Routing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Routing")
-            .field("project", &self.project)
-            .field("table", &self.table)
-            .field("rule", &self.rule.is_some())
-            .finish()
-    }
+/// The full name of the topic of a message.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`]: other settings may give another topic.
+pub(crate) fn route(message: &Message, routing: &Routing<Topic>, project: Option<&str>) -> Result<String> {
+    routing.route(message, |topic| Topic::id(topic)).resolve(project)
 }
 
 #[cfg(test)]
@@ -114,25 +84,24 @@ mod tests {
 
     use super::*;
 
-    fn route(routing: &Routing, topic: &str) -> Result<String> {
-        routing.route(&Message::bytes(topic, "").build().unwrap())
+    fn route(routing: &Routing<Topic>, project: Option<&str>, topic: &str) -> Result<String> {
+        super::route(&Message::bytes(topic, "").build().unwrap(), routing, project)
     }
 
     #[test]
-    fn the_table_goes_before_the_rule_and_the_rule_before_the_topic() {
-        let mut routing = Routing { project: Some("shop".to_owned()), ..Routing::default() };
-        assert_eq!(route(&routing, "orders").unwrap(), "projects/shop/topics/orders");
-        assert_eq!(route(&routing, "projects/other/topics/orders").unwrap(), "projects/other/topics/orders");
-
-        routing.rule = Some(Arc::new(|message| Topic::id(message.topic().to_uppercase())));
+    fn an_id_is_in_the_publishers_project_and_a_full_name_in_its_own() {
+        let mut routing = Routing::default();
+        let shop = Some("shop");
+        assert_eq!(route(&routing, shop, "orders").unwrap(), "projects/shop/topics/orders");
+        let full = "projects/other/topics/orders";
+        assert_eq!(route(&routing, shop, full).unwrap(), full);
         routing.table.insert("mail".to_owned(), Topic::of_project("example.com:post", "mail.out"));
-        assert_eq!(route(&routing, "orders").unwrap(), "projects/shop/topics/ORDERS");
-        assert_eq!(route(&routing, "mail").unwrap(), "projects/example.com:post/topics/mail.out");
+        assert_eq!(route(&routing, shop, "mail").unwrap(), "projects/example.com:post/topics/mail.out");
     }
 
     #[test]
     fn what_no_topic_can_be_called_is_told_and_may_be_mended_by_settings() {
-        let with = Routing { project: Some("shop".to_owned()), ..Routing::default() };
+        let routing = Routing::default();
         let long = "x".repeat(256);
         let wrong = [
             "ab",
@@ -145,11 +114,11 @@ mod tests {
             &long,
         ];
         for topic in wrong {
-            let error = route(&with, topic).unwrap_err();
+            let error = route(&routing, Some("shop"), topic).unwrap_err();
             assert_eq!((error.kind(), error.verdict()), (ErrorKind::NotFound, Verdict::Retry), "{topic}");
             assert_eq!(error.scope(), Scope::Message);
         }
-        let error = route(&Routing::default(), "orders").unwrap_err();
+        let error = route(&routing, None, "orders").unwrap_err();
         assert!(error.to_string().contains("set the publisher's project"), "{error}");
     }
 }
