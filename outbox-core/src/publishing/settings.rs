@@ -44,11 +44,11 @@ mod tests {
         check_limits(&[("a", 1, 1), ("b", 7, 10)]).unwrap();
         for wrong in [0, 11] {
             let error = check_limits(&[("a", 1, 1), ("b", wrong, 10)]).unwrap_err().to_string();
-            assert!(error.contains("setting=b") && error.contains(&format!("value={wrong}")), "{error}");
+            assert!(error.contains(&format!("setting: b, value: {wrong}")), "{error}");
         }
         check_timeout("c", LONGEST).unwrap();
         for wrong in [Duration::ZERO, LONGEST + Duration::from_nanos(1), Duration::MAX] {
-            assert!(check_timeout("c", wrong).unwrap_err().to_string().contains("setting=c"));
+            assert!(check_timeout("c", wrong).unwrap_err().to_string().contains("setting: c"));
         }
     }
 }
