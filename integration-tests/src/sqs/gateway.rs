@@ -109,6 +109,11 @@ impl Gateway {
         self.state.lock().log.clone().unwrap_or_default()
     }
 
+    /// How many bodies [`log`](Self::log) has.
+    pub fn logged(&self) -> usize {
+        self.state.lock().log.as_ref().map_or(0, Vec::len)
+    }
+
     /// How many messages each request of this action had so far, such as `SendMessageBatch`.
     pub fn requests(&self, action: &str) -> Vec<usize> {
         let inner = self.state.lock();

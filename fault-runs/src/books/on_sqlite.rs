@@ -1,27 +1,38 @@
 //! The ledger's database in a file. Nobody kills it: it has no process of its own.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use integration_tests::Proxy;
 use outbox_core::{Message, Result, Store};
 use outbox_sqlite::sqlx::{self, Row, Sqlite, SqlitePool, Transaction};
 use outbox_sqlite::{Config, Durability, OpenOptions, Outbox, map_error};
 use tempfile::TempDir;
 
-use crate::books::{Books, Page};
+use super::{Books, Page};
 
-pub(crate) struct OnSqlite {
+const FILE: &str = "ledger.db";
+
+/// A run on SQLite.
+#[derive(Debug)]
+pub struct OnSqlite {
     folder: TempDir,
     pool: SqlitePool,
     outbox: Outbox,
 }
 
 impl OnSqlite {
-    pub(crate) async fn start() -> Self {
+    /// Makes a file in a new folder.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // No test cuts the power.
-        let options = OpenOptions::new(folder.path().join("ledger.db")).durability(Durability::Normal);
+        let options = OpenOptions::new(folder.path().join(FILE)).durability(Durability::Normal);
         let pool = options.open().await.unwrap();
         let outbox = Outbox::new(Config::new()).unwrap();
         outbox.migrate(&pool).await.unwrap();
@@ -31,12 +42,28 @@ impl OnSqlite {
             .unwrap();
         Self { folder, pool, outbox }
     }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join(FILE)
+    }
 }
 
 #[async_trait]
 impl Books for OnSqlite {
-    fn url(&self) -> &str {
-        self.folder.path().to_str().unwrap()
+    fn url(&self) -> String {
+        format!("sqlite:{}", self.file().display())
+    }
+
+    fn url_through(&self, _: &Proxy) -> String {
+        self.url()
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        self.outbox.migrate(&self.pool).await
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -57,13 +84,13 @@ impl Books for OnSqlite {
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
-    async fn kill(&self) {
-        unreachable!("a file has no process");
-    }
+    async fn kill(&self) {}
 
-    async fn restart(&self) {
-        unreachable!("a file has no process");
-    }
+    async fn restart(&self) {}
+
+    async fn stop(&self) {}
+
+    async fn cont(&self) {}
 }
 
 struct SqlitePage {

@@ -1,0 +1,123 @@
+//! MariaDB, in a server of its own.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use integration_tests::{MariaDb, Proxy, Server, mysql};
+use outbox_core::{Message, Result, Store};
+use sqlx::{MySqlPool, Row, Transaction};
+
+use super::{Books, Page};
+
+/// A run on MariaDB.
+#[derive(Debug)]
+pub struct OnMariaDb {
+    server: MariaDb,
+    database: mysql::Database,
+    pool: MySqlPool,
+    outbox: outbox_mysql::Outbox,
+}
+
+impl OnMariaDb {
+    /// Starts a server. `None` where there is no such server; the harness has said so.
+    ///
+    /// # Panics
+    /// If the tables cannot be made.
+    pub async fn start() -> Option<Self> {
+        let server = MariaDb::start().await?;
+        let database = server.database().await;
+        let pool = database.pool(40).await;
+        let outbox = outbox_mysql::Outbox::new(outbox_mysql::Config::new()).unwrap();
+        outbox.migrate(&pool).await.unwrap();
+        sqlx::query("CREATE TABLE ledger (`key` BIGINT, `number` BIGINT, PRIMARY KEY (`key`, `number`))")
+            .execute(&pool)
+            .await
+            .unwrap();
+        Some(Self { server, database, pool, outbox })
+    }
+}
+
+#[async_trait]
+impl Books for OnMariaDb {
+    fn url(&self) -> String {
+        self.database.url().to_owned()
+    }
+
+    fn url_through(&self, proxy: &Proxy) -> String {
+        self.database.url_through(proxy)
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        Some(self.server.address())
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        self.outbox.migrate(&self.pool).await
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.outbox.store(self.pool.clone()))
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Page>> {
+        // At the server's default isolation level, REPEATABLE READ.
+        let transaction = self.pool.begin().await.map_err(outbox_mysql::map_error)?;
+        Ok(Box::new(MySqlPage { transaction, outbox: self.outbox.clone() }))
+    }
+
+    async fn answers(&self) -> bool {
+        sqlx::query("SELECT 1").execute(&self.pool).await.is_ok()
+    }
+
+    async fn committed(&self) -> HashSet<(i64, i64)> {
+        let rows = sqlx::query("SELECT `key`, `number` FROM ledger").fetch_all(&self.pool).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    async fn kill(&self) {
+        self.server.kill().await;
+    }
+
+    async fn restart(&self) {
+        self.server.restart().await;
+    }
+
+    async fn stop(&self) {
+        self.server.stop().await;
+    }
+
+    async fn cont(&self) {
+        self.server.cont().await;
+    }
+}
+
+struct MySqlPage {
+    transaction: Transaction<'static, sqlx::MySql>,
+    outbox: outbox_mysql::Outbox,
+}
+
+#[async_trait]
+impl Page for MySqlPage {
+    async fn write(&mut self, numbers: &[(i64, i64)], messages: &[Message]) -> Result<()> {
+        let numbers: Vec<String> = numbers.iter().map(|(key, number)| format!("[{key},{number}]")).collect();
+        sqlx::query(
+            "INSERT INTO ledger (`key`, `number`) SELECT s.k, s.n
+FROM JSON_TABLE(?, '$[*]' COLUMNS (k BIGINT PATH '$[0]', n BIGINT PATH '$[1]')) AS s",
+        )
+        .bind(format!("[{}]", numbers.join(",")))
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(outbox_mysql::map_error)?;
+        self.outbox.enqueue_batch(&mut self.transaction, messages).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<()> {
+        self.transaction.commit().await.map_err(outbox_mysql::map_error)
+    }
+
+    async fn rollback(self: Box<Self>) -> Result<()> {
+        self.transaction.rollback().await.map_err(outbox_mysql::map_error)
+    }
+}

@@ -1,0 +1,166 @@
+//! RabbitMQ, with one consumer of one queue, whose order is that of publishing.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use integration_tests::rabbitmq::Vhost;
+use integration_tests::{Proxy, RabbitMq, Server, eventually};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties};
+use tokio::task::JoinHandle;
+
+use super::Broker;
+
+const QUEUE: &str = "events";
+/// How many the consumer may have and not have acknowledged.
+const PREFETCH: u16 = 500;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A run to RabbitMQ: a durable queue, and persistent messages.
+#[derive(Debug)]
+pub struct OnRabbitMq {
+    server: RabbitMq,
+    vhost: Vhost,
+    taken: Arc<Mutex<Taken>>,
+    consumer: JoinHandle<()>,
+}
+
+/// What the consumer has been given.
+#[derive(Debug, Default)]
+struct Taken {
+    payloads: Vec<String>,
+    /// The last of them, which the broker gives again, in the same order, where it has not heard the acknowledgement.
+    /// These are the broker's repeats and not the relay's.
+    last: VecDeque<String>,
+}
+
+impl Taken {
+    fn take(&mut self, payload: String, redelivered: bool) {
+        if redelivered && let Some(place) = self.last.iter().position(|last| *last == payload) {
+            self.last.remove(place);
+            return;
+        }
+        self.last.push_back(payload.clone());
+        if self.last.len() > 2 * usize::from(PREFETCH) {
+            self.last.pop_front();
+        }
+        self.payloads.push(payload);
+    }
+}
+
+impl OnRabbitMq {
+    /// Starts a server. `None` where there is no such server; the harness has said so.
+    ///
+    /// # Panics
+    /// If the queue cannot be made.
+    pub async fn start() -> Option<Self> {
+        let server = RabbitMq::start().await?;
+        let vhost = server.vhost().await;
+        vhost.declare_queue(QUEUE).await;
+        server.sync_declarations().await;
+        let taken = Arc::new(Mutex::new(Taken::default()));
+        let consumer = tokio::spawn(consume(vhost.uri().to_owned(), taken.clone()));
+        Some(Self { server, vhost, taken, consumer })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OnRabbitMq {
+    fn drop(&mut self) {
+        self.consumer.abort();
+    }
+}
+
+/// Takes everything out of the queue, through the deaths of its server.
+async fn consume(uri: String, taken: Arc<Mutex<Taken>>) {
+    loop {
+        let connect = || async { Connection::connect(&uri, ConnectionProperties::default()).await.ok() };
+        let connection = eventually("RabbitMQ to be back", PATIENCE, connect).await;
+        // It ends when the server does; then the next one begins where the acknowledgements ended.
+        let _ = consume_on(&connection, &taken).await;
+    }
+}
+
+async fn consume_on(connection: &Connection, taken: &Mutex<Taken>) -> lapin::Result<()> {
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions { exclusive: true, ..Default::default() };
+    let mut consumer = channel.basic_consume(QUEUE.into(), "".into(), options, FieldTable::default()).await?;
+    let mut unacknowledged = 0;
+    while let Some(delivery) = consumer.next().await {
+        let Delivery { data, redelivered, acker, .. } = delivery?;
+        let payload = String::from_utf8(data).expect("our payloads are text");
+        taken.lock().unwrap_or_else(PoisonError::into_inner).take(payload, redelivered);
+        unacknowledged += 1;
+        // All but the last few at once, so that what waits is never stuck.
+        if unacknowledged >= PREFETCH / 4 {
+            acker.ack(BasicAckOptions { multiple: true }).await?;
+            unacknowledged = 0;
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Broker for OnRabbitMq {
+    fn topic(&self) -> &str {
+        QUEUE
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    fn url_through(&self, proxy: &Proxy) -> String {
+        self.vhost.uri_through(proxy)
+    }
+
+    async fn kill(&self) {
+        self.server.kill().await;
+    }
+
+    async fn restart(&self) {
+        self.server.restart().await;
+    }
+
+    async fn stop(&self) {
+        self.server.stop().await;
+    }
+
+    async fn cont(&self) {
+        self.server.cont().await;
+    }
+
+    fn arrived(&self) -> usize {
+        self.taken().payloads.len()
+    }
+
+    fn arrivals(&self) -> Vec<String> {
+        self.taken().payloads.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brokers_own_repeats_do_not_count_and_those_of_relays_do() {
+        let mut taken = Taken::default();
+        for (payload, redelivered) in
+            [("1", false), ("2", false), ("1", true), ("2", true), ("3", true), ("3", false)]
+        {
+            taken.take(payload.to_owned(), redelivered);
+        }
+        assert_eq!(taken.payloads, ["1", "2", "3", "3"]);
+    }
+}

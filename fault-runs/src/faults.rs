@@ -1,0 +1,201 @@
+//! What is made to fail, and when.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A relay is killed, and another one joins.
+    RelayKilled,
+    /// A relay stands still for longer than its lease, and then goes on as if nothing had happened.
+    RelayStopped,
+    /// A relay is asked to leave, and another one joins.
+    RelayLeaves,
+    /// One relay more, or one less.
+    RelayJoins,
+    /// The tables are migrated while everything works.
+    Migrated,
+    /// The database is killed and starts again.
+    DatabaseKilled,
+    /// The database stands still for a while.
+    DatabaseStopped,
+    /// All connections of relays to the database are reset, and for a moment so are new ones.
+    DatabaseReset,
+    /// Nothing goes through between relays and database.
+    DatabaseBlackholed,
+    /// The link to the database is slow.
+    DatabaseSlow,
+    /// The database does as it is asked to, and no relay learns of it.
+    DatabaseAnswersLost,
+    /// The broker is killed and starts again.
+    BrokerKilled,
+    /// The broker stands still for a while.
+    BrokerStopped,
+    /// As of the database.
+    BrokerReset,
+    /// As of the database.
+    BrokerBlackholed,
+    /// As of the database.
+    BrokerSlow,
+    /// The broker takes messages, and no relay gets its confirms.
+    ConfirmsLost,
+}
+
+impl Kind {
+    /// What befalls relays, of which there are several.
+    pub const OF_RELAYS: [Self; 5] =
+        [Self::RelayKilled, Self::RelayStopped, Self::RelayLeaves, Self::RelayJoins, Self::Migrated];
+    /// What befalls servers and the links to them.
+    pub const OF_SERVERS: [Self; 12] = [
+        Self::DatabaseKilled,
+        Self::DatabaseStopped,
+        Self::DatabaseReset,
+        Self::DatabaseBlackholed,
+        Self::DatabaseSlow,
+        Self::DatabaseAnswersLost,
+        Self::BrokerKilled,
+        Self::BrokerStopped,
+        Self::BrokerReset,
+        Self::BrokerBlackholed,
+        Self::BrokerSlow,
+        Self::ConfirmsLost,
+    ];
+
+    /// Its name in arguments and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RelayKilled => "relay-killed",
+            Self::RelayStopped => "relay-stopped",
+            Self::RelayLeaves => "relay-leaves",
+            Self::RelayJoins => "relay-joins",
+            Self::Migrated => "migrated",
+            Self::DatabaseKilled => "database-killed",
+            Self::DatabaseStopped => "database-stopped",
+            Self::DatabaseReset => "database-reset",
+            Self::DatabaseBlackholed => "database-blackholed",
+            Self::DatabaseSlow => "database-slow",
+            Self::DatabaseAnswersLost => "database-answers-lost",
+            Self::BrokerKilled => "broker-killed",
+            Self::BrokerStopped => "broker-stopped",
+            Self::BrokerReset => "broker-reset",
+            Self::BrokerBlackholed => "broker-blackholed",
+            Self::BrokerSlow => "broker-slow",
+            Self::ConfirmsLost => "confirms-lost",
+        }
+    }
+
+    /// Whether it needs a database that is a process.
+    pub fn needs_database_process(self) -> bool {
+        self.as_str().starts_with("database-")
+    }
+
+    /// How many windows it may cause to be published again, for each relay there is. A relay that was killed or stood
+    /// still had one; whatever befalls a server befalls all relays.
+    pub fn windows(self, relays: usize) -> usize {
+        match self {
+            Self::RelayKilled | Self::RelayStopped | Self::RelayLeaves => 1,
+            Self::RelayJoins | Self::Migrated => 0,
+            _ => relays,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut all = Self::OF_RELAYS.into_iter().chain(Self::OF_SERVERS);
+        all.find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let all = Self::OF_RELAYS.iter().chain(&Self::OF_SERVERS);
+            let names: Vec<&str> = all.map(|kind| kind.as_str()).collect();
+            format!("no fault is called so; there are {}", names.join(", "))
+        })
+    }
+}
+
+/// A fault that has been.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Past {
+    pub(crate) kind: Kind,
+    /// From the beginning of the run.
+    pub(crate) at: Duration,
+    pub(crate) lasted: Duration,
+    /// How many messages had arrived when it began, and when it ended.
+    pub(crate) arrived: (usize, usize),
+    /// How many relays there were.
+    pub(crate) relays: usize,
+}
+
+impl fmt::Display for Past {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, at, lasted, arrived: (from, to), relays } = self;
+        write!(f, "{at:>8.1?} {kind} for {lasted:.1?}, arrivals {from} to {to}, {relays} relays")
+    }
+}
+
+/// The order of faults: all kinds, shuffled, and then again, so that none is missing in a run that is long enough.
+#[derive(Debug)]
+pub(crate) struct Deck {
+    kinds: Vec<Kind>,
+    left: Vec<Kind>,
+    pub(crate) rng: fastrand::Rng,
+}
+
+impl Deck {
+    pub(crate) fn new(kinds: Vec<Kind>, rng: fastrand::Rng) -> Self {
+        Self { kinds, left: Vec::new(), rng }
+    }
+
+    /// `None` if there are no kinds.
+    pub(crate) fn draw(&mut self) -> Option<Kind> {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.kinds);
+            self.rng.shuffle(&mut self.left);
+        }
+        self.left.pop()
+    }
+
+    /// A time between two.
+    pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
+        least + (most - least).mul_f64(self.rng.f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_name_that_can_be_read() {
+        for kind in Kind::OF_RELAYS.into_iter().chain(Kind::OF_SERVERS) {
+            assert_eq!(kind.as_str().parse(), Ok(kind));
+        }
+        assert!("nonsense".parse::<Kind>().unwrap_err().contains("confirms-lost"));
+    }
+
+    #[test]
+    fn a_round_has_every_kind_once_and_a_seed_repeats_it() {
+        let kinds = Kind::OF_SERVERS.to_vec();
+        let draw = |count| -> Vec<Kind> {
+            let mut deck = Deck::new(kinds.clone(), fastrand::Rng::with_seed(7));
+            (0..count).filter_map(|_| deck.draw()).collect()
+        };
+        let mut round = draw(kinds.len());
+        assert_eq!(round, draw(kinds.len()));
+        round.sort();
+        let mut all = kinds.clone();
+        all.sort();
+        assert_eq!(round, all);
+        assert_eq!(draw(3 * kinds.len()).len(), 3 * kinds.len());
+        assert_eq!(Deck::new(Vec::new(), fastrand::Rng::with_seed(7)).draw(), None);
+    }
+}

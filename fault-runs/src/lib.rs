@@ -1,0 +1,15 @@
+#![doc = include_str!("../README.md")]
+// A checker: to fail loudly, and at once, when its own tools break is its job.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod books;
+pub mod brokers;
+mod faults;
+mod links;
+pub mod relay;
+mod relays;
+mod run;
+mod writers;
+
+pub use faults::Kind;
+pub use run::{Plan, Report, run};
