@@ -35,7 +35,7 @@ pub struct Plan {
     pub messages: u64,
     /// How long it takes at least, up to the end of the faults.
     pub time: Duration,
-    /// How many faults there are at least.
+    /// How many faults there are at least. Each kind is there at least once, too.
     pub faults: usize,
     /// Which faults.
     pub kinds: Vec<Kind>,
@@ -220,7 +220,8 @@ impl Scene {
             let written = self.progress.written.load(Ordering::Relaxed);
             let faults = self.past().len();
             if written >= self.plan.messages
-                && faults >= self.plan.faults.min(self.plan.kinds.len() * self.plan.faults)
+                && faults >= self.plan.faults
+                && self.all_kinds_have_been()
                 && self.began.elapsed() >= self.plan.time
             {
                 self.progress.enough.store(true, Ordering::Relaxed);
@@ -238,15 +239,23 @@ impl Scene {
         }
     }
 
+    fn all_kinds_have_been(&self) -> bool {
+        let past = self.past();
+        self.possible().all(|kind| past.iter().any(|past| past.kind == kind))
+    }
+
+    /// The faults of the plan that this database can have.
+    fn possible(&self) -> impl Iterator<Item = Kind> {
+        let has_process = self.books.address().is_some();
+        self.plan.kinds.iter().copied().filter(move |kind| has_process || !kind.needs_database_process())
+    }
+
     fn past(&self) -> std::sync::MutexGuard<'_, Vec<Past>> {
         self.past.lock().expect("nobody panics with the list of faults")
     }
 
     fn deck(&self, of: &[Kind], rng: fastrand::Rng) -> Deck {
-        let has_process = self.books.address().is_some();
-        let kinds = of.iter().filter(|kind| self.plan.kinds.contains(kind));
-        let kinds = kinds.filter(|kind| has_process || !kind.needs_database_process());
-        Deck::new(kinds.copied().collect(), rng)
+        Deck::new(self.possible().filter(|kind| of.contains(kind)).collect(), rng)
     }
 
     /// Draws faults and has them, one after the other, with pauses, until it is enough.

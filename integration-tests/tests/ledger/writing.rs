@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use outbox_conformance::{Ledger, Rules};
 use outbox_core::Message;
 use tokio::task::JoinSet;
 
-use crate::books::Books;
+use fault_runs::books::Books;
 
 const WRITERS: u64 = 4;
 const KEYS: u64 = 200;
@@ -90,16 +91,17 @@ pub(crate) fn audit(
     bodies: &[String],
     committed: &HashSet<(i64, i64)>,
 ) -> (HashSet<(i64, i64)>, usize) {
-    let (mut seen, mut last, mut repeats) = (HashSet::new(), HashMap::new(), 0);
-    for body in bodies {
-        let (key, number) = number(body);
-        assert!(committed.contains(&(key, number)), "{books}: {key}:{number} was never committed");
-        if seen.insert((key, number)) {
-            let before = last.insert(key, number).unwrap_or(0);
-            assert!(number > before, "{books}: of key {key}, {number} came after {before}");
-        } else {
-            repeats += 1;
-        }
+    let seen: HashSet<(i64, i64)> = bodies.iter().map(|body| number(body)).collect();
+    let mut ledger = Ledger::new();
+    let key = |key: i64| format!("key-{key}");
+    // What has not arrived here is another question.
+    for (of, number) in seen.intersection(committed) {
+        ledger.committed(Some(&key(*of)), *number as u64);
     }
-    (seen, repeats)
+    for (of, number) in bodies.iter().map(|body| number(body)) {
+        ledger.arrived(Some(&key(of)), number as u64);
+    }
+    let verdict = ledger.verdict(&Rules::new());
+    assert!(verdict.is_clean(), "{books}: {verdict}");
+    (seen, verdict.duplicates as usize)
 }

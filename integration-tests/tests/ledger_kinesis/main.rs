@@ -12,14 +12,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    dead_code,
-    reason = "the functions beside the tests are tests, too, and the books are those of another ledger as well"
+    reason = "the functions beside the tests are tests, too"
 )]
 
-#[path = "../ledger/books.rs"]
-mod books;
-#[path = "../ledger/on_sqlite.rs"]
-mod on_sqlite;
 #[path = "../ledger/writing.rs"]
 mod writing;
 
@@ -27,9 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use books::{Books, OnPostgres};
+use fault_runs::books::{Books, OnPostgres, OnSqlite};
 use integration_tests::{Kinesis, eventually};
-use on_sqlite::OnSqlite;
 use outbox_core::{Relay, Settings};
 use outbox_kinesis::{Format, KinesisPublisher, Stream};
 use writing::{audit, write};

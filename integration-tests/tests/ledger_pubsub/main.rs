@@ -14,14 +14,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    dead_code,
-    reason = "the functions beside the tests are tests, too, and the books are those of another ledger as well"
+    reason = "the functions beside the tests are tests, too"
 )]
 
-#[path = "../ledger/books.rs"]
-mod books;
-#[path = "../ledger/on_sqlite.rs"]
-mod on_sqlite;
 #[path = "../ledger/writing.rs"]
 mod writing;
 
@@ -30,10 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use books::{Books, OnPostgres};
+use fault_runs::books::{Books, OnPostgres, OnSqlite};
 use integration_tests::pubsub::{Entry, Fault, Topic};
 use integration_tests::{PubSub, Server, eventually};
-use on_sqlite::OnSqlite;
 use outbox_core::{Relay, Settings};
 use outbox_pubsub::PubSubPublisher;
 use writing::{audit, number, write};

@@ -15,14 +15,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    dead_code,
-    reason = "the functions beside the tests are tests, too, and the books are those of another ledger as well"
+    reason = "the functions beside the tests are tests, too"
 )]
 
-#[path = "../ledger/books.rs"]
-mod books;
-#[path = "../ledger/on_sqlite.rs"]
-mod on_sqlite;
 #[path = "../ledger/writing.rs"]
 mod writing;
 
@@ -31,10 +26,9 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use books::{Books, OnPostgres};
+use fault_runs::books::{Books, OnPostgres, OnSqlite};
 use integration_tests::sqs::{Fault, Queue, client};
 use integration_tests::{Server, Sqs, eventually};
-use on_sqlite::OnSqlite;
 use outbox_core::{Relay, Settings};
 use outbox_sqs::SqsPublisher;
 use writing::{audit, number, write};
