@@ -154,6 +154,8 @@ macro_rules! __store_cases {
                     "Held messages come in order, when the one in front of them has been delivered and not before.";
                 many_held_messages_all_follow = "However many messages are held, all of them come, in order.";
                 holding_behind_nothing_is_due_at_once = "A message held behind nothing is due at once.";
+                holding_behind_nothing_keeps_the_order =
+                    "Of messages that are held behind nothing, in whatever calls and order, the first comes first.";
                 holding_and_delivering_in_one_call_releases =
                     "A message held in the call that delivers the one in front of it is released by it.";
                 a_released_message_that_fails_blocks_again =

@@ -195,7 +195,8 @@ pub enum Settlement {
         block_key: bool,
     },
     /// An earlier message of its key blocks it. If, when this is written, nothing in front of it blocks the key
-    /// any more, the row becomes due at once instead. Counts as no attempt.
+    /// any more, the row becomes due at once instead, and what was due behind it waits for it: of the rows of a key
+    /// that were held for nothing, in whatever calls and order, the first one comes first. Counts as no attempt.
     Held,
     /// It failed for good and goes to the dead letters.
     Dead {
@@ -258,7 +259,8 @@ impl fmt::Display for Count {
 ///   the next ones due. While a message is retrying or dead and blocking, no later message of its key is due.
 ///   A message that blocked its key and is settled as retrying without blocking (the setting was changed) lets
 ///   its key go on by the next [`repair`](Self::repair) at the latest.
-/// - **Errors** leave nothing half done. The relay repeats a failed call.
+/// - **Errors** leave nothing half done. The relay repeats a failed call, so a call that has failed has either taken
+///   effect by then or does not take it any more.
 ///
 /// # Cancel safety
 /// The relay drops these futures only when it is aborted. A dropped call may or may not have taken effect; it

@@ -130,7 +130,7 @@ impl DeadLetters for MssqlStore {
             }
             hold_later(sql, &keys, &mut tx).await?;
             // They are due, unless one of them or something else still blocks them from the front.
-            hold(sql, &rows, &blocking, &mut tx).await?;
+            hold(sql, &rows, &blocking, &mut keys, &mut tx).await?;
             commit(tx).await?;
             Ok(rows.len() as u64)
         })

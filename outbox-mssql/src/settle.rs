@@ -65,7 +65,7 @@ async fn write(
     let mut keys = Keys::default();
     retry(sql, &rows, &groups.retries, &mut keys, client).await?;
     let held: Vec<i64> = groups.held.iter().map(|place| place.position).collect();
-    hold(sql, &rows, &held, client).await?;
+    hold(sql, &rows, &held, &mut keys, client).await?;
     bury(sql, &rows, &groups.dead, &mut keys, client).await?;
     hold_later(sql, &keys, client).await?;
     deliver(sql, &rows, &groups.delivered, keep_delivered, &mut keys, client).await?;

@@ -120,7 +120,7 @@ impl DeadLetters for MySqlStore {
             }
             hold_later(sql, &keys, &mut tx).await?;
             // They are due, unless one of them or something else still blocks them from the front.
-            hold(sql, &rows, &blocking, &mut tx).await?;
+            hold(sql, &rows, &blocking, &mut keys, &mut tx).await?;
             tx.commit().await.map_err(map_error)?;
             Ok(rows.len() as u64)
         })

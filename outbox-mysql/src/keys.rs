@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use outbox_core::{Partition, RelayId, Result};
-use outbox_sql::settle::{Blocking, Keys, released};
+use outbox_sql::settle::{Blocking, Keys, Place, released};
 use outbox_sql::text::json_list;
 use serde_json::{Value, json};
 use sqlx::{MySqlConnection, SqlStr};
@@ -115,15 +115,24 @@ pub(crate) async fn set_due(
 }
 
 /// Holds rows: they wait for what blocks them, or are due at once where nothing does, and go on blocking, so that the
-/// ready rows behind them stay behind them.
+/// ready rows behind them stay behind them. Takes note of those that are due, behind which nothing else of their keys may
+/// be.
 pub(crate) async fn hold(
     sql: &Statements,
     rows: &BTreeMap<i64, Locked>,
     positions: &[i64],
+    keys: &mut Keys,
     connection: &mut MySqlConnection,
 ) -> Result<()> {
     let waiting = blocked(sql, rows, positions.iter().copied(), connection).await?;
     let has_key = |position: &i64| rows.get(position).is_some_and(|row| row.hash.is_some());
+    for position in positions.iter().filter(|position| !waiting.contains(position)) {
+        if let Some(row) = rows.get(position)
+            && let Some(key) = row.hash.clone()
+        {
+            keys.block(Place { partition: row.partition, position: *position }, key);
+        }
+    }
     let held = positions
         .iter()
         .filter(|position| rows.contains_key(position))

@@ -64,7 +64,7 @@ async fn write(
     let mut keys = Keys::default();
     retry(sql, &rows, &groups.retries, &mut keys, connection).await?;
     let held: Vec<i64> = groups.held.iter().map(|place| place.position).collect();
-    hold(sql, &rows, &held, connection).await?;
+    hold(sql, &rows, &held, &mut keys, connection).await?;
     bury(sql, &rows, &groups.dead, &mut keys, connection).await?;
     hold_later(sql, &keys, connection).await?;
     deliver(sql, &rows, &groups.delivered, keep_delivered, &mut keys, connection).await?;

@@ -65,7 +65,7 @@ impl PostgresStore {
             note(&mut keys, retry(sql, &groups.retries, &mut tx).await?);
         }
         if !groups.held.is_empty() {
-            hold(sql, groups.held.into_iter().collect(), &mut tx).await?;
+            note(&mut keys, hold(sql, groups.held.into_iter().collect(), &mut tx).await?);
         }
         if !groups.dead.is_empty() {
             note(&mut keys, bury(sql, &groups.dead, &mut tx).await?);
@@ -147,14 +147,17 @@ fn blocks(failures: &[Failure<'_>]) -> Vec<bool> {
 }
 
 /// Holds rows, or makes them due at once where nothing blocks them.
-pub(crate) async fn hold(sql: &Statements, rows: Rows, connection: &mut PgConnection) -> Result<()> {
-    sqlx::query(sql.hold.clone())
+pub(crate) async fn hold(
+    sql: &Statements,
+    rows: Rows,
+    connection: &mut PgConnection,
+) -> Result<Vec<Written>> {
+    sqlx::query_as(sql.hold.clone())
         .bind(rows.partitions)
         .bind(rows.positions)
-        .execute(connection)
+        .fetch_all(connection)
         .await
-        .map_err(map_error)?;
-    Ok(())
+        .map_err(map_error)
 }
 
 async fn bury(sql: &Statements, dead: &[Failure<'_>], connection: &mut PgConnection) -> Result<Vec<Written>> {

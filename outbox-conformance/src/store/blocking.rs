@@ -149,6 +149,28 @@ pub(crate) async fn holding_behind_nothing_is_due_at_once(fixture: &dyn StoreFix
     scene.expect_drained().await
 }
 
+pub(crate) async fn holding_behind_nothing_keeps_the_order(fixture: &dyn StoreFixture) -> CaseResult {
+    // A relay holds what it has of a key in several calls, the later messages first, while another one has delivered what
+    // was to block them.
+    for calls in [vec![vec![3, 1, 2]], vec![vec![3], vec![2, 1]], vec![vec![2], vec![3], vec![1]]] {
+        let mut scene = Scene::new(fixture).await?;
+        let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;
+        scene.deliver(&rows[..1]).await?;
+        for call in &calls {
+            let batch: Vec<_> = call.iter().map(|index| held(&rows[*index])).collect();
+            scene.settle(&batch).await?;
+        }
+        for expected in ["b", "c", "d"] {
+            let row = scene.expect_one().await?;
+            ensure_eq!(name(&row), expected, "the first of the messages that were held in {calls:?}");
+            scene.deliver(&[row]).await?;
+        }
+        scene.expect_drained().await?;
+        scene.store.leave(scene.relay).await?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn holding_and_delivering_in_one_call_releases(fixture: &dyn StoreFixture) -> CaseResult {
     for dies in [false, true] {
         let mut scene = Scene::new(fixture).await?;

@@ -121,6 +121,18 @@ impl<'a> Scene<'a> {
         Ok(rows)
     }
 
+    /// Fetches a single row, whichever comes first.
+    pub(super) async fn expect_one(&mut self) -> Result<Fetched, Stop> {
+        let deadline = self.deadline();
+        loop {
+            let limit = FetchLimit { messages: 1, ..EVERYTHING };
+            if let Some(row) = self.fetch_at_most(limit).await?.rows.into_iter().next() {
+                return Ok(row);
+            }
+            deadline.pause(self.fixture, || "a row".to_owned()).await?;
+        }
+    }
+
     /// Fetches until exactly these payloads have come, in this order.
     pub(super) async fn expect_names(&mut self, expected: &[&str]) -> Result<Vec<Fetched>, Stop> {
         let rows = self.expect(expected.len()).await?;

@@ -98,6 +98,10 @@ impl State {
             None => RowState::Retrying { at: now, blocks: false },
         };
         slice.set_state(position, state);
+        // What was due behind it, having been held for nothing in its turn, would come before it.
+        if let (RowState::Released, Some(key)) = (state, &key) {
+            slice.hold_later(key, position);
+        }
     }
 
     fn bury(

@@ -86,7 +86,8 @@ RETURNING m.partition, m.position, m.key, m.blocks_key, s.did_block",
 }
 
 /// `$1`, `$2`: partitions and positions. What nothing blocks any more is due at once, and goes on blocking, so that
-/// the ready rows behind it stay behind it.
+/// the ready rows behind it stay behind it. Returns the key, whether the row is due, behind which nothing else of its key
+/// may be, and false.
 pub(super) fn hold(names: &Names) -> String {
     let message = &names.message;
     format!(
@@ -94,7 +95,8 @@ pub(super) fn hold(names: &Names) -> String {
     blocks_key = m.key IS NOT NULL,
     available_at = CASE WHEN m.key IS NOT NULL AND {blocked} THEN 'infinity' ELSE now() END
 FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
-WHERE {SAME_ROW}",
+WHERE {SAME_ROW}
+RETURNING m.partition, m.position, m.key, m.available_at < 'infinity', false",
         blocked = blocked_by_earlier(names, "m"),
     )
 }
