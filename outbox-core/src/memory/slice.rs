@@ -1,6 +1,6 @@
 //! The rows of one partition, and which keys in it are blocked.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::store::{Content, Position};
@@ -87,7 +87,8 @@ pub(super) struct Slice {
     late: BTreeMap<u64, Position>,
     late_count: u64,
     /// Everything that blocks, dead letters included, by key. Empty in quiet times.
-    keys: HashMap<String, BTreeMap<Position, Blocker>>,
+    /// In order, so that whoever repairs some of them always repairs the same.
+    keys: BTreeMap<String, BTreeMap<Position, Blocker>>,
 }
 
 impl Slice {
@@ -282,7 +283,7 @@ impl Slice {
     }
 }
 
-fn unblock(keys: &mut HashMap<String, BTreeMap<Position, Blocker>>, key: &str, position: Position) {
+fn unblock(keys: &mut BTreeMap<String, BTreeMap<Position, Blocker>>, key: &str, position: Position) {
     if let Some(blockers) = keys.get_mut(key) {
         blockers.remove(&position);
         if blockers.is_empty() {

@@ -39,6 +39,8 @@ impl WakeTask {
             *self.arriving.borrow_and_update()
         };
         tokio::select! {
+            // In one order always, so that a simulation repeats.
+            biased;
             arriving = arriving => Some(arriving),
             () = self.hints.notified() => None,
         }

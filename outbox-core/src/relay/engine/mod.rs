@@ -8,7 +8,7 @@ mod answers;
 mod call;
 mod jobs;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub(super) struct Engine<S, P> {
     settle_call: bool,
     settle_at: Instant,
     /// Keys whose failed message the store has recorded; unblocked once no older fetch is under way.
-    recorded: HashSet<Arc<str>>,
+    recorded: BTreeSet<Arc<str>>,
 
     store_failures: u32,
     maintaining: bool,
@@ -117,7 +117,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             settling: Vec::new(),
             settle_call: false,
             settle_at: now,
-            recorded: HashSet::new(),
+            recorded: BTreeSet::new(),
             store_failures: 0,
             maintaining: false,
             maintain_at: now + settings.purge_interval,
@@ -397,7 +397,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             }
         });
         // No fetch is under way that could still show these keys as they were.
-        for key in self.recorded.drain() {
+        for key in std::mem::take(&mut self.recorded) {
             self.window.unblock(&key);
         }
     }

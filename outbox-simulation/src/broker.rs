@@ -1,0 +1,135 @@
+//! The broker, and a relay's way to it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_core::{
+    Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Scope, Verdict, fail_all,
+};
+use tokio::time::sleep;
+
+use crate::link::sleep_if;
+use crate::process::Frozen;
+use crate::trace::Trace;
+use crate::weather::{Conditions, Fate, Weather};
+
+/// What the broker has taken, in its order: keys and numbers.
+pub(crate) type Taken = Arc<Mutex<Vec<(Option<String>, u64)>>>;
+
+/// The broker as one relay sees it.
+pub(crate) struct Link {
+    pub(crate) taken: Taken,
+    pub(crate) relay: u32,
+    pub(crate) weather: Arc<Weather>,
+    pub(crate) frozen: Frozen,
+    pub(crate) trace: Trace,
+    pub(crate) rng: Mutex<fastrand::Rng>,
+    pub(crate) ordered_batches: bool,
+}
+
+/// The number that is a message's payload.
+pub(crate) fn number(message: &Message) -> u64 {
+    std::str::from_utf8(message.payload()).expect("text").parse().expect("a number")
+}
+
+impl Link {
+    fn dice(&self) -> fastrand::Rng {
+        self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork()
+    }
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "the dice say that the answer is lost")
+}
+
+/// What the broker does with a batch. Nothing of a key follows what failed of it, where that is what it promises.
+fn take(
+    taken: &Taken,
+    batch: &[Message],
+    conditions: Conditions,
+    ordered: bool,
+    rng: &mut fastrand::Rng,
+) -> Vec<Outcome> {
+    let mut failed = HashSet::new();
+    let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for message in batch {
+        let key = message.key().filter(|_| ordered);
+        if key.is_some_and(|key| failed.contains(key)) {
+            outcomes.push(Err(Error::new(ErrorKind::Rejected, "not sent, because an earlier one failed")));
+            continue;
+        }
+        let number = number(message);
+        let poisoned = conditions.poison != 0 && number.is_multiple_of(conditions.poison);
+        let outcome = if poisoned {
+            Err(Error::new(ErrorKind::Malformed, "the dice say that it is poison"))
+        } else if rng.u32(0..1_000) < conditions.refuses {
+            Err(Error::new(ErrorKind::Rejected, "the dice say not now"))
+        } else {
+            taken.push((message.key().map(str::to_owned), number));
+            if rng.u32(0..1_000) < conditions.broker.is_lost / 4 {
+                Err(Error::new(ErrorKind::Timeout, "the dice say that the confirm is lost")
+                    .with_scope(Scope::Message)
+                    .with_verdict(Verdict::Unknown))
+            } else {
+                Ok(())
+            }
+        };
+        if outcome.is_err() {
+            failed.extend(key);
+        }
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+#[async_trait]
+impl Publisher for Link {
+    fn name(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn capabilities(&self) -> PublisherCapabilities {
+        PublisherCapabilities::default().ordered_batches(self.ordered_batches)
+    }
+
+    async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
+        let numbers = batch.iter().map(number).fold(0, |sum: u64, number| sum.wrapping_mul(31) + number);
+        self.trace.note(self.relay, "publish", numbers);
+        self.trace.tell(self.relay, || format!("{:?}", batch.iter().map(number).collect::<Vec<_>>()));
+        let conditions = self.weather.now();
+        let mut rng = self.dice();
+        let fate = Fate::draw(&mut rng, conditions.broker, conditions.broker_down);
+        sleep_if(fate.before).await;
+        self.frozen.thaw().await;
+        if fate.fails {
+            return fail_all(batch, || {
+                Error::new(ErrorKind::Unavailable, "the dice say that the broker is not there")
+            });
+        }
+        self.weather.may_repeat();
+        if fate.is_late {
+            // It has left, and is on its way while nobody waits for it any more.
+            let (taken, sent, ordered) = (self.taken.clone(), batch.to_vec(), self.ordered_batches);
+            let late = Duration::from_millis(rng.u64(1..30_000));
+            tokio::spawn(async move {
+                sleep(late).await;
+                take(&taken, &sent, conditions, ordered, &mut rng);
+            });
+            // The relay gives up on it before.
+            sleep(Duration::from_secs(3_600)).await;
+            return fail_all(batch, interrupted);
+        }
+        let outcomes = take(&self.taken, batch, conditions, self.ordered_batches, &mut rng);
+        let taken = || {
+            let taken = batch.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+            format!("confirmed {:?}", taken.map(|(message, _)| number(message)).collect::<Vec<_>>())
+        };
+        self.trace.tell(self.relay, taken);
+        sleep_if(fate.after).await;
+        self.frozen.thaw().await;
+        if fate.is_lost { fail_all(batch, interrupted) } else { outcomes }
+    }
+}

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+// A checker: to fail loudly when its own world breaks is its job.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod broker;
+mod link;
+mod process;
+mod trace;
+mod weather;
+mod world;
+
+pub use trace::Trace;
+pub use world::{Outcome, simulate};

@@ -1,0 +1,194 @@
+//! A relay's way to the store, on which calls fail, are lost, late and slow.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_core::memory::MemoryStore;
+use outbox_core::{
+    Batch, Content, Error, ErrorKind, FetchLimit, Membership, Partition, Position, Reader, RelayId, Result,
+    Settle, Stats, Store, Wakeups,
+};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::broker::number;
+use crate::process::Frozen;
+use crate::trace::Trace;
+use crate::weather::{Fate, Weather};
+
+/// The store as one relay sees it.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) store: MemoryStore,
+    pub(crate) relay: u32,
+    pub(crate) weather: Arc<Weather>,
+    pub(crate) frozen: Frozen,
+    pub(crate) trace: Trace,
+    pub(crate) rng: Arc<Mutex<fastrand::Rng>>,
+}
+
+impl Link {
+    /// The relay's own ids are new in each run, and shares are given out in the order of ids.
+    fn id(&self) -> RelayId {
+        RelayId(Uuid::from_u128(u128::from(self.relay)))
+    }
+
+    fn fate(&self, what: &'static str, detail: u64) -> Fate {
+        self.trace.note(self.relay, what, detail);
+        let conditions = self.weather.now();
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        Fate::draw(&mut rng, conditions.store, conditions.store_down)
+    }
+
+    /// A call that takes effect at one moment.
+    async fn call<T, F>(&self, fate: Fate, effect: F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        sleep_if(fate.before).await;
+        self.frozen.thaw().await;
+        if fate.fails {
+            self.trace.note(self.relay, "failed", 0);
+            return Err(Error::new(ErrorKind::Unavailable, "the dice say that the store is not there"));
+        }
+        let answer = effect.await;
+        sleep_if(fate.after).await;
+        self.frozen.thaw().await;
+        if fate.is_lost {
+            self.trace.note(self.relay, "lost", 0);
+            return Err(Error::new(ErrorKind::Interrupted, "the dice say that the answer is lost"));
+        }
+        answer
+    }
+}
+
+/// Even a sleep of zero waits for the timer.
+pub(crate) async fn sleep_if(delay: Duration) {
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
+}
+
+#[async_trait]
+impl Store for Link {
+    fn name(&self) -> &'static str {
+        "simulated"
+    }
+
+    async fn heartbeat(&self, _: RelayId, ttl: Duration) -> Result<Membership> {
+        let fate = self.fate("heartbeat", 0);
+        if fate.fails || fate.is_lost || fate.before + fate.after > Duration::from_secs(1) {
+            // The lease may run out.
+            self.weather.may_repeat();
+        }
+        self.call(fate, self.store.heartbeat(self.id(), ttl)).await
+    }
+
+    async fn release(&self, _: RelayId, partitions: &[Partition]) -> Result<()> {
+        let fate = self.fate("release", partitions.len() as u64);
+        self.call(fate, self.store.release(self.id(), partitions)).await
+    }
+
+    async fn leave(&self, _: RelayId) -> Result<()> {
+        let fate = self.fate("leave", 0);
+        self.call(fate, self.store.leave(self.id())).await
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        Box::new(LinkedReader { link: self.clone(), reader: self.store.reader() })
+    }
+
+    async fn settle(&self, _: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
+        let fate = self.fate("settle", batch.len() as u64);
+        for settle in batch {
+            self.trace.tell(self.relay, || format!("{} {:?}", settle.position, settle.settlement));
+        }
+        self.call(fate, self.store.settle(self.id(), batch, keep_delivered)).await
+    }
+
+    async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
+        let fate = self.fate("purge", limit as u64);
+        self.call(fate, self.store.purge(older_than, limit)).await
+    }
+
+    async fn repair(&self, _: RelayId, partitions: &[Partition], limit: usize) -> Result<u64> {
+        let fate = self.fate("repair", partitions.len() as u64);
+        self.call(fate, self.store.repair(self.id(), partitions, limit)).await
+    }
+
+    async fn stats(&self, limit: u64) -> Result<Stats> {
+        let fate = self.fate("stats", limit);
+        self.call(fate, self.store.stats(limit)).await
+    }
+
+    async fn wakeups(&self) -> Result<Option<Box<dyn Wakeups>>> {
+        let fate = self.fate("wakeups", 0);
+        let answer = self.call(fate, self.store.wakeups()).await?;
+        Ok(answer.map(|wakeups| Box::new(LinkedWakeups { link: self.clone(), wakeups }) as Box<dyn Wakeups>))
+    }
+
+    async fn set_idle(&self, _: RelayId, idle: bool) -> Result<()> {
+        let fate = self.fate("set_idle", u64::from(idle));
+        self.call(fate, self.store.set_idle(self.id(), idle)).await
+    }
+}
+
+struct LinkedReader {
+    link: Link,
+    reader: Box<dyn Reader>,
+}
+
+#[async_trait]
+impl Reader for LinkedReader {
+    fn assign(&mut self, partition: Partition) {
+        self.reader.assign(partition);
+    }
+
+    fn revoke(&mut self, partition: Partition) {
+        self.reader.revoke(partition);
+    }
+
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+        let mut fate = self.link.fate("fetch", limit.messages as u64);
+        // A fetch whose answer is lost has not been: the next one brings the same rows.
+        fate.fails |= fate.is_lost;
+        fate.is_lost = false;
+        let Self { link, reader } = self;
+        let answer = link.call(fate, reader.fetch(limit, in_flight)).await?;
+        link.trace.note(link.relay, "fetched", answer.rows.len() as u64);
+        for row in &answer.rows {
+            let about = || {
+                let number = match &row.content {
+                    Content::Message(message) => number(message),
+                    Content::Malformed { .. } => 0,
+                };
+                let marks = (if row.due { " due" } else { "" }, if row.blocked { " blocked" } else { "" });
+                format!("{number} of {:?} at {}{}{}", row.key(), row.position, marks.0, marks.1)
+            };
+            link.trace.tell(link.relay, about);
+        }
+        Ok(answer)
+    }
+}
+
+struct LinkedWakeups {
+    link: Link,
+    wakeups: Box<dyn Wakeups>,
+}
+
+#[async_trait]
+impl Wakeups for LinkedWakeups {
+    async fn wait(&mut self) -> Result<()> {
+        self.wakeups.wait().await?;
+        let fate = self.link.fate("wake-up", 0);
+        if fate.fails {
+            return Err(Error::new(ErrorKind::Unavailable, "the dice say that wake-ups break off"));
+        }
+        if fate.is_lost {
+            // Hints may be lost. The next one may come.
+            self.wakeups.wait().await?;
+        }
+        Ok(())
+    }
+}

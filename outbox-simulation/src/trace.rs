@@ -1,0 +1,58 @@
+//! What happened, in order: as a number that two equal runs have in common, and for people if they want to know.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+/// A record of all calls of a run. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    began: Instant,
+    hash: u64,
+    lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    /// With `lines`, what happens is also kept as text.
+    pub(crate) fn new(lines: bool) -> Self {
+        let inner = Inner { began: Instant::now(), hash: 0xcbf2_9ce4_8422_2325, lines: lines.then(Vec::new) };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// `who` is a relay, or 0 for the world.
+    pub(crate) fn note(&self, who: u32, what: &'static str, detail: u64) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = inner.began.elapsed();
+        let numbers = [at.as_micros() as u64, u64::from(who), detail];
+        let bytes = numbers.into_iter().flat_map(u64::to_le_bytes).chain(what.bytes());
+        inner.hash =
+            bytes.fold(inner.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        if let Some(lines) = &mut inner.lines {
+            lines.push(format!("{:>9.3} s  relay {who}  {what} {detail}", at.as_secs_f64()));
+        }
+    }
+
+    /// For people only, and only if they want to know.
+    pub(crate) fn tell(&self, who: u32, text: impl FnOnce() -> String) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = inner.began.elapsed();
+        if let Some(lines) = &mut inner.lines {
+            lines.push(format!("{:>9.3} s  relay {who}    {}", at.as_secs_f64(), text()));
+        }
+    }
+
+    /// Equal for equal runs.
+    pub fn hash(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).hash
+    }
+
+    /// The text, if it was kept.
+    pub fn lines(&self) -> Vec<String> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).lines.clone().unwrap_or_default()
+    }
+}

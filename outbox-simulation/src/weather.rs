@@ -1,0 +1,102 @@
+//! How bad things are at the moment.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What may befall a call. Chances are of a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chances {
+    /// It fails, and nothing was done.
+    pub(crate) fails: u32,
+    /// It is done, and the answer is lost.
+    pub(crate) is_lost: u32,
+    /// A publish only: it has left, and arrives when nobody waits for it any more.
+    pub(crate) is_late: u32,
+    /// It takes very long.
+    pub(crate) is_slow: u32,
+    /// The longest it takes otherwise, in milliseconds, before it takes effect and again before its answer.
+    pub(crate) delay: u64,
+}
+
+impl Chances {
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
+        // Many worlds are calm in most respects, so that the rest shows.
+        let mut some = |most: u32| if rng.u32(0..3) == 0 { rng.u32(0..most) } else { 0 };
+        let (fails, is_lost, is_late, is_slow) = (some(200), some(200), some(60), some(60));
+        Self { fails, is_lost, is_late, is_slow, delay: [0, 0, 5, 50, 400][rng.usize(..5)] }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Conditions {
+    pub(crate) store: Chances,
+    pub(crate) broker: Chances,
+    pub(crate) store_down: bool,
+    pub(crate) broker_down: bool,
+    /// A message is refused for now, by chance.
+    pub(crate) refuses: u32,
+    /// Numbers that divide by this are refused for good; 0 for none.
+    pub(crate) poison: u64,
+}
+
+/// The same conditions for everybody, and how often something happened that may cause repeats.
+#[derive(Debug, Default)]
+pub(crate) struct Weather {
+    now: Mutex<Conditions>,
+    causes: AtomicU64,
+}
+
+/// What is to befall one call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fate {
+    pub(crate) before: Duration,
+    pub(crate) fails: bool,
+    pub(crate) is_late: bool,
+    pub(crate) after: Duration,
+    pub(crate) is_lost: bool,
+}
+
+impl Weather {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn now(&self) -> Conditions {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, conditions: Conditions) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = conditions;
+    }
+
+    /// Nothing fails any more.
+    pub(crate) fn clear(&self) {
+        self.set(Conditions::default());
+    }
+
+    /// Something may have made a relay publish its window again.
+    pub(crate) fn may_repeat(&self) {
+        self.causes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn causes(&self) -> u64 {
+        self.causes.load(Ordering::Relaxed)
+    }
+}
+
+impl Fate {
+    pub(crate) fn draw(rng: &mut fastrand::Rng, chances: Chances, down: bool) -> Self {
+        let mut is = |chance: u32| rng.u32(0..1_000) < chance;
+        let (fails, is_lost, is_late, is_slow) =
+            (is(chances.fails), is(chances.is_lost), is(chances.is_late), is(chances.is_slow));
+        let mut delay = || Duration::from_millis(rng.u64(0..=chances.delay));
+        let (mut before, mut after) = (delay(), delay());
+        if is_slow {
+            // Beyond the publish timeout, and often beyond the lease.
+            let long = Duration::from_millis(rng.u64(2_000..60_000));
+            if rng.bool() { before += long } else { after += long }
+        }
+        Self { before, fails: fails || down, is_late, after, is_lost }
+    }
+}

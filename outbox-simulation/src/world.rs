@@ -1,0 +1,338 @@
+//! One run: writers, relays, weather, an operator, then peace, then the verdict.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use outbox_conformance::{Ledger, Rules, Verdict};
+use outbox_core::memory::{MemoryStore, MemoryTransaction};
+use outbox_core::relay::{KeyOrder, RetryPolicy, Settings};
+use outbox_core::{DeadLetterFilter, Message, Relay, Store};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use uuid::Uuid;
+
+use crate::broker::{Link as BrokerLink, Taken, number};
+use crate::link::Link;
+use crate::process::{End, Frozen, live};
+use crate::trace::Trace;
+use crate::weather::{Chances, Conditions, Weather};
+
+const KEYS: u64 = 8;
+/// The most that a relay has in flight here.
+const WINDOW: usize = 40;
+/// How long what is left may take when nothing fails any more: leases of the dead, an open circuit, retries that had been
+/// put off, and what a stopped process still had in hand. All of that is a matter of a minute or two.
+const DRAIN: Duration = Duration::from_secs(600);
+
+/// What became of a run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// Of the ledger.
+    pub verdict: Verdict,
+    /// What else went wrong, if anything did: something is stuck, or a relay did not stop in peace.
+    pub failure: Option<String>,
+    /// How long it took in virtual time from the beginning of the peace until nothing was undelivered.
+    pub drained: Duration,
+    /// All calls.
+    pub trace: Trace,
+}
+
+impl Outcome {
+    /// Whether nothing at all was wrong.
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean() && self.failure.is_none()
+    }
+}
+
+/// Runs the world of this seed. With `lines`, the trace has text.
+///
+/// # Panics
+/// If the world itself is broken.
+pub fn simulate(seed: u64, lines: bool) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async move { World::new(seed, lines).run().await })
+}
+
+struct Process {
+    task: JoinHandle<End>,
+    stop: Option<oneshot::Sender<()>>,
+    frozen: watch::Sender<bool>,
+}
+
+struct World {
+    rng: fastrand::Rng,
+    store: MemoryStore,
+    taken: Taken,
+    weather: Arc<Weather>,
+    trace: Trace,
+    processes: Vec<Process>,
+    relays: u32,
+    open: Vec<(MemoryTransaction, Vec<Message>)>,
+    ledger: Ledger,
+    next: u64,
+    ordered_batches: bool,
+    key_order: KeyOrder,
+    lease: Duration,
+}
+
+impl World {
+    fn new(seed: u64, lines: bool) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let builder = MemoryStore::builder().partitions([1, 3, 16][rng.usize(..3)]).wakeups(rng.bool());
+        let key_order = match rng.u32(0..8) {
+            0 => KeyOrder::Progress,
+            1 => KeyOrder::SkipDead,
+            _ => KeyOrder::Strict,
+        };
+        Self {
+            store: builder.build().expect("a valid store"),
+            taken: Taken::default(),
+            weather: Weather::new(),
+            trace: Trace::new(lines),
+            processes: Vec::new(),
+            relays: 0,
+            open: Vec::new(),
+            ledger: Ledger::new(),
+            next: 0,
+            ordered_batches: rng.bool(),
+            key_order,
+            lease: Duration::from_secs(rng.u64(5..20)),
+            rng,
+        }
+    }
+
+    fn settings(&mut self) -> Settings {
+        let mut settings = Settings::default();
+        settings.seed = Some(self.rng.u64(..));
+        settings.max_in_flight = self.rng.usize(3..=WINDOW);
+        settings.fetch_batch = self.rng.usize(1..30);
+        settings.publish_batch = self.rng.usize(1..15);
+        settings.publish_concurrency = self.rng.usize(1..5);
+        settings.lease_ttl = self.lease;
+        settings.heartbeat_interval = self.lease / 5;
+        settings.publish_timeout = self.lease / 4;
+        settings.shutdown_timeout = Duration::from_secs(self.rng.u64(1..20));
+        settings.purge_interval = Duration::from_secs(self.rng.u64(1..60));
+        settings.retention = self.rng.bool().then_some(Duration::from_secs(30));
+        settings.stats_interval = None;
+        settings.key_order = self.key_order;
+        settings.retry = RetryPolicy::default()
+            .max_attempts(self.rng.u32(1..12))
+            .initial(Duration::from_millis(200))
+            .max(Duration::from_secs(5));
+        settings
+    }
+
+    fn start_relay(&mut self) {
+        let settings = self.settings();
+        self.relays += 1;
+        let relay = self.relays;
+        let (freeze, frozen) = Frozen::new();
+        let store = Link {
+            store: self.store.clone(),
+            relay,
+            weather: self.weather.clone(),
+            frozen: frozen.clone(),
+            trace: self.trace.clone(),
+            rng: Arc::new(Mutex::new(self.rng.fork())),
+        };
+        let broker = BrokerLink {
+            taken: self.taken.clone(),
+            relay,
+            weather: self.weather.clone(),
+            frozen: frozen.clone(),
+            trace: self.trace.clone(),
+            rng: Mutex::new(self.rng.fork()),
+            ordered_batches: self.ordered_batches,
+        };
+        let engine = Relay::builder(store, broker).settings(settings).build().expect("valid settings");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let run = engine.run(async move {
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        });
+        let polls = if self.rng.u32(0..3) == 0 { self.rng.u64(1..400) } else { u64::MAX };
+        if polls != u64::MAX {
+            self.weather.may_repeat();
+        }
+        let task = tokio::spawn(live(Box::pin(run), frozen, polls));
+        self.processes.push(Process { task, stop: Some(stop), frozen: freeze });
+    }
+
+    fn message(&mut self) -> Message {
+        self.next += 1;
+        let key = self.rng.u64(0..KEYS + 2);
+        let mut message =
+            Message::bytes("topic", self.next.to_string()).id(Uuid::from_u128(self.rng.u128(..)));
+        if key < KEYS {
+            message = message.key(format!("key-{key}"));
+        } else if self.rng.bool() {
+            let later = self.store.now().as_micros() + self.rng.i64(0..20_000_000);
+            message = message.deliver_at(outbox_core::Timestamp::from_micros(later));
+        }
+        message.build().expect("a valid message")
+    }
+
+    fn commit(&mut self, transaction: MemoryTransaction, messages: &[Message]) {
+        transaction.commit();
+        for message in messages {
+            self.ledger.committed(message.key(), number(message));
+        }
+    }
+
+    /// One transaction: several messages, of keys that no open transaction writes to. Between concurrent transactions of
+    /// one key there is no order to keep; a row lock of the business would serialise them.
+    fn write(&mut self) {
+        let mut transaction = self.store.begin();
+        let mut messages = Vec::new();
+        for _ in 0..self.rng.usize(1..8) {
+            let message = self.message();
+            let busy =
+                self.open.iter().flat_map(|(_, messages)| messages).any(|other| other.key() == message.key());
+            if message.key().is_none() || !busy {
+                transaction.enqueue(&message);
+                messages.push(message);
+            }
+        }
+        match self.rng.u32(0..10) {
+            0 => transaction.rollback(),
+            1..=3 => self.open.push((transaction, messages)),
+            _ => self.commit(transaction, &messages),
+        }
+    }
+
+    fn change_weather(&mut self) {
+        let rng = &mut self.rng;
+        let now = self.weather.now();
+        let conditions = match rng.u32(0..6) {
+            0 => Conditions::default(),
+            1 => Conditions { store_down: !now.store_down, ..now },
+            2 => Conditions { broker_down: !now.broker_down, ..now },
+            _ => Conditions {
+                store: Chances::draw(rng),
+                broker: Chances::draw(rng),
+                store_down: false,
+                broker_down: false,
+                refuses: if rng.bool() { rng.u32(0..150) } else { 0 },
+                poison: if rng.u32(0..3) == 0 { rng.u64(5..40) } else { 0 },
+            },
+        };
+        self.weather.set(conditions);
+    }
+
+    /// Something happens to a relay, or with the dead letters.
+    async fn disturb(&mut self) {
+        let some = (!self.processes.is_empty()).then(|| self.rng.usize(..self.processes.len().max(1)));
+        match (self.rng.u32(0..12), some) {
+            (0..=2, _) if self.processes.len() < 4 => self.start_relay(),
+            (3, Some(victim)) => {
+                self.weather.may_repeat();
+                let process = self.processes.swap_remove(victim);
+                process.task.abort();
+                let _ = process.task.await;
+            }
+            (4, Some(leaver)) => {
+                // It may well have to give up on what is in flight.
+                self.weather.may_repeat();
+                let mut process = self.processes.swap_remove(leaver);
+                process.frozen.send_replace(false);
+                let _ = process.stop.take().map(|stop| stop.send(()));
+                tokio::spawn(process.task);
+            }
+            (5..=6, Some(victim)) => {
+                self.weather.may_repeat();
+                let stands = !*self.processes[victim].frozen.borrow();
+                self.processes[victim].frozen.send_replace(stands);
+            }
+            (7, _) => drop(self.redrive().await),
+            _ => self.change_weather(),
+        }
+        self.processes.retain(|process| !process.task.is_finished());
+    }
+
+    async fn redrive(&mut self) -> u64 {
+        let dead_letters = self.store.dead_letters().expect("it has them");
+        dead_letters.redrive(&DeadLetterFilter::default(), 1_000).await.expect("the memory answers")
+    }
+
+    async fn run(mut self) -> Outcome {
+        self.start_relay();
+        for _ in 0..self.rng.usize(5..60) {
+            self.write();
+            if self.rng.u32(0..3) == 0 {
+                self.disturb().await;
+            }
+            if !self.open.is_empty() && self.rng.bool() {
+                let (transaction, messages) = self.open.swap_remove(self.rng.usize(..self.open.len()));
+                self.commit(transaction, &messages);
+            }
+            sleep(Duration::from_millis(self.rng.u64(0..3_000))).await;
+        }
+        for (transaction, messages) in std::mem::take(&mut self.open) {
+            self.commit(transaction, &messages);
+        }
+        self.make_peace().await
+    }
+
+    async fn make_peace(mut self) -> Outcome {
+        self.trace.note(0, "peace", 0);
+        self.weather.clear();
+        for process in &self.processes {
+            process.frozen.send_replace(false);
+        }
+        self.start_relay();
+        let began = Instant::now();
+        let drained = timeout(DRAIN, self.drain()).await;
+        let drained_in = began.elapsed();
+        let mut failure = drained.err().map(|_| format!("stuck after {DRAIN:?} of peace: {:?}", self.store));
+        if failure.is_none() {
+            // Calls that were slow before the peace may still be on their way, and keep a relay from stopping cleanly.
+            sleep(Duration::from_secs(180)).await;
+            failure = self.stop_all().await;
+        }
+        for (key, number) in self.taken.lock().expect("nobody panics").iter() {
+            self.ledger.arrived(key.as_deref(), *number);
+        }
+        // With another choice than the strict one, order gives way to progress.
+        let most = (self.weather.causes() + 1) * WINDOW as u64;
+        let rules = Rules::new().ordered(self.key_order == KeyOrder::Strict).most_duplicates(most);
+        Outcome { verdict: self.ledger.verdict(&rules), failure, drained: drained_in, trace: self.trace }
+    }
+
+    /// Until nothing is undelivered, nor dead.
+    async fn drain(&mut self) {
+        loop {
+            // Whoever crashed is replaced, as by any supervisor.
+            self.processes.retain(|process| !process.task.is_finished());
+            if self.processes.is_empty() {
+                self.start_relay();
+            }
+            // What waits behind a dead letter waits until somebody looks after it.
+            let redriven = self.redrive().await;
+            let stats = self.store.stats(1).await.expect("the memory answers");
+            if stats.backlog.value == 0 && redriven == 0 {
+                return;
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn stop_all(&mut self) -> Option<String> {
+        let mut failure = None;
+        for mut process in self.processes.drain(..) {
+            let _ = process.stop.take().map(|stop| stop.send(()));
+            match timeout(Duration::from_secs(120), process.task).await {
+                Ok(Ok(End::Itself { cleanly: true } | End::Crash)) => {}
+                other => failure = Some(format!("a relay did not stop in peace: {other:?}")),
+            }
+        }
+        failure
+    }
+}
