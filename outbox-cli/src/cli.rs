@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, ColorChoice, Parser, Subcommand};
+
+const ABOUT: &str = "Relays the messages of transactional outboxes to brokers, and looks after them.";
+
+const AFTER_HELP: &str = "\
+Settings come from a file (outbox.toml, or --config), then from variables such as OUTBOX__STORE__URL and \
+OUTBOX__RELAY__PUBLISH_BATCH, then from --set. Later ones win. `outbox config check` says which is from where.
+
+Exit codes:
+  0  done
+  1  the database, the broker or the system refused
+  2  the command line or the settings are wrong
+  3  a relay was stopped before everything in flight had come to its end";
+
+#[derive(Debug, Parser)]
+#[command(name = "outbox", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    pub(crate) color: ColorChoice,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where settings come from.
+#[derive(Args, Debug)]
+pub(crate) struct SettingsArgs {
+    /// The file of settings [default: outbox.toml, if there is one]
+    #[arg(long, short, global = true, value_name = "FILE", env = "OUTBOX_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Sets one field, such as relay.publish_batch=100, or route.orders.relay.publish_batch=100 with several routes. No place for
+    /// secrets: other users of the machine can see it
+    #[arg(long, global = true, value_name = "FIELD=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Which of several routes.
+#[derive(Args, Debug)]
+pub(crate) struct RouteArgs {
+    /// The route whose outbox is meant; not needed if there is only one
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) route: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Relays messages until SIGTERM or SIGINT, then finishes what is in flight
+    Relay(RelayArgs),
+    /// Looks at the settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Makes the tables of the outbox, or brings them up to date
+    Migrate(MigrateArgs),
+    /// Tells how much waits, how long it has waited, and what is dead
+    Status(StatusArgs),
+    /// Shows an outbox at work, on a database in a temporary folder, without any server
+    #[cfg(feature = "sqlite")]
+    Demo,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RelayArgs {
+    /// Only this route [default: all of them]
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) route: Vec<String>,
+
+    /// Makes the tables first, where they are missing
+    #[arg(long)]
+    pub(crate) migrate: bool,
+
+    /// Stops when nothing is left to deliver, for jobs and tests. Dead letters do not count
+    #[arg(long)]
+    pub(crate) until_empty: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Checks the settings without connecting to anything, and says where each of them is from
+    Check,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MigrateArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+
+    /// Prints the statements for empty databases, and runs nothing
+    #[arg(long)]
+    pub(crate) print: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+
+    /// Looks again and again, until interrupted
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+
+    /// The time between two looks
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) interval: std::time::Duration,
+
+    /// One JSON object per look, on a line of its own
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Counts no further than this
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    pub(crate) limit: u64,
+}

@@ -1,0 +1,40 @@
+//! The commands, a file each.
+
+mod check;
+#[cfg(feature = "sqlite")]
+mod demo;
+mod migrate;
+mod relay;
+mod status;
+
+use std::collections::BTreeMap;
+
+use crate::cli::{Cli, Command, ConfigCommand, SettingsArgs};
+use crate::config::{Config, Sources};
+use crate::exit::Failure;
+
+/// Does what the command line says.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    #[cfg(feature = "sqlite")]
+    if matches!(cli.command, Command::Demo) {
+        return demo::run().await;
+    }
+    let config = load(&cli.settings)?;
+    match cli.command {
+        Command::Relay(args) => relay::run(&config, &args).await,
+        Command::Config(ConfigCommand::Check) => check::run(&config),
+        Command::Migrate(args) => migrate::run(&config, &args).await,
+        Command::Status(args) => status::run(&config, &args).await,
+        #[cfg(feature = "sqlite")]
+        Command::Demo => Ok(()),
+    }
+}
+
+fn load(args: &SettingsArgs) -> Result<Config, Failure> {
+    // What is no UTF-8 is none of our variables.
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let sources = Sources { file: args.config.as_deref(), environment: &environment, flags: &args.set };
+    Ok(Config::load(&sources)?)
+}

@@ -1,0 +1,63 @@
+//! The publishers that this build has, each with its settings.
+
+#[cfg(feature = "amqp")]
+mod amqp;
+#[cfg(any(feature = "kinesis", feature = "sqs"))]
+mod aws;
+#[cfg(feature = "kinesis")]
+mod kinesis;
+#[cfg(feature = "sqs")]
+mod sqs;
+mod terminal;
+
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_core::{Publisher, Result};
+
+use crate::config::Section;
+
+pub(crate) use terminal::Terminal;
+
+const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
+
+/// A broker, as somebody has set it.
+#[async_trait]
+pub(crate) trait PublisherSettings: Debug + Send + Sync {
+    /// The broker for people, without secrets.
+    fn place(&self) -> String;
+
+    /// Makes the publisher. A broker that is down is noticed later.
+    async fn open(&self) -> Result<Box<dyn Broker>>;
+}
+
+/// A publisher, and what can be asked of it before there is a message.
+#[async_trait]
+pub(crate) trait Broker: Send + Sync {
+    /// The publisher.
+    fn publisher(&self) -> Arc<dyn Publisher>;
+
+    /// Connects now, and looks at what the settings name.
+    async fn check(&self) -> Result<()>;
+}
+
+type Read = fn(&Section<'_>) -> Option<Arc<dyn PublisherSettings>>;
+
+/// The publishers of this build, by their names.
+const KINDS: &[(&str, Read)] = &[
+    #[cfg(feature = "amqp")]
+    ("amqp", amqp::read),
+    #[cfg(feature = "kinesis")]
+    ("kinesis", kinesis::read),
+    #[cfg(feature = "sqs")]
+    ("sqs", sqs::read),
+    ("terminal", terminal::read),
+];
+
+/// Reads `[route.publisher]`.
+pub(crate) fn read(section: Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
+    crate::config::kind(section, KINDS)
+}
