@@ -14,7 +14,8 @@ Exit codes:
   0  done
   1  the database, the broker or the system refused
   2  the command line or the settings are wrong
-  3  a relay was stopped before everything in flight had come to its end";
+  3  a relay was stopped before everything in flight had come to its end
+  4  the doctor found a problem";
 
 #[derive(Debug, Parser)]
 #[command(name = "outbox", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 100)]
@@ -62,6 +63,10 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// Tells how much waits, how long it has waited, and what is dead
     Status(StatusArgs),
+    /// Enqueues messages, each as if by a service
+    Enqueue(EnqueueArgs),
+    /// Looks at the databases and the brokers, and says what is wrong and what to do about it
+    Doctor(DoctorArgs),
     /// Shows an outbox at work, on a database in a temporary folder, without any server
     #[cfg(feature = "sqlite")]
     Demo,
@@ -118,4 +123,45 @@ pub(crate) struct StatusArgs {
     /// Counts no further than this
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) limit: u64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EnqueueArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+
+    /// The topic. Without one, messages are read from the standard input, one JSON object a line, with topic, and
+    /// perhaps key, payload (a text or any JSON) or payload_base64, content_type, headers, options, id, deliver_at
+    #[arg(value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+
+    /// The payload [default: empty]
+    #[arg(value_name = "PAYLOAD", requires = "topic")]
+    pub(crate) payload: Option<String>,
+
+    /// The ordering key
+    #[arg(long, short, requires = "topic")]
+    pub(crate) key: Option<String>,
+
+    /// A header. May be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", requires = "topic")]
+    pub(crate) headers: Vec<String>,
+
+    /// The media type of the payload
+    #[arg(long, value_name = "TYPE", requires = "topic")]
+    pub(crate) content_type: Option<String>,
+
+    /// Delivers it no earlier than so long from now
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "topic")]
+    pub(crate) delay: Option<std::time::Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+
+    /// One JSON object per finding, on a line of its own
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -13,6 +13,7 @@ const FAILED: u8 = 1;
 /// The same as for a command line that cannot be understood.
 const WRONG_SETTINGS: u8 = 2;
 const NOT_DRAINED: u8 = 3;
+const UNHEALTHY: u8 = 4;
 
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]
@@ -35,6 +36,11 @@ impl Failure {
     /// A relay stopped before everything in flight had come to its end.
     pub(crate) fn not_drained(lines: Vec<String>) -> Self {
         Self { code: NOT_DRAINED, lines }
+    }
+
+    /// The doctor has found something, and said it.
+    pub(crate) fn unhealthy() -> Self {
+        Self { code: UNHEALTHY, lines: Vec::new() }
     }
 
     /// Puts what it concerns in front.

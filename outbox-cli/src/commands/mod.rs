@@ -3,6 +3,8 @@
 mod check;
 #[cfg(feature = "sqlite")]
 mod demo;
+mod doctor;
+mod enqueue;
 mod migrate;
 mod relay;
 mod status;
@@ -24,6 +26,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Relay(args) => relay::run(&config, &args).await,
         Command::Config(ConfigCommand::Check) => check::run(&config),
         Command::Migrate(args) => migrate::run(&config, &args).await,
+        Command::Enqueue(args) => enqueue::run(&config, args).await,
+        Command::Doctor(args) => doctor::run(&config, &args).await,
         Command::Status(args) => status::run(&config, &args).await,
         #[cfg(feature = "sqlite")]
         Command::Demo => Ok(()),

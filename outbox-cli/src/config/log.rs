@@ -28,7 +28,7 @@ impl Default for Log {
     }
 }
 
-pub(super) fn read(section: &Section<'_>) -> Log {
+pub(super) fn read(section: Section<'_>) -> Log {
     let mut log = Log::default();
     if let Some(format) = section.choice("format", &[("text", Format::Text), ("json", Format::Json)]) {
         log.format = format;
@@ -36,5 +36,6 @@ pub(super) fn read(section: &Section<'_>) -> Log {
     let allowed = "a level (error, warn, info, debug, trace), or levels by target such as \"info,outbox_core=debug\"";
     let filter = section.text("filter", allowed, |text| EnvFilter::try_new(text).is_ok());
     section.fill("filter", filter, &mut log.filter);
+    section.finish();
     log
 }

@@ -64,7 +64,7 @@ impl Config {
         let reading =
             Reading { faults: &faults, explanation: &explanation, environment: sources.environment };
         let section = Section::new(&reading, "", &root, &Origin::Nowhere);
-        let log = log::read(&section.section("log"));
+        let log = log::read(section.section("log"));
         let routes = route::read_all(&section);
         section.finish();
         let made = routes.map(|routes| (log, routes));

@@ -285,11 +285,11 @@ fn what_is_missing_is_named_with_its_section() {
 
 #[test]
 fn lists_and_topics_of_a_publisher_are_read_and_refused_field_by_field() {
-    let text = r#"
+    let text = r##"
         topics = { "order.placed" = { exchange = "orders", routing_key = "placed" } }
         exchanges = [{ name = "orders", type = "topic" }]
         queues = [{ name = "q", type = "quorum" }]
-        bindings = [{ exchange = "orders", queue = "q", routing_key = "#" }]"#;
+        bindings = [{ exchange = "orders", queue = "q", routing_key = "#" }]"##;
     let (right, _) = settings_with("publisher/amqp", text);
     assert_eq!(faults(&right), [""; 0]);
     for (lines, expected) in [

@@ -19,7 +19,7 @@ struct Amqp {
 }
 
 /// What a builder is told. It cannot be copied itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Settings {
     connection_name: Option<String>,
     exchange: Option<String>,
@@ -34,12 +34,6 @@ struct Settings {
     exchanges: Vec<Exchange>,
     queues: Vec<Queue>,
     bindings: Vec<Binding>,
-}
-
-impl std::fmt::Debug for Amqp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Amqp").field("place", &self.place()).field("settings", &self.settings).finish_non_exhaustive()
-    }
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> {

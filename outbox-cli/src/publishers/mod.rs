@@ -10,7 +10,7 @@ mod kinesis;
 mod sqs;
 mod terminal;
 
-use std::fmt::Debug;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,12 +26,18 @@ const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from
 
 /// A broker, as somebody has set it.
 #[async_trait]
-pub(crate) trait PublisherSettings: Debug + Send + Sync {
+pub(crate) trait PublisherSettings: Send + Sync {
     /// The broker for people, without secrets.
     fn place(&self) -> String;
 
     /// Makes the publisher. A broker that is down is noticed later.
     async fn open(&self) -> Result<Box<dyn Broker>>;
+}
+
+impl fmt::Debug for dyn PublisherSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
 }
 
 /// A publisher, and what can be asked of it before there is a message.

@@ -9,7 +9,7 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::fmt::Debug;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const PARTITIONS: RangeInclusive<i64> = 1..=1024;
 
 /// Where an outbox is, as somebody has set it.
 #[async_trait]
-pub(crate) trait StoreSettings: Debug + Send + Sync {
+pub(crate) trait StoreSettings: Send + Sync {
     /// The outbox for people, without secrets.
     fn place(&self) -> String;
 
@@ -43,6 +43,13 @@ pub(crate) trait StoreSettings: Debug + Send + Sync {
 
     /// Opens it. A server that is down is noticed later; a file that cannot be opened, at once.
     async fn open(&self) -> Result<Box<dyn Outbox>>;
+}
+
+// The drivers' own settings show passwords in their debug forms.
+impl fmt::Debug for dyn StoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
 }
 
 /// An outbox that is open.

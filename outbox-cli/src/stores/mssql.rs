@@ -21,12 +21,6 @@ struct Mssql {
     max_connections: usize,
 }
 
-impl std::fmt::Debug for Mssql {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mssql").field("server", &self.server).field("table", &self.table).finish_non_exhaustive()
-    }
-}
-
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     let url = section.required_secret("url", "url = \"mssql://user@host:1433/database\"");
     let password = section.secret("password");

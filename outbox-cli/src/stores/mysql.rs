@@ -13,7 +13,6 @@ use outbox_mysql::{Config, Outbox};
 use super::{CONNECTIONS, DEFAULT_CONNECTIONS, DEFAULT_WAIT, PARTITIONS, StoreSettings, WAIT};
 use crate::config::Section;
 
-#[derive(Debug)]
 struct MySql {
     connect: Box<MySqlConnectOptions>,
     outbox: Outbox,

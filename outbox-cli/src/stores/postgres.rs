@@ -13,7 +13,6 @@ use outbox_postgres::{Config, Outbox};
 use super::{CONNECTIONS, DEFAULT_CONNECTIONS, DEFAULT_WAIT, PARTITIONS, StoreSettings, WAIT};
 use crate::config::Section;
 
-#[derive(Debug)]
 struct Postgres {
     connect: Box<PgConnectOptions>,
     outbox: Outbox,

@@ -12,7 +12,6 @@ use outbox_sqlite::{Config, Durability, OpenOptions, Outbox};
 use super::{CONNECTIONS, DEFAULT_CONNECTIONS, DEFAULT_WAIT, PARTITIONS, StoreSettings, WAIT};
 use crate::config::Section;
 
-#[derive(Debug)]
 struct Sqlite {
     path: PathBuf,
     open: OpenOptions,
