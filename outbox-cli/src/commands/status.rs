@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use outbox_core::{Count, Stats};
+use outbox_core::{Count, Error, Group, RelayId, Stats};
 use serde_json::json;
 
 use crate::cli::StatusArgs;
@@ -20,6 +20,7 @@ const REDRAW: &str = "\x1b[H\x1b[J";
 struct Look {
     at: Instant,
     stats: Stats,
+    group: Option<Group>,
 }
 
 pub(crate) async fn run(config: &Config, args: &StatusArgs) -> Result<(), Failure> {
@@ -35,10 +36,8 @@ pub(crate) async fn run(config: &Config, args: &StatusArgs) -> Result<(), Failur
         timer.tick().await;
         let mut text = String::new();
         for (one, before) in opened.iter().zip(&mut before) {
-            let answer = one.store.stats(args.limit).await;
-            match answer {
-                Ok(stats) => {
-                    let look = Look { at: Instant::now(), stats };
+            match look(one, args.limit).await {
+                Ok(look) => {
                     text.push_str(&show(one, &look, before.as_ref(), args.json));
                     *before = Some(look);
                 }
@@ -61,6 +60,22 @@ pub(crate) async fn run(config: &Config, args: &StatusArgs) -> Result<(), Failur
     Ok(())
 }
 
+async fn look(opened: &Opened<'_>, limit: u64) -> Result<Look, Error> {
+    let stats = opened.store.stats(limit).await?;
+    let group = match opened.store.inspection() {
+        Some(inspection) => inspection.group().await?,
+        None => None,
+    };
+    Ok(Look { at: Instant::now(), stats, group })
+}
+
+/// How many partitions each relay holds, and how many nobody does.
+fn shares(group: &Group) -> (Vec<(RelayId, usize)>, usize) {
+    let held = |relay| group.partitions.iter().filter(|(_, owner)| *owner == Some(relay)).count();
+    let free = group.partitions.iter().filter(|(_, owner)| owner.is_none()).count();
+    (group.relays.iter().map(|relay| (*relay, held(*relay))).collect(), free)
+}
+
 fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> String {
     let Stats { backlog, dead_letters, lag } = look.stats;
     let change = before.and_then(|before| change(before, look));
@@ -73,6 +88,12 @@ fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> 
             "dead_letters": count(dead_letters),
             "lag_seconds": lag.map(|lag| lag.as_secs_f64()),
             "backlog_change_per_second": change,
+            "relays": look.group.as_ref().map(|group| {
+                let relays = shares(group).0.into_iter();
+                relays.map(|(id, held)| json!({ "id": id.to_string(), "partitions": held })).collect::<Vec<_>>()
+            }),
+            "partitions": look.group.as_ref().map(|group| group.partitions.len()),
+            "free_partitions": look.group.as_ref().map(|group| shares(group).1),
         });
         return format!("{line}\n");
     }
@@ -89,6 +110,19 @@ fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> 
     line("lag", lag);
     let dead = if dead_letters.value == 0 { GOOD } else { BAD };
     line("dead letters", styled(dead, dead_letters));
+    if let Some(group) = &look.group {
+        let (relays, free) = shares(group);
+        let total = group.partitions.len();
+        let style = if relays.is_empty() { BAD } else { GOOD };
+        let number = if relays.is_empty() { "none runs".to_owned() } else { relays.len().to_string() };
+        line("relays", styled(style, number));
+        for (id, held) in relays {
+            line("", format!("{id}  {held} of {total} partitions"));
+        }
+        if free > 0 {
+            line("", styled(WARNING, format_args!("{free} of {total} partitions are nobody's")));
+        }
+    }
     format!("{}\n{text}", styled(HEADING, format_args!("{} ({})", opened.route.name, opened.route.store.place())))
 }
 
@@ -122,6 +156,7 @@ mod tests {
         let look = |seconds, backlog| Look {
             at: at + Duration::from_secs(seconds),
             stats: Stats { backlog, ..Stats::default() },
+            group: None,
         };
         let count = |value, at_least| Count { value, at_least };
         let first = look(0, count(10, false));

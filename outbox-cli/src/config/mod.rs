@@ -73,8 +73,11 @@ impl Config {
     }
 }
 
+/// What reads the fields of one kind.
+pub(crate) type ReadKind<T> = fn(&Section<'_>) -> Option<T>;
+
 /// Reads a section whose field `type` says which of some kinds of settings it has.
-pub(crate) fn kind<T>(section: Section<'_>, kinds: &[(&'static str, fn(&Section<'_>) -> Option<T>)]) -> Option<T> {
+pub(crate) fn kind<T>(section: Section<'_>, kinds: &[(&'static str, ReadKind<T>)]) -> Option<T> {
     let words: Vec<_> = kinds.iter().map(|(word, _)| format!("\"{word}\"")).collect();
     let read = section.choice("type", kinds);
     if !section.has("type") {

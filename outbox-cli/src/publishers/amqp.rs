@@ -119,13 +119,13 @@ fn exchange(section: Section<'_>) -> Option<Exchange> {
 
 fn queue(section: Section<'_>) -> Option<Queue> {
     let name = required(&section, "name");
-    let choices: [(&str, fn(String) -> Queue); 2] = [("quorum", Queue::quorum), ("classic", Queue::classic)];
-    let make = section.choice("type", &choices);
-    if make.is_none() && !section.has("type") {
+    let quorum = section.choice("type", &[("quorum", true), ("classic", false)]);
+    if quorum.is_none() && !section.has("type") {
         section.fault("type is missing; \"quorum\" is replicated over a cluster, \"classic\" is on one node");
     }
     section.finish();
-    Some(make?(name?))
+    let name = name?;
+    Some(if quorum? { Queue::quorum(name) } else { Queue::classic(name) })
 }
 
 fn binding(section: Section<'_>) -> Option<Binding> {

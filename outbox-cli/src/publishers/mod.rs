@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outbox_core::{Publisher, Result};
 
-use crate::config::Section;
+use crate::config::{ReadKind, Section};
 
 pub(crate) use terminal::Terminal;
 
@@ -50,10 +50,8 @@ pub(crate) trait Broker: Send + Sync {
     async fn check(&self) -> Result<()>;
 }
 
-type Read = fn(&Section<'_>) -> Option<Arc<dyn PublisherSettings>>;
-
 /// The publishers of this build, by their names.
-const KINDS: &[(&str, Read)] = &[
+const KINDS: &[(&str, ReadKind<Arc<dyn PublisherSettings>>)] = &[
     #[cfg(feature = "amqp")]
     ("amqp", amqp::read),
     #[cfg(feature = "kinesis")]

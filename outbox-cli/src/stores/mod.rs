@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outbox_core::{Message, Result, Store};
 
-use crate::config::Section;
+use crate::config::{ReadKind, Section};
 
 /// How many connections, and how long to wait for one.
 const CONNECTIONS: RangeInclusive<i64> = 1..=1_000;
@@ -68,10 +68,8 @@ pub(crate) trait Outbox: Send + Sync {
     async fn close(&self);
 }
 
-type Read = fn(&Section<'_>) -> Option<Arc<dyn StoreSettings>>;
-
 /// The stores of this build, by their names.
-const KINDS: &[(&str, Read)] = &[
+const KINDS: &[(&str, ReadKind<Arc<dyn StoreSettings>>)] = &[
     #[cfg(feature = "mssql")]
     ("mssql", mssql::read),
     #[cfg(feature = "mysql")]
