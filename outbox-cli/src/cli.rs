@@ -63,6 +63,13 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// Tells how much waits, how long it has waited, and what is dead
     Status(StatusArgs),
+    /// Looks after messages that could not be delivered
+    #[command(subcommand, visible_alias = "dead")]
+    DeadLetters(DeadLettersCommand),
+    /// Shows what waits to be delivered, in order
+    Peek(PeekArgs),
+    /// Deletes delivered messages that were kept for a retention, when they are old enough
+    Purge(PurgeArgs),
     /// Enqueues messages, each as if by a service
     Enqueue(EnqueueArgs),
     /// Looks at the databases and the brokers, and says what is wrong and what to do about it
@@ -70,6 +77,17 @@ pub(crate) enum Command {
     /// Shows an outbox at work, on a database in a temporary folder, without any server
     #[cfg(feature = "sqlite")]
     Demo,
+    /// Prints what a shell needs to complete the command line
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page, for `outbox man | man -l -`
+    Man {
+        /// Writes the pages of all commands into this folder instead
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -164,4 +182,130 @@ pub(crate) struct DoctorArgs {
     /// One JSON object per finding, on a line of its own
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PeekArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
+}
+
+/// A part of a long list.
+#[derive(Args, Debug)]
+pub(crate) struct PageArgs {
+    /// At most so many
+    #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
+    pub(crate) limit: usize,
+
+    /// Only those behind this position, such as the last one of the list before
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<i64>,
+
+    /// Shows payloads and headers, which may hold what others should not see
+    #[arg(long)]
+    pub(crate) payload: bool,
+
+    /// One JSON object per message, on a line of its own
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PurgeArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+
+    /// How long ago they must have been delivered, such as 7d
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) older_than: std::time::Duration,
+
+    /// Deletes so many with one statement, which neither locks nor logs much then
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one)]
+    pub(crate) batch: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// Lists them in their order
+    List {
+        #[command(flatten)]
+        route: RouteArgs,
+        #[command(flatten)]
+        filter: FilterArgs,
+        #[command(flatten)]
+        page: PageArgs,
+    },
+    /// Shows all there is to know about one
+    Show {
+        #[command(flatten)]
+        route: RouteArgs,
+        /// Its position, or its id
+        which: String,
+        /// Shows payload and headers, which may hold what others should not see
+        #[arg(long)]
+        payload: bool,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Puts them back at their old place, to be delivered at once
+    Redrive(BulkArgs),
+    /// Deletes them for good, and lets their keys go on
+    Discard(BulkArgs),
+}
+
+/// Which of them. Conditions add up.
+#[derive(Args, Debug)]
+#[group(id = "filter", multiple = true)]
+pub(crate) struct FilterArgs {
+    /// Only this topic
+    #[arg(long)]
+    pub(crate) topic: Option<String>,
+
+    /// Only this key
+    #[arg(long, short)]
+    pub(crate) key: Option<String>,
+
+    /// Only those whose error contains this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
+
+    /// Only those that died so long ago or longer, such as 2h
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) older_than: Option<std::time::Duration>,
+
+    /// Only the message with this id
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<outbox_core::MessageId>,
+
+    /// Only the one at this position. May be repeated
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) position: Vec<i64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BulkArgs {
+    #[command(flatten)]
+    pub(crate) route: RouteArgs,
+
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Says how many there are, and changes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("must be a whole number of at least 1".to_owned()),
+    }
 }

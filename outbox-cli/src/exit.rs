@@ -75,6 +75,10 @@ impl From<Vec<Fault>> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // Whoever read has seen enough, as `head` does.
+            return Self { code: 0, lines: Vec::new() };
+        }
         Self::failed(error.to_string())
     }
 }

@@ -9,6 +9,7 @@ mod outboxes;
 mod output;
 mod publishers;
 mod stores;
+mod view;
 
 use std::process::ExitCode;
 

@@ -46,3 +46,26 @@ pub(crate) fn noteln(text: impl Display) {
 pub(crate) fn errorln(text: impl Display) {
     noteln(format_args!("{} {text}", styled(BAD, "error:")));
 }
+
+/// A text of others on one line: without what a terminal would obey.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || ('\u{200e}'..='\u{202e}').contains(&character) {
+            plain.extend(character.escape_default());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_others_give_no_orders_to_the_terminal() {
+        assert_eq!(plain("a\x1b[2Jb\nc\u{202e}d é"), "a\\u{1b}[2Jb\\nc\\u{202e}d é");
+    }
+}

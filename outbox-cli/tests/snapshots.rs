@@ -10,7 +10,7 @@ use support::{DEADLINE, ON_SQLITE, Place};
 fn shown(place: &Place, arguments: &[&str], input: &str) -> String {
     let mut command = assert_cmd::Command::from_std(place.command(arguments));
     let output = command.write_stdin(input).timeout(DEADLINE).output().unwrap();
-    let text = |bytes| String::from_utf8::<>(bytes).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
     let code = output.status.code().expect("no signal ended it");
     format!("exit code {code}\n--- stdout\n{}--- stderr\n{}", text(output.stdout), text(output.stderr))
 }
@@ -34,8 +34,11 @@ fn check(name: &str, place: &Place, arguments: &[&str], input: &str) {
 fn every_command_has_its_help() {
     let place = Place::new("");
     check("help", &place, &["--help"], "");
-    for command in ["relay", "migrate", "status", "enqueue", "doctor"] {
+    for command in ["relay", "migrate", "status", "enqueue", "doctor", "peek", "purge", "completions", "man"] {
         check(&format!("help-{command}"), &place, &[command, "--help"], "");
+    }
+    for command in ["list", "show", "redrive", "discard"] {
+        check(&format!("help-dead-letters-{command}"), &place, &["dead-letters", command, "--help"], "");
     }
     check("help-config-check", &place, &["config", "check", "--help"], "");
 }
@@ -73,6 +76,77 @@ fn a_day_of_an_outbox_in_a_file() {
     let relayed = place.run(&["relay", "--until-empty", "--set", "log.filter=off"]);
     assert_eq!(relayed.lines().count(), 4, "{relayed}");
     check("status-when-empty", &place, &["status"], "");
+}
+
+/// Three messages that nobody takes.
+fn with_dead_letters() -> Place {
+    let place = Place::new(&format!(
+        "{}[route.relay]\nkey_order = \"progress\"\n[route.relay.retry]\nmax_attempts = 1\n",
+        ON_SQLITE.replace("terminal\"", "terminal\"\nrefuse = [\"order.lost\"]")
+    ));
+    place.run(&["migrate"]);
+    for (key, payload) in [("a", "1"), ("b", "2"), ("a", "3\u{1b}[2J")] {
+        place.run(&["enqueue", "order.lost", payload, "--key", key, "--header", "tenant=acme"]);
+    }
+    place.run(&["enqueue", "order.placed", "4"]);
+    place.run(&["relay", "--until-empty", "--set", "log.filter=off"]);
+    place
+}
+
+#[test]
+fn dead_letters_are_listed_shown_redriven_and_discarded() {
+    let place = with_dead_letters();
+    check("dead-letters-list", &place, &["dead-letters", "list"], "");
+    check("dead-letters-list-json", &place, &["dead-letters", "list", "--key", "b", "--json", "--payload"], "");
+    check("dead-letters-list-part", &place, &["dead-letters", "list", "-n", "1", "--after", "1", "--payload"], "");
+    check("dead-letters-none", &place, &["dead-letters", "list", "--error", "other"], "");
+    check("dead-letters-show", &place, &["dead-letters", "show", "1"], "");
+    check("dead-letters-show-payload", &place, &["dead-letters", "show", "3", "--payload"], "");
+    check("dead-letters-show-nonsense", &place, &["dead-letters", "show", "x"], "");
+    check("dead-letters-show-missing", &place, &["dead-letters", "show", "7"], "");
+    check("dead-letters-dry-run", &place, &["dead-letters", "redrive", "--topic", "order.lost", "--dry-run"], "");
+    check("dead-letters-no-filter", &place, &["dead-letters", "discard"], "");
+    check("dead-letters-all-and-filter", &place, &["dead-letters", "discard", "--all", "--key", "a"], "");
+    check("dead-letters-redrive", &place, &["dead-letters", "redrive", "--key", "a"], "");
+    check("peek", &place, &["peek"], "");
+    check("peek-json", &place, &["peek", "--json", "--payload", "-n", "1"], "");
+    check("dead-letters-discard", &place, &["dead-letters", "discard", "--all"], "");
+    check("dead-letters-empty", &place, &["dead-letters", "list"], "");
+}
+
+#[test]
+fn bulk_work_goes_through_many() {
+    let place = with_dead_letters();
+    let lines: String = (0..1_200).map(|n| format!("{{\"topic\":\"order.lost\",\"key\":\"{n}\"}}\n")).collect();
+    let enqueued = shown(&place, &["enqueue"], &lines);
+    assert!(enqueued.contains("enqueued 1200 messages"), "{enqueued}");
+    place.run(&["relay", "--until-empty", "--set", "log.filter=off"]);
+    assert_eq!(place.run(&["dead-letters", "redrive", "--topic", "order.lost"]), "1203\n");
+    place.run(&["relay", "--until-empty", "--set", "log.filter=off"]);
+    assert_eq!(place.run(&["dead-letters", "discard", "--all", "--dry-run"]), "1203\n");
+    assert_eq!(place.run(&["dead-letters", "discard", "--all"]), "1203\n");
+}
+
+#[test]
+fn kept_messages_are_purged_when_they_are_old_enough() {
+    let place = Place::new(&format!("{ON_SQLITE}[route.relay]\nretention = \"1h\"\n"));
+    place.run(&["migrate"]);
+    place.run(&["enqueue", "order.placed"]);
+    place.run(&["relay", "--until-empty", "--set", "log.filter=off"]);
+    check("purge-nothing", &place, &["purge", "--older-than", "1h"], "");
+    check("purge", &place, &["purge", "--older-than", "0s", "--batch", "1"], "");
+    check("purge-wrong", &place, &["purge", "--older-than", "soon"], "");
+}
+
+#[test]
+fn shells_and_man_get_what_they_need() {
+    let place = Place::new("this is not read");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(place.run(&["completions", shell]).contains("dead-letters"), "{shell}");
+    }
+    assert!(place.run(&["man"]).starts_with(".ie"));
+    place.run(&["man", "--folder", "pages"]);
+    assert!(place.path().join("pages/outbox-dead-letters-redrive.1").exists());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::message::{Message, MessageId};
-use crate::store::{Partition, Position, RelayId};
+use crate::store::{Content, Partition, Position, RelayId};
 use crate::time::Timestamp;
 
 /// Looking at a store beyond what a relay needs. Nothing here changes anything.
@@ -103,6 +103,26 @@ impl Waiting {
             enqueued_at,
             message: None,
         }
+    }
+
+    /// With what is in the row, readable or not.
+    #[must_use]
+    pub fn with(mut self, content: Content) -> Self {
+        match content {
+            Content::Message(message) => {
+                self.id = Some(message.id());
+                self.topic = Some(message.topic().to_owned());
+                self.key = message.key().map(str::to_owned);
+                self.message = Some(message);
+            }
+            Content::Malformed { id, topic, key, reason } => {
+                self.id = id;
+                self.topic = topic;
+                self.key = key;
+                self.error = self.error.or(Some(reason));
+            }
+        }
+        self
     }
 }
 

@@ -15,6 +15,6 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             route.publisher.place()
         ))?;
     }
-    output::noteln("The settings are right..");
+    output::noteln("The settings are right. Nothing was connected to; `outbox doctor` does that.");
     Ok(())
 }

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
-use outbox_core::{
-    DeadLetterFilter, Error, ErrorKind, Event, Message, Outcome, Publisher, PublisherCapabilities, Received,
-    Relay, RetryPolicy, Store,
-};
+use outbox_core::{DeadLetterFilter, Event, Message, Received, Relay, RetryPolicy, Store};
 use outbox_sqlite::sqlx::{self, SqlitePool};
 use outbox_sqlite::{Config, OpenOptions, Outbox};
 use serde_json::json;
@@ -44,7 +40,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
 
     heading("A relay publishes what was committed. Here the broker is this terminal:");
     let store = outbox.store(pool.clone());
-    let relay = Relay::builder(store.clone(), Broker(Terminal::new(true)))
+    let relay = Relay::builder(store.clone(), Terminal::new(true, vec![HOMELESS.to_owned()]))
         .configure(|settings| {
             settings.retry = RetryPolicy::default().max_attempts(2).initial(Duration::from_millis(50)).jitter(false);
         })
@@ -123,30 +119,4 @@ async fn change(
         end.map_err(outbox_sqlite::map_error)
     };
     Ok(work.await?)
-}
-
-/// The terminal, without a place for one topic.
-struct Broker(Terminal);
-
-#[async_trait]
-impl Publisher for Broker {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn capabilities(&self) -> PublisherCapabilities {
-        self.0.capabilities()
-    }
-
-    async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for message in batch {
-            if message.topic() == HOMELESS {
-                outcomes.push(Err(Error::new(ErrorKind::Unroutable, "nobody takes this topic")));
-            } else {
-                outcomes.append(&mut self.0.publish(std::slice::from_ref(message)).await);
-            }
-        }
-        outcomes
-    }
 }

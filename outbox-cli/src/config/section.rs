@@ -121,6 +121,16 @@ impl<'a> Section<'a> {
         self.text(name, "a text that is not empty", |text| !text.is_empty())
     }
 
+    /// A list of texts; nothing if nobody wrote it.
+    pub(crate) fn texts(&self, name: &str) -> Vec<String> {
+        let read = |value: &Value| match value {
+            Value::List(items) => items.iter().map(|item| text(&item.value).map(str::to_owned)).collect(),
+            Value::Raw(text) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
+            _ => None,
+        };
+        self.read(name, "a list of texts", read, |texts: &Vec<String>| format!("{texts:?}")).unwrap_or_default()
+    }
+
     /// A whole number within bounds.
     pub(crate) fn number<N: TryFrom<i64> + Display>(
         &self,

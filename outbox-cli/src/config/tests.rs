@@ -148,6 +148,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("store/mssql", "ca_file", "\"\"", "a text that is not empty"),
     ("publisher/terminal", "type", "\"printer\"", "\"terminal\""),
     ("publisher/terminal", "payloads", "\"no\"", "true or false"),
+    ("publisher/terminal", "refuse", "\"a\"", "a list of texts"),
     ("publisher/amqp", "type", "\"kafka\"", "\"amqp\""),
     ("publisher/amqp", "url", "\"http://broker\"", "expected amqp://"),
     ("publisher/amqp", "url_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),

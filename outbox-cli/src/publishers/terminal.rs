@@ -14,11 +14,13 @@ use crate::config::Section;
 #[derive(Clone, Debug)]
 pub(crate) struct Terminal {
     payloads: bool,
+    refuse: Vec<String>,
 }
 
 impl Terminal {
-    pub(crate) fn new(payloads: bool) -> Self {
-        Self { payloads }
+    /// A broker that has no place for some topics.
+    pub(crate) fn new(payloads: bool, refuse: Vec<String>) -> Self {
+        Self { payloads, refuse }
     }
 
     fn line(&self, message: &Message) -> String {
@@ -41,7 +43,7 @@ impl Terminal {
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
     let mut payloads = true;
     section.fill("payloads", section.truth("payloads"), &mut payloads);
-    Some(Arc::new(Terminal::new(payloads)))
+    Some(Arc::new(Terminal::new(payloads, section.texts("refuse"))))
 }
 
 #[async_trait]
@@ -78,7 +80,11 @@ impl Publisher for Terminal {
 
     async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
         let mut out = std::io::stdout().lock();
-        let write = |message| {
+        let write = |message: &Message| {
+            if self.refuse.iter().any(|topic| topic == message.topic()) {
+                return Err(Error::new(ErrorKind::Unroutable, "nobody takes this topic")
+                    .with("topic", message.topic()));
+            }
             let line = self.line(message);
             writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| {
                 // A pipe whose reader has gone is a broker that is down.
