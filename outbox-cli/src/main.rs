@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod config;
 mod exit;
+mod http;
 mod logging;
 mod outboxes;
 mod output;

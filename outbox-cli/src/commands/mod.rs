@@ -1,6 +1,6 @@
 //! The commands, a file each.
 
-mod bulk;
+pub(crate) mod bulk;
 mod check;
 mod dead_letters;
 #[cfg(feature = "sqlite")]

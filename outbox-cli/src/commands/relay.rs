@@ -12,6 +12,7 @@ use tracing::{Instrument, error, info, warn};
 use crate::cli::RelayArgs;
 use crate::config::{Config, Route};
 use crate::exit::Failure;
+use crate::http::{Running, Server};
 use crate::outboxes::{self, Opened};
 use crate::logging;
 
@@ -23,9 +24,13 @@ pub(crate) async fn run(config: &Config, args: &RelayArgs) -> Result<(), Failure
     let routes = outboxes::select(config, &args.route)?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new()?;
+    let server = match &config.http {
+        Some(http) => Some(Server::start(http, &routes, stop.clone()).await?),
+        None => None,
+    };
     let runs = join_all(routes.iter().map(|route| {
         let span = tracing::info_span!("route", name = %route.name);
-        relay(route, args, stop.clone()).instrument(span)
+        relay(route, args, stop.clone(), server.as_ref()).instrument(span)
     }));
     tokio::pin!(runs);
     let results = tokio::select! {
@@ -55,7 +60,12 @@ pub(crate) async fn run(config: &Config, args: &RelayArgs) -> Result<(), Failure
 }
 
 /// Runs the relay of one route until `stop`.
-async fn relay(route: &Route, args: &RelayArgs, stop: CancellationToken) -> Result<(), Error> {
+async fn relay(
+    route: &Route,
+    args: &RelayArgs,
+    stop: CancellationToken,
+    server: Option<&Server>,
+) -> Result<(), Error> {
     info!(from = route.store.place(), to = route.publisher.place(), "starting");
     let Some(opened) = patiently("open the store", &stop, || outboxes::open(route)).await? else {
         return Ok(());
@@ -71,6 +81,10 @@ async fn relay(route: &Route, args: &RelayArgs, stop: CancellationToken) -> Resu
     let store: Arc<dyn Store> = opened.store.clone();
     let publisher: Arc<dyn Publisher> = publisher.publisher();
     let relay = Relay::builder(store, publisher).settings(route.settings.clone()).build()?;
+    if let Some(running) = server.and_then(|server| server.running(route)) {
+        // It is empty: each route has one relay.
+        let _ = running.set(Running { store: opened.store.clone(), status: relay.status() });
+    }
     let stopped = async {
         if args.until_empty {
             tokio::select! {

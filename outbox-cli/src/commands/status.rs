@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use outbox_core::{Count, Error, Group, RelayId, Stats};
+use outbox_core::{Error, Group, RelayId, Stats};
 use serde_json::json;
 
 use crate::cli::StatusArgs;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::outboxes::{self, Opened};
+use crate::view;
 use crate::output::{self, BAD, GOOD, HEADING, WARNING, styled};
 
 /// Takes the terminal's screen for a redraw: to the corner, and nothing left below.
@@ -80,12 +81,11 @@ fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> 
     let Stats { backlog, dead_letters, lag } = look.stats;
     let change = before.and_then(|before| change(before, look));
     if json {
-        let count = |count: Count| json!({ "count": count.value, "at_least": count.at_least });
         let line = json!({
             "route": opened.route.name,
             "store": opened.route.store.place(),
-            "backlog": count(backlog),
-            "dead_letters": count(dead_letters),
+            "backlog": view::count(backlog),
+            "dead_letters": view::count(dead_letters),
             "lag_seconds": lag.map(|lag| lag.as_secs_f64()),
             "backlog_change_per_second": change,
             "relays": look.group.as_ref().map(|group| {
@@ -148,6 +148,8 @@ fn change(before: &Look, now: &Look) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use outbox_core::Count;
+
     use super::*;
 
     #[test]

@@ -14,7 +14,7 @@ const PREFIX: &str = "OUTBOX__";
 /// The sections of a route, which need no route before them while there is only one.
 const OF_ROUTE: [&str; 3] = ["store", "publisher", "relay"];
 /// The fields that can be given in three ways, of which a later layer's goes before an earlier one's.
-const SECRETS: [&str; 2] = ["url", "password"];
+const SECRETS: [&str; 3] = ["url", "password", "token"];
 
 /// Puts the variables over what is in the file.
 pub(crate) fn variables(root: &mut Table, environment: &BTreeMap<String, String>, faults: &Faults) {

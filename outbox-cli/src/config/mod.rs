@@ -2,6 +2,7 @@
 
 mod explain;
 mod fault;
+mod http;
 mod layers;
 mod log;
 mod relay;
@@ -20,6 +21,7 @@ use self::section::Reading;
 use self::tree::{Origin, Table};
 
 pub(crate) use self::fault::Fault;
+pub(crate) use self::http::Http;
 pub(crate) use self::log::{Format, Log};
 pub(crate) use self::route::Route;
 pub(crate) use self::secret::Secret;
@@ -32,6 +34,7 @@ pub(crate) const DEFAULT_FILE: &str = "outbox.toml";
 #[derive(Debug)]
 pub(crate) struct Config {
     pub(crate) log: Log,
+    pub(crate) http: Option<Http>,
     pub(crate) routes: Vec<Route>,
     /// What was set, and where, for people.
     pub(crate) explanation: String,
@@ -65,11 +68,12 @@ impl Config {
             Reading { faults: &faults, explanation: &explanation, environment: sources.environment };
         let section = Section::new(&reading, "", &root, &Origin::Nowhere);
         let log = log::read(section.section("log"));
+        let http = http::read(section.section("http"));
         let routes = route::read_all(&section);
         section.finish();
         let made = routes.map(|routes| (log, routes));
         let (log, routes) = faults.or(made)?;
-        Ok(Self { log, routes, explanation: explanation.to_string() })
+        Ok(Self { log, http, routes, explanation: explanation.to_string() })
     }
 }
 

@@ -48,7 +48,11 @@ fn settings_with(section: &str, lines: &str) -> (String, usize) {
         "publisher" => [STORE.to_owned(), publisher(kind).to_owned(), String::new()],
         "store" => [PUBLISHER.to_owned(), store(kind).to_owned(), String::new()],
         section => {
-            let head = if section == "log" { "[log]\n".to_owned() } else { format!("[route.{section}]\n") };
+            let head = match section {
+                "log" => "[log]\n".to_owned(),
+                "http" => "[http]\nlisten = \"127.0.0.1:1\"\n".to_owned(),
+                section => format!("[route.{section}]\n"),
+            };
             [format!("{STORE}{PUBLISHER}"), head, String::new()]
         }
     };
@@ -70,6 +74,11 @@ const BYTES: &str = "a number of bytes";
 const WRONG: &[(&str, &str, &str, &str)] = &[
     ("log", "format", "\"xml\"", "\"text\" or \"json\""),
     ("log", "filter", "\"a=b=c\"", "a level (error, warn, info, debug, trace)"),
+    ("http", "listen", "\"localhost\"", "an address and a port"),
+    ("http", "payloads", "1", "true or false"),
+    ("http", "token", "\"short\"", "at least 16 characters"),
+    ("http", "token_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
+    ("http", "token_file", "\"/not/there\"", "the file /not/there cannot be read"),
     ("route", "name", "\"a b\"", "1 to 40 letters, digits, hyphens and underscores"),
     ("route", "store", "1", "must be a table"),
     ("route", "publisher", "\"amqp\"", "must be a table"),
@@ -202,7 +211,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
 /// The path of a section in messages.
 fn path(section: &str) -> String {
     match section.split_once('/').map_or(section, |(part, _)| part) {
-        "log" => "log".to_owned(),
+        part @ ("log" | "http") => part.to_owned(),
         "route" => "route.default".to_owned(),
         part => format!("route.default.{part}"),
     }
