@@ -53,3 +53,24 @@ path = \"shop.db\"
 [route.publisher]
 type = \"terminal\"
 ";
+
+/// Where a relay serves HTTP, once its log says so.
+pub(crate) fn served_at(log: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains("serving HTTP"))?;
+    let (_, address) = line.split_once("address")?;
+    // In a log for people and in one for machines.
+    let address = address.trim_start_matches(['=', '"', ':']);
+    Some(address.split(['"', ' ', ',']).next()?.to_owned())
+}
+
+/// The body of the answer to a plain request.
+pub(crate) fn get(address: &str, path: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
