@@ -7,7 +7,7 @@
 )]
 
 mod availability;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqs"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "pubsub", feature = "sqs"))]
 mod downloads;
 mod environment;
 mod eventually;
@@ -37,6 +37,8 @@ pub mod mssql;
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "pubsub")]
+pub mod pubsub;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 #[cfg(feature = "sqs")]
@@ -55,6 +57,8 @@ pub use mysql::{MariaDb, MySql};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresNext};
 pub use proxy::{Mode, Proxy};
+#[cfg(feature = "pubsub")]
+pub use pubsub::PubSub;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitMq;
 pub use server::Server;

@@ -18,19 +18,22 @@ pub enum Service {
     SqlServer,
     /// RabbitMQ with its management plugin.
     RabbitMq,
+    /// Google's own fake of Pub/Sub.
+    PubSub,
     /// Something that behaves as Amazon SQS does.
     Sqs,
 }
 
 impl Service {
     /// Every service, in the order of the documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Postgres,
         Self::PostgresNext,
         Self::MariaDb,
         Self::MySql,
         Self::SqlServer,
         Self::RabbitMq,
+        Self::PubSub,
         Self::Sqs,
     ];
 
@@ -43,6 +46,7 @@ impl Service {
             Self::MySql => "mysql",
             Self::SqlServer => "sqlserver",
             Self::RabbitMq => "rabbitmq",
+            Self::PubSub => "pubsub",
             Self::Sqs => "sqs",
         }
     }
@@ -56,6 +60,7 @@ impl Service {
             Self::MySql => "OUTBOX_TEST_MYSQL_URL",
             Self::SqlServer => "OUTBOX_TEST_MSSQL_URL",
             Self::RabbitMq => "OUTBOX_TEST_RABBITMQ_URL",
+            Self::PubSub => "OUTBOX_TEST_PUBSUB_URL",
             Self::Sqs => "OUTBOX_TEST_SQS_URL",
         }
     }
@@ -76,6 +81,7 @@ impl Service {
             Self::MariaDb => installed("mariadb-server"),
             Self::RabbitMq => installed("rabbitmq-server"),
             Self::PostgresNext | Self::MySql | Self::Sqs => "run scripts/test, which downloads it".to_owned(),
+            Self::PubSub => return "run scripts/test, which downloads and builds it".to_owned(),
             Self::SqlServer => {
                 return format!(
                     "start Docker and set OUTBOX_TEST_MSSQL_ACCEPT_EULA=Y if you accept Microsoft's terms; \
@@ -96,6 +102,7 @@ impl fmt::Display for Service {
             Self::MySql => "MySQL",
             Self::SqlServer => "SQL Server",
             Self::RabbitMq => "RabbitMQ",
+            Self::PubSub => "Pub/Sub",
             Self::Sqs => "a server of the SQS protocol",
         })
     }

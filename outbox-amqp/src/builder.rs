@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::AMQPUri;
+use outbox_core::publishing::{check_limits, check_timeout};
 use outbox_core::{Error, Message, PublisherCapabilities, Result};
 use tokio::sync::Semaphore;
 
@@ -160,7 +161,7 @@ impl AmqpPublisherBuilder {
 
     /// Sends one topic to its own exchange and routing key. Goes before [`route_with`](Self::route_with).
     pub fn route(mut self, topic: impl Into<String>, route: Route) -> Self {
-        self.routing.table.insert(topic.into(), route);
+        self.routing.routes.table.insert(topic.into(), route);
         self
     }
 
@@ -168,7 +169,7 @@ impl AmqpPublisherBuilder {
     /// [`exchange`](Self::exchange) and the topic. It is called for every attempt and must be quick and not panic.
     /// A message's own options go before it.
     pub fn route_with(mut self, rule: impl Fn(&Message) -> Route + Send + Sync + 'static) -> Self {
-        self.routing.rule = Some(Arc::new(rule));
+        self.routing.routes.rule = Some(Arc::new(rule));
         self
     }
 
@@ -240,29 +241,14 @@ impl AmqpPublisherBuilder {
     }
 
     fn check_limits(&self) -> Result<()> {
-        if !(1..=MAX_CHANNELS).contains(&self.channels) {
-            return Err(Error::config("channels must be between 1 and 256").with("channels", self.channels));
-        }
-        for (name, limit) in [
-            ("max_message_bytes", self.max_message_bytes),
-            ("max_batch_messages", self.max_batch_messages),
-            ("max_batch_bytes", self.max_batch_bytes),
-        ] {
-            if limit == 0 {
-                return Err(Error::config("a limit must be at least 1").with("setting", name));
-            }
-        }
-        for (name, limit) in
-            [("connect_timeout", self.connect_timeout), ("confirm_timeout", self.confirm_timeout)]
-        {
-            // The longest is for sums with the present to be possible.
-            if limit.is_zero() || limit > Duration::from_secs(86_400) {
-                return Err(Error::config("a timeout must be more than zero and at most a day")
-                    .with("setting", name)
-                    .with("value", format_args!("{limit:?}")));
-            }
-        }
-        Ok(())
+        check_limits(&[
+            ("channels", self.channels, MAX_CHANNELS),
+            ("max_message_bytes", self.max_message_bytes, usize::MAX),
+            ("max_batch_messages", self.max_batch_messages, usize::MAX),
+            ("max_batch_bytes", self.max_batch_bytes, usize::MAX),
+        ])?;
+        check_timeout("connect_timeout", self.connect_timeout)?;
+        check_timeout("confirm_timeout", self.confirm_timeout)
     }
 }
 
@@ -277,7 +263,7 @@ fn seconds(heartbeat: Option<Duration>) -> Result<Option<u16>> {
 }
 
 fn check_routing(routing: &Routing) -> Result<()> {
-    let routes = routing.table.values().flat_map(|route| [&route.exchange, &route.routing_key]);
+    let routes = routing.routes.destinations().flat_map(|route| [&route.exchange, &route.routing_key]);
     for name in routes.chain([&routing.exchange]) {
         short("routing", name).map_err(|_| {
             Error::config("the routing has a name longer than the 255 bytes which AMQP allows")

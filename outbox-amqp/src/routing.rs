@@ -1,10 +1,7 @@
 //! Where a message goes when its own options do not say.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::Arc;
-
 use outbox_core::Message;
+use outbox_core::publishing;
 
 /// An exchange and a routing key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,49 +19,34 @@ impl Route {
     }
 }
 
-type Rule = Arc<dyn Fn(&Message) -> Route + Send + Sync>;
-
-/// The publisher's routing: a table by topic, else a closure, else the default exchange with the topic as key.
-#[derive(Clone, Default)]
+/// The publisher's routing: what is said of topics, else the default exchange with the topic as key.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Routing {
     pub(crate) exchange: String,
-    pub(crate) table: HashMap<String, Route>,
-    pub(crate) rule: Option<Rule>,
+    pub(crate) routes: publishing::Routing<Route>,
 }
 
 impl Routing {
     pub(crate) fn route(&self, message: &Message) -> Route {
-        match (self.table.get(message.topic()), &self.rule) {
-            (Some(route), _) => route.clone(),
-            (None, Some(rule)) => rule(message),
-            (None, None) => Route::new(self.exchange.as_str(), message.topic()),
-        }
-    }
-}
-
-impl fmt::Debug for Routing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Routing")
-            .field("exchange", &self.exchange)
-            .field("table", &self.table)
-            .field("rule", &self.rule.is_some())
-            .finish()
+        self.routes.route(message, |topic| Route::new(self.exchange.as_str(), topic))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
-    fn the_table_goes_before_the_rule_and_the_rule_before_the_default() {
+    fn what_nothing_is_said_of_goes_to_the_default_exchange() {
         let message = |topic: &str| Message::bytes(topic, "").build().unwrap();
         let mut routing = Routing { exchange: "events".to_owned(), ..Routing::default() };
+        routing.routes.table.insert("b".to_owned(), Route::new("table", "bb"));
         assert_eq!(routing.route(&message("a")), Route::new("events", "a"));
-
-        routing.rule = Some(Arc::new(|message| Route::new("rule", message.topic().to_uppercase())));
-        routing.table.insert("b".to_owned(), Route::new("table", "bb"));
-        assert_eq!(routing.route(&message("a")), Route::new("rule", "A"));
         assert_eq!(routing.route(&message("b")), Route::new("table", "bb"));
+
+        routing.routes.rule = Some(Arc::new(|message| Route::new("rule", message.topic().to_uppercase())));
+        assert_eq!(routing.route(&message("a")), Route::new("rule", "A"));
     }
 }

@@ -5,9 +5,7 @@ mod hashed;
 mod meaning;
 mod outcomes;
 mod pack;
-mod routing;
 mod sdk_error;
-mod settings;
 mod transmission;
 
 pub use call::{Call, Failure, Stop};
@@ -15,7 +13,5 @@ pub use hashed::hashed;
 pub use meaning::Meaning;
 pub use outcomes::{complete, is_throttled};
 pub use pack::{Limits, pack};
-pub use routing::Routing;
 pub use sdk_error::sdk_error;
-pub use settings::{check_call_timeout, check_limits};
 pub use transmission::Transmission;

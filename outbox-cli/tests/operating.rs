@@ -1,6 +1,11 @@
 //! Looking after outboxes on real servers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the functions beside the tests are tests, too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
 
 mod support;
 
@@ -56,13 +61,21 @@ impl Setup {
 async fn the_status_knows_relays_and_their_partitions() {
     let Some(setup) = Setup::new().await else { return };
     let status = &setup.json(&["status", "--json"])[0];
-    assert_eq!((&status["relays"], &status["partitions"], &status["free_partitions"]), (&Value::Array(vec![]), &16.into(), &16.into()));
+    assert_eq!(
+        (&status["relays"], &status["partitions"], &status["free_partitions"]),
+        (&Value::Array(vec![]), &16.into(), &16.into())
+    );
 
     let start = || Subprocess::start("outbox-relay", setup.place.command(&["relay"]));
     let (mut first, second) = (start(), start());
     let shares = || {
         let status = &setup.json(&["status", "--json"])[0];
-        status["relays"].as_array().unwrap().iter().map(|relay| relay["partitions"].as_u64().unwrap()).collect::<Vec<_>>()
+        status["relays"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|relay| relay["partitions"].as_u64().unwrap())
+            .collect::<Vec<_>>()
     };
     eventually("two relays with half each", DEADLINE, || async { (shares() == [8, 8]).then_some(()) }).await;
     first.terminate();
@@ -93,7 +106,10 @@ async fn waiting_messages_are_shown_with_what_they_wait_for() {
     assert_eq!((&found[2]["attempts"], &found[2]["error"]), (&2.into(), &"no queue".into()));
     assert!(found[5]["error"].as_str().unwrap().contains("topic"), "{}", found[5]);
     let part = setup.json(&["peek", "--json", "-n", "2", "--after", &found[1]["position"].to_string()]);
-    assert_eq!(part.iter().map(|row| &row["position"]).collect::<Vec<_>>(), [&found[2]["position"], &found[3]["position"]]);
+    assert_eq!(
+        part.iter().map(|row| &row["position"]).collect::<Vec<_>>(),
+        [&found[2]["position"], &found[3]["position"]]
+    );
     assert!(part[0]["payload"].is_null(), "payloads are hidden unless they are asked for");
 }
 
@@ -137,7 +153,19 @@ async fn the_doctor_finds_what_somebody_has_broken() {
     let Some(setup) = Setup::new().await else { return };
     let (healthy, code) = setup.doctor(&setup.place, "indexes");
     assert_eq!((healthy["health"].as_str(), code), (Some("good"), Some(0)));
-    for check in ["database", "clock", "server", "isolation level", "autovacuum", "rights", "wake-ups", "transactions", "vacuum", "pooler", "broker"] {
+    for check in [
+        "database",
+        "clock",
+        "server",
+        "isolation level",
+        "autovacuum",
+        "rights",
+        "wake-ups",
+        "transactions",
+        "vacuum",
+        "pooler",
+        "broker",
+    ] {
         let (found, _) = setup.doctor(&setup.place, check);
         assert!(["good", "unknown"].contains(&found["health"].as_str().unwrap()), "{found}");
         assert!(!found["seen"].as_str().unwrap().is_empty());

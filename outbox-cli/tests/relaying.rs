@@ -1,6 +1,11 @@
 //! A process that relays from a real PostgreSQL to a real RabbitMQ, and what is done to it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the functions beside the tests are tests, too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
 
 mod support;
 
@@ -96,7 +101,9 @@ impl Setup {
 
 #[tokio::test]
 async fn ten_lines_of_settings_relay_and_survive_a_restart_of_the_broker() {
-    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::start().await) else { return };
+    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::start().await) else {
+        return;
+    };
     let setup = Setup::new(postgres, &rabbitmq).await;
     rabbitmq.sync_declarations().await;
     let relay = setup.relay(&[]);
@@ -104,8 +111,10 @@ async fn ten_lines_of_settings_relay_and_survive_a_restart_of_the_broker() {
     setup.left_at_most(1_500).await;
     rabbitmq.kill().await;
     enqueue(&setup.pool, 2_001, 3_000).await;
-    eventually("the relay's notice", DEADLINE, || async { relay.log().contains("the broker fails").then_some(()) })
-        .await;
+    eventually("the relay's notice", DEADLINE, || async {
+        relay.log().contains("the broker fails").then_some(())
+    })
+    .await;
     rabbitmq.restart().await;
     setup.left_at_most(0).await;
     assert!(relay.log().contains("the broker answers again"), "{}", relay.log());
@@ -115,7 +124,9 @@ async fn ten_lines_of_settings_relay_and_survive_a_restart_of_the_broker() {
 
 #[tokio::test]
 async fn sigterm_drains_what_is_in_flight_and_leaves_the_rest_in_place() {
-    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else { return };
+    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else {
+        return;
+    };
     let setup = Setup::new(postgres, rabbitmq).await;
     enqueue(&setup.pool, 1, 20_000).await;
     let mut relay = setup.relay(&[]);
@@ -141,7 +152,9 @@ async fn sigterm_drains_what_is_in_flight_and_leaves_the_rest_in_place() {
 
 #[tokio::test]
 async fn it_starts_while_database_and_broker_are_down_and_recovers_alone() {
-    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else { return };
+    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else {
+        return;
+    };
     let setup = Setup::new(postgres, rabbitmq).await;
     let (to_database, to_broker) = (postgres.proxy().await, rabbitmq.proxy().await);
     to_database.set(Mode::Refuse).await;
@@ -150,7 +163,8 @@ async fn it_starts_while_database_and_broker_are_down_and_recovers_alone() {
     let place = Place::new(&settings(&database, &setup.vhost.uri_through(&to_broker)));
     enqueue(&setup.pool, 1, 10).await;
     // Shorter than by default, so that nobody waits for the pool.
-    let patience = ["relay", "--set", "store.acquire_timeout=500ms", "--set", "relay.circuit_max_pause=300ms"];
+    let patience =
+        ["relay", "--set", "store.acquire_timeout=500ms", "--set", "relay.circuit_max_pause=300ms"];
     let mut relay = Subprocess::start("outbox-relay", place.command(&patience));
     let says = async |text: &str| {
         eventually(text, DEADLINE, || async { relay.log().contains(text).then_some(()) }).await;
@@ -167,7 +181,9 @@ async fn it_starts_while_database_and_broker_are_down_and_recovers_alone() {
 
 #[tokio::test]
 async fn a_drain_that_takes_too_long_is_given_up_with_a_code_of_its_own() {
-    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else { return };
+    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else {
+        return;
+    };
     let setup = Setup::new(postgres, rabbitmq).await;
     let to_broker = rabbitmq.proxy().await;
     let place = Place::new(&settings(setup._database.url(), &setup.vhost.uri_through(&to_broker)));
@@ -192,7 +208,9 @@ async fn a_drain_that_takes_too_long_is_given_up_with_a_code_of_its_own() {
 
 #[tokio::test]
 async fn what_servers_refuse_is_one_clear_line_each() {
-    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else { return };
+    let (Some(postgres), Some(rabbitmq)) = (Postgres::shared().await, RabbitMq::shared().await) else {
+        return;
+    };
     let setup = Setup::new(postgres, rabbitmq).await;
     let doctor = |settings: &str, flags: &[&str]| {
         let place = Place::new(settings);
@@ -206,7 +224,10 @@ async fn what_servers_refuse_is_one_clear_line_each() {
         (&["--set", "store.prefix=other"][..], "run `outbox migrate`"),
         (&["--set", "publisher.password=s3cret"], "check user and password"),
         (&["--set", "publisher.url=amqp://guest@127.0.0.1:1/x"], "unavailable"),
-        (&["--set", "store.url=postgres://me@127.0.0.1:1/x", "--set", "store.acquire_timeout=1s"], "unavailable"),
+        (
+            &["--set", "store.url=postgres://me@127.0.0.1:1/x", "--set", "store.acquire_timeout=1s"],
+            "unavailable",
+        ),
     ] {
         let (code, said) = doctor(&right, flags);
         assert_eq!(code, Some(4), "{said}");

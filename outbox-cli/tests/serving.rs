@@ -1,6 +1,11 @@
 //! What a running relay serves by HTTP, and to whom.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the functions beside the tests are tests, too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
 
 mod support;
 
@@ -48,7 +53,8 @@ impl Relay {
         let process = Subprocess::start("outbox-relay", command);
         let address = eventually("the address", DEADLINE, || async { served_at(&process.log()) }).await;
         let relay = Self { process, address, place };
-        eventually("readiness", DEADLINE, || async { (relay.get("/readyz").status == 200).then_some(()) }).await;
+        eventually("readiness", DEADLINE, || async { (relay.get("/readyz").status == 200).then_some(()) })
+            .await;
         relay
     }
 
@@ -73,7 +79,8 @@ impl Relay {
     }
 
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| *name == "Host") {
             request.push_str(&format!("Host: {}\r\n", self.address));
         }
@@ -105,7 +112,9 @@ async fn metrics_and_health_tell_what_the_relay_does() {
     relay.place.run(&["enqueue", "order.placed", "x"]);
     let metrics = eventually("a confirmed message", DEADLINE, || async {
         let metrics = relay.get("/metrics").body;
-        metrics.contains("outbox_confirmed_total{store=\"sqlite\",publisher=\"terminal\"} 1").then_some(metrics)
+        metrics
+            .contains("outbox_confirmed_total{store=\"sqlite\",publisher=\"terminal\"} 1")
+            .then_some(metrics)
     })
     .await;
     for line in [
@@ -176,7 +185,11 @@ async fn changes_without_the_token_or_from_other_sites_are_refused_and_logged() 
     let rebound = [("Host", "evil.example")];
     assert_eq!(relay.ask("GET", "/api/v1/status", &rebound, "").status, 403);
     assert_eq!(relay.ask("GET", "/api/v1/status", &[rebound[0], BEARER], "").status, 200);
-    assert_eq!(relay.get("/api/v1/status").json()["routes"][0]["dead_letters"]["count"], 3, "nothing was changed");
+    assert_eq!(
+        relay.get("/api/v1/status").json()["routes"][0]["dead_letters"]["count"],
+        3,
+        "nothing was changed"
+    );
     assert!(relay.process.log().matches("refused a request").count() >= 12);
     let head = relay.get("/api/v1/status").head;
     for header in ["cache-control: no-store", "x-content-type-options: nosniff", "x-frame-options: deny"] {
@@ -197,7 +210,8 @@ async fn without_a_token_nobody_changes_anything_and_payloads_are_shown_if_they_
 #[tokio::test]
 async fn beyond_the_loopback_address_reading_needs_the_token_too() {
     let relay = Relay::start("").await;
-    let mut command = relay.place.command(&["relay", "--set", "http.listen=0.0.0.0:0", "--set", "log.format=json"]);
+    let mut command =
+        relay.place.command(&["relay", "--set", "http.listen=0.0.0.0:0", "--set", "log.format=json"]);
     command.env("OUTBOX__HTTP__TOKEN", TOKEN);
     let process = Subprocess::start("outbox-relay", command);
     let address = eventually("the address", DEADLINE, || async { served_at(&process.log()) }).await;

@@ -1,6 +1,11 @@
 //! What the program says, word for word: help, data, errors, and on which of the two outputs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the functions beside the tests are tests, too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
 
 mod support;
 
@@ -34,7 +39,8 @@ fn check(name: &str, place: &Place, arguments: &[&str], input: &str) {
 fn every_command_has_its_help() {
     let place = Place::new("");
     check("help", &place, &["--help"], "");
-    for command in ["relay", "migrate", "status", "enqueue", "doctor", "peek", "purge", "completions", "man"] {
+    for command in ["relay", "migrate", "status", "enqueue", "doctor", "peek", "purge", "completions", "man"]
+    {
         check(&format!("help-{command}"), &place, &[command, "--help"], "");
     }
     for command in ["list", "show", "redrive", "discard"] {
@@ -51,7 +57,9 @@ fn settings_are_explained() {
 
 #[test]
 fn wrong_settings_are_told_all_at_once_and_end_with_their_code() {
-    let place = Place::new("[log]\nformat = \"xml\"\n[[route]]\n[route.store]\ntype = \"sqlite\"\n[route.publisher]\n");
+    let place = Place::new(
+        "[log]\nformat = \"xml\"\n[[route]]\n[route.store]\ntype = \"sqlite\"\n[route.publisher]\n",
+    );
     check("wrong-settings", &place, &["relay"], "");
     check("no-such-file", &place, &["--config", "other.toml", "relay"], "");
     check("no-such-command", &place, &["relai"], "");
@@ -67,7 +75,12 @@ fn a_day_of_an_outbox_in_a_file() {
     check("migrate", &place, &["migrate"], "");
     check("migrate-again", &place, &["migrate"], "");
     check("enqueue", &place, &["enqueue", "order.placed", "{}", "--key", "a", "--header", "tenant=acme"], "");
-    check("enqueue-lines", &place, &["enqueue"], "{\"topic\":\"order.paid\",\"key\":\"a\"}\n\n{\"topic\":\"x\",\"payload\":1}\n");
+    check(
+        "enqueue-lines",
+        &place,
+        &["enqueue"],
+        "{\"topic\":\"order.paid\",\"key\":\"a\"}\n\n{\"topic\":\"x\",\"payload\":1}\n",
+    );
     check("enqueue-wrong-line", &place, &["enqueue"], "{\"topic\":\"y\"}\n{\"topik\":\"x\"}\n");
     check("status", &place, &["status"], "");
     check("status-json", &place, &["status", "--json"], "");
@@ -97,14 +110,29 @@ fn with_dead_letters() -> Place {
 fn dead_letters_are_listed_shown_redriven_and_discarded() {
     let place = with_dead_letters();
     check("dead-letters-list", &place, &["dead-letters", "list"], "");
-    check("dead-letters-list-json", &place, &["dead-letters", "list", "--key", "b", "--json", "--payload"], "");
-    check("dead-letters-list-part", &place, &["dead-letters", "list", "-n", "1", "--after", "1", "--payload"], "");
+    check(
+        "dead-letters-list-json",
+        &place,
+        &["dead-letters", "list", "--key", "b", "--json", "--payload"],
+        "",
+    );
+    check(
+        "dead-letters-list-part",
+        &place,
+        &["dead-letters", "list", "-n", "1", "--after", "1", "--payload"],
+        "",
+    );
     check("dead-letters-none", &place, &["dead-letters", "list", "--error", "other"], "");
     check("dead-letters-show", &place, &["dead-letters", "show", "1"], "");
     check("dead-letters-show-payload", &place, &["dead-letters", "show", "3", "--payload"], "");
     check("dead-letters-show-nonsense", &place, &["dead-letters", "show", "x"], "");
     check("dead-letters-show-missing", &place, &["dead-letters", "show", "7"], "");
-    check("dead-letters-dry-run", &place, &["dead-letters", "redrive", "--topic", "order.lost", "--dry-run"], "");
+    check(
+        "dead-letters-dry-run",
+        &place,
+        &["dead-letters", "redrive", "--topic", "order.lost", "--dry-run"],
+        "",
+    );
     check("dead-letters-no-filter", &place, &["dead-letters", "discard"], "");
     check("dead-letters-all-and-filter", &place, &["dead-letters", "discard", "--all", "--key", "a"], "");
     check("dead-letters-redrive", &place, &["dead-letters", "redrive", "--key", "a"], "");
@@ -117,7 +145,8 @@ fn dead_letters_are_listed_shown_redriven_and_discarded() {
 #[test]
 fn bulk_work_goes_through_many() {
     let place = with_dead_letters();
-    let lines: String = (0..1_200).map(|n| format!("{{\"topic\":\"order.lost\",\"key\":\"{n}\"}}\n")).collect();
+    let lines: String =
+        (0..1_200).map(|n| format!("{{\"topic\":\"order.lost\",\"key\":\"{n}\"}}\n")).collect();
     let enqueued = shown(&place, &["enqueue"], &lines);
     assert!(enqueued.contains("enqueued 1200 messages"), "{enqueued}");
     place.run(&["relay", "--until-empty", "--set", "log.filter=off"]);

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod message;
 pub mod metrics;
 pub mod publisher;
+pub mod publishing;
 pub mod relay;
 pub mod store;
 pub mod time;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use outbox_aws::{Limits, Routing, check_call_timeout, check_limits};
+use outbox_aws::Limits;
+use outbox_core::publishing::{Routing, check_limits, check_timeout};
 use outbox_core::{Error, Message, PublisherCapabilities, Result};
 
 use crate::format::Format;
@@ -181,7 +182,7 @@ impl KinesisPublisherBuilder {
             ("max_batch_messages", self.max_batch_messages, usize::MAX),
             ("max_batch_bytes", self.max_batch_bytes, usize::MAX),
         ])?;
-        check_call_timeout(self.call_timeout)?;
+        check_timeout("call_timeout", self.call_timeout)?;
         if self.throttle_patience > self.call_timeout {
             return Err(Error::config("throttle_patience must not be longer than call_timeout")
                 .with("value", format_args!("{:?}", self.throttle_patience)));

@@ -3,7 +3,7 @@
 use aws_sdk_kinesis::error::BuildError;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
-use outbox_aws::Routing;
+use outbox_core::publishing::Routing;
 use outbox_core::{Error, ErrorKind, Message, Result};
 
 use crate::format::Format;

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Builder as Overrides;
 use futures_util::StreamExt as _;
-use outbox_aws::{Call, Limits, Meaning, Routing, Transmission, complete, sdk_error};
+use outbox_aws::{Call, Limits, Meaning, Transmission, complete, sdk_error};
+use outbox_core::publishing::Routing;
 use outbox_core::{Message, Outcome, Publisher, PublisherCapabilities, Result};
 use tokio::time::{Instant, timeout_at};
 

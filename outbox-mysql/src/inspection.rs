@@ -107,7 +107,8 @@ impl MySqlStore {
         Ok(if age < LONG {
             Finding::good("transactions", seen)
         } else {
-            let advice = "end it: it keeps old versions of rows, and messages it enqueued wait for its commit";
+            let advice =
+                "end it: it keeps old versions of rows, and messages it enqueued wait for its commit";
             Finding::warning("transactions", seen, advice)
         })
     }

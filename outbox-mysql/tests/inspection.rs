@@ -1,6 +1,11 @@
 //! What somebody who looks at an outbox sees.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the functions beside the tests are tests, too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the functions beside the tests are tests, too"
+)]
 
 mod support;
 
@@ -50,7 +55,10 @@ async fn waiting_messages_come_in_order_with_what_they_wait_for(product: Product
     assert_eq!(topics, ["a", "b", "c"]);
     assert_eq!((all[0].available_at, all[0].attempts, all[0].blocks_key), (None, 0, false));
     let retrying = &all[1];
-    assert_eq!((retrying.attempts, retrying.error.as_deref(), retrying.blocks_key), (2, Some("no queue"), true));
+    assert_eq!(
+        (retrying.attempts, retrying.error.as_deref(), retrying.blocks_key),
+        (2, Some("no queue"), true)
+    );
     assert_eq!(retrying.available_at, Some(Timestamp::from_micros(4_102_444_800_000_000)));
     assert_eq!(&retrying.message.as_ref().unwrap().payload()[..], b"b");
     let part = store.peek(Some(all[0].position), 1).await.unwrap().unwrap();

@@ -53,8 +53,11 @@ pub(crate) async fn settings(connection: &mut PgConnection) -> Result<Vec<Findin
 pub(crate) async fn rights(connection: &mut PgConnection, names: &Names) -> Result<Finding> {
     let mut lacking = Vec::new();
     for table in [&names.message, &names.dead_letter, &names.delivered, &names.lease, &names.relay] {
-        let may: bool =
-            sqlx::query_scalar(sql::RIGHTS).bind(table).fetch_one(&mut *connection).await.map_err(map_error)?;
+        let may: bool = sqlx::query_scalar(sql::RIGHTS)
+            .bind(table)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(map_error)?;
         if !may {
             lacking.push(table.as_str());
         }
@@ -107,10 +110,13 @@ pub(crate) async fn transactions(connection: &mut PgConnection) -> Result<Findin
         None => "none is open".to_owned(),
     };
     if hidden > 0 {
-        seen.push_str(&format!("; {hidden} sessions of other roles cannot be seen without pg_read_all_stats"));
+        seen.push_str(&format!(
+            "; {hidden} sessions of other roles cannot be seen without pg_read_all_stats"
+        ));
     }
     Ok(if age >= LONG {
-        let advice = "end it: it holds back vacuum in all tables, and messages it enqueued wait for its commit";
+        let advice =
+            "end it: it holds back vacuum in all tables, and messages it enqueued wait for its commit";
         Finding::warning("transactions", seen, advice)
     } else if hidden > 0 {
         Finding::unknown("transactions", seen)

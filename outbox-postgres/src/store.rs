@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outbox_core::{
-    Count, DeadLetters, Inspection, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store, Wakeups,
+    Count, DeadLetters, Inspection, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store,
+    Wakeups,
 };
 use outbox_sql::schema::Meta;
 use outbox_sql::text::micros;

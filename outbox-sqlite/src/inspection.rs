@@ -23,8 +23,10 @@ impl Inspection for SqliteStore {
         let mut connection = self.connection().await?;
         let now: i64 =
             sqlx::query_scalar(self.sql().now.sql()).fetch_one(&mut *connection).await.map_err(failed)?;
-        let relays: Vec<(String, i64)> =
-            sqlx::query_as(self.sql().known_relays.sql()).fetch_all(&mut *connection).await.map_err(failed)?;
+        let relays: Vec<(String, i64)> = sqlx::query_as(self.sql().known_relays.sql())
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
         let owners: Vec<(i64, Option<String>, Option<i64>)> =
             sqlx::query_as(self.sql().owners.sql()).fetch_all(&mut *connection).await.map_err(failed)?;
         let id = |text: &str| text.parse::<Uuid>().ok().map(RelayId);
@@ -68,11 +70,13 @@ impl Inspection for SqliteStore {
         .await
         .map_err(failed)?;
         // A connection in use was checked for that already.
-        let mut findings = vec![Finding::good("journal", "WAL: readers and the writer do not wait for each other")];
+        let mut findings =
+            vec![Finding::good("journal", "WAL: readers and the writer do not wait for each other")];
         findings.push(if synchronous >= 2 {
             Finding::good("durability", "every commit is on the disk before it returns")
         } else {
-            let advice = "set durability = \"full\", unless messages that vanish with a power loss are acceptable";
+            let advice =
+                "set durability = \"full\", unless messages that vanish with a power loss are acceptable";
             Finding::warning("durability", "the last commits may vanish with a power loss", advice)
         });
         let (bytes, share) = (pages.saturating_mul(page), free * 100 / pages.max(1));

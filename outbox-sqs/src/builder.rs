@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::retry::RetryConfig;
-use outbox_aws::{Limits, Routing, check_call_timeout, check_limits};
+use outbox_aws::Limits;
+use outbox_core::publishing::{Routing, check_limits, check_timeout};
 use outbox_core::{Error, Message, PublisherCapabilities, Result};
 
 use crate::publisher::SqsPublisher;
@@ -168,7 +169,7 @@ impl SqsPublisherBuilder {
             ("max_batch_messages", self.max_batch_messages, usize::MAX),
             ("max_batch_bytes", self.max_batch_bytes, usize::MAX),
         ])?;
-        check_call_timeout(self.call_timeout)?;
+        check_timeout("call_timeout", self.call_timeout)?;
         if let Some(owner) = &self.owner
             && !(owner.len() == 12 && owner.bytes().all(|byte| byte.is_ascii_digit()))
         {

@@ -6,7 +6,7 @@ use aws_sdk_sqs::error::BuildError;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use outbox_aws::Routing;
+use outbox_core::publishing::Routing;
 use outbox_core::{Error, ErrorKind, Message, Result};
 
 use crate::attributes;

@@ -17,6 +17,9 @@ pub use outbox_mysql as mysql;
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use outbox_postgres as postgres;
+#[cfg(feature = "pubsub")]
+#[doc(inline)]
+pub use outbox_pubsub as pubsub;
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use outbox_sqlite as sqlite;

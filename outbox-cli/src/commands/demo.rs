@@ -35,14 +35,17 @@ pub(crate) async fn run() -> Result<(), Failure> {
     ] {
         change(&pool, &outbox, order, topic, commit).await?;
         let end = if commit { "COMMIT" } else { "ROLLBACK" };
-        noteln(format_args!("  BEGIN; UPDATE orders … {order}; enqueue {topic} with key order-{order}; {end};"));
+        noteln(format_args!(
+            "  BEGIN; UPDATE orders … {order}; enqueue {topic} with key order-{order}; {end};"
+        ));
     }
 
     heading("A relay publishes what was committed. Here the broker is this terminal:");
     let store = outbox.store(pool.clone());
     let relay = Relay::builder(store.clone(), Terminal::new(true, vec![HOMELESS.to_owned()]))
         .configure(|settings| {
-            settings.retry = RetryPolicy::default().max_attempts(2).initial(Duration::from_millis(50)).jitter(false);
+            settings.retry =
+                RetryPolicy::default().max_attempts(2).initial(Duration::from_millis(50)).jitter(false);
         })
         .build()?;
     let mut events = relay.events();
@@ -79,7 +82,10 @@ pub(crate) async fn run() -> Result<(), Failure> {
     relay.shutdown().await?;
     let stats = store.stats(100).await?;
     heading(&format!("The outbox holds {} messages and {} dead letters.", stats.backlog, stats.dead_letters));
-    noteln(styled(QUIET, "Next: write an outbox.toml, then `outbox config check`, `outbox migrate`, `outbox relay`."));
+    noteln(styled(
+        QUIET,
+        "Next: write an outbox.toml, then `outbox config check`, `outbox migrate`, `outbox relay`.",
+    ));
     pool.close().await;
     folder.close()?;
     Ok(())

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::cli::DoctorArgs;
 use crate::config::{Config, Route};
 use crate::exit::Failure;
-use crate::output::{self, BAD, GOOD, HEADING, QUIET, WARNING, styled};
 use crate::outboxes;
+use crate::output::{self, BAD, GOOD, HEADING, QUIET, WARNING, styled};
 
 /// A relay decides nothing by its own clock, but its log is read by it, and `deliver_at` is written by somebody's.
 const MOST_SKEW: i64 = 5_000_000;
@@ -62,7 +62,8 @@ fn skew(theirs: Timestamp, ours: Timestamp) -> Finding {
     if difference.abs() <= MOST_SKEW {
         return Finding::good("clock", seen);
     }
-    let advice = "set both by NTP: scheduled messages and the ages that are shown follow the database's clock";
+    let advice =
+        "set both by NTP: scheduled messages and the ages that are shown follow the database's clock";
     Finding::warning("clock", seen, advice)
 }
 
@@ -70,7 +71,10 @@ async fn broker(route: &Route) -> Finding {
     let began = Instant::now();
     let check = async { route.publisher.open().await?.check().await };
     match check.await {
-        Ok(()) => Finding::good("broker", format!("it answers, and has what the settings name ({:.0?})", began.elapsed())),
+        Ok(()) => Finding::good(
+            "broker",
+            format!("it answers, and has what the settings name ({:.0?})", began.elapsed()),
+        ),
         Err(error) => trouble("broker", &error),
     }
 }
@@ -127,6 +131,9 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
         assert_eq!(skew(at(100), at(104)).health, Health::Good);
         let off = skew(at(200), at(100));
-        assert_eq!((off.health, off.seen.as_str()), (Health::Warning, "the database's is +100.0 s from ours"));
+        assert_eq!(
+            (off.health, off.seen.as_str()),
+            (Health::Warning, "the database's is +100.0 s from ours")
+        );
     }
 }

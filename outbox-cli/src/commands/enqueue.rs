@@ -80,7 +80,9 @@ struct Line {
 
 async fn from_input(opened: &Opened<'_>) -> Result<usize, Failure> {
     if std::io::stdin().is_terminal() {
-        noteln("reading messages, one JSON object a line, such as {\"topic\": \"order.placed\", \"payload\": \"17\"}");
+        noteln(
+            "reading messages, one JSON object a line, such as {\"topic\": \"order.placed\", \"payload\": \"17\"}",
+        );
     }
     let (mut batch, mut done) = (Vec::new(), 0);
     for (index, line) in std::io::stdin().lock().lines().enumerate() {
@@ -139,8 +141,9 @@ fn parse(line: &str) -> Result<Message, Failure> {
         builder = builder.id(id);
     }
     if let Some(time) = line.deliver_at {
-        let time: SystemTime = humantime::parse_rfc3339(&time)
-            .map_err(|_| Failure::wrong(format!("deliver_at is no time such as 2030-01-01T00:00:00Z: {time:?}")))?;
+        let time: SystemTime = humantime::parse_rfc3339(&time).map_err(|_| {
+            Failure::wrong(format!("deliver_at is no time such as 2030-01-01T00:00:00Z: {time:?}"))
+        })?;
         builder = builder.deliver_at(time);
     }
     built(builder)
@@ -157,8 +160,14 @@ mod tests {
                 "id":"018f0000-0000-7000-8000-000000000001","deliver_at":"2030-01-01T00:00:00Z"}"#,
         )
         .unwrap();
-        assert_eq!((message.topic(), message.key(), &message.payload()[..]), ("t", Some("k"), &b"{\"a\":1}"[..]));
-        assert_eq!((message.content_type(), message.headers()["h"].as_str()), (Some("application/json"), "v"));
+        assert_eq!(
+            (message.topic(), message.key(), &message.payload()[..]),
+            ("t", Some("k"), &b"{\"a\":1}"[..])
+        );
+        assert_eq!(
+            (message.content_type(), message.headers()["h"].as_str()),
+            (Some("application/json"), "v")
+        );
         assert_eq!(message.id().to_string(), "018f0000-0000-7000-8000-000000000001");
         assert_eq!(message.deliver_at().unwrap().to_string(), "2030-01-01T00:00:00.000000Z");
         assert_eq!(message.options().as_json().len(), 1);

@@ -23,7 +23,10 @@ pub(crate) async fn run(config: &Config, args: &PeekArgs) -> Result<(), Failure>
     };
     opened.outbox.close().await;
     let Some((now, found)) = found else {
-        return Err(Failure::failed(format!("the store {} has no way to look at waiting messages", opened.store.name())));
+        return Err(Failure::failed(format!(
+            "the store {} has no way to look at waiting messages",
+            opened.store.name()
+        )));
     };
     for waiting in &found {
         if args.page.json {

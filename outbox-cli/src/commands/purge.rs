@@ -3,8 +3,8 @@
 use crate::cli::PurgeArgs;
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::output::noteln;
 use crate::outboxes;
+use crate::output::noteln;
 
 pub(crate) async fn run(config: &Config, args: &PurgeArgs) -> Result<(), Failure> {
     let route = outboxes::only(config, args.route.route.as_deref())?;

@@ -13,8 +13,8 @@ use crate::cli::RelayArgs;
 use crate::config::{Config, Route};
 use crate::exit::Failure;
 use crate::http::{Running, Server};
-use crate::outboxes::{self, Opened};
 use crate::logging;
+use crate::outboxes::{self, Opened};
 
 /// How often `--until-empty` looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -73,9 +73,7 @@ async fn relay(
     let Some(publisher) = patiently("make the publisher", &stop, || route.publisher.open()).await? else {
         return Ok(());
     };
-    if args.migrate
-        && patiently("make the tables", &stop, || opened.outbox.migrate()).await?.is_none()
-    {
+    if args.migrate && patiently("make the tables", &stop, || opened.outbox.migrate()).await?.is_none() {
         return Ok(());
     }
     let store: Arc<dyn Store> = opened.store.clone();

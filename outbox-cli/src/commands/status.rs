@@ -11,8 +11,8 @@ use crate::cli::StatusArgs;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::outboxes::{self, Opened};
-use crate::view;
 use crate::output::{self, BAD, GOOD, HEADING, WARNING, styled};
+use crate::view;
 
 /// Takes the terminal's screen for a redraw: to the corner, and nothing left below.
 const REDRAW: &str = "\x1b[H\x1b[J";
@@ -105,7 +105,8 @@ fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> 
     let speed = change.map_or(String::new(), |change| format!(" ({change:+.1}/s)"));
     line("backlog", styled(waiting, format_args!("{backlog}{speed}")));
     let lag = lag.map_or("nothing waits".to_owned(), |lag| {
-        humantime::format_duration(Duration::from_millis(lag.as_millis().try_into().unwrap_or(u64::MAX))).to_string()
+        humantime::format_duration(Duration::from_millis(lag.as_millis().try_into().unwrap_or(u64::MAX)))
+            .to_string()
     });
     line("lag", lag);
     let dead = if dead_letters.value == 0 { GOOD } else { BAD };
@@ -123,7 +124,10 @@ fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> 
             line("", styled(WARNING, format_args!("{free} of {total} partitions are nobody's")));
         }
     }
-    format!("{}\n{text}", styled(HEADING, format_args!("{} ({})", opened.route.name, opened.route.store.place())))
+    format!(
+        "{}\n{text}",
+        styled(HEADING, format_args!("{} ({})", opened.route.name, opened.route.store.place()))
+    )
 }
 
 fn trouble(opened: &Opened<'_>, error: &str, json: bool) -> String {

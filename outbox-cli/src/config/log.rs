@@ -33,7 +33,8 @@ pub(super) fn read(section: Section<'_>) -> Log {
     if let Some(format) = section.choice("format", &[("text", Format::Text), ("json", Format::Json)]) {
         log.format = format;
     }
-    let allowed = "a level (error, warn, info, debug, trace), or levels by target such as \"info,outbox_core=debug\"";
+    let allowed =
+        "a level (error, warn, info, debug, trace), or levels by target such as \"info,outbox_core=debug\"";
     let filter = section.text("filter", allowed, |text| EnvFilter::try_new(text).is_ok());
     section.fill("filter", filter, &mut log.filter);
     section.finish();

@@ -34,11 +34,8 @@ pub(super) fn read(section: Section<'_>) -> Settings {
     s.fill("stats_interval", s.duration_or_never("stats_interval", TIME), &mut settings.stats_interval);
     s.fill("stats_limit", s.number("stats_limit", COUNT), &mut settings.stats_limit);
     s.fill("shutdown_timeout", s.duration("shutdown_timeout", TIME), &mut settings.shutdown_timeout);
-    let orders = [
-        ("strict", KeyOrder::Strict),
-        ("skip_dead", KeyOrder::SkipDead),
-        ("progress", KeyOrder::Progress),
-    ];
+    let orders =
+        [("strict", KeyOrder::Strict), ("skip_dead", KeyOrder::SkipDead), ("progress", KeyOrder::Progress)];
     settings.key_order = s.choice("key_order", &orders).unwrap_or_default();
     retry(s.section("retry"), &mut settings);
     if let Err(error) = settings.validate() {

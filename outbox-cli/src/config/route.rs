@@ -41,7 +41,8 @@ pub(super) fn read_all(root: &Section<'_>) -> Option<Vec<Route>> {
     for (number, section) in sections.into_iter().enumerate() {
         let name = section.text("name", ALLOWED_NAME, is_name);
         if name.is_none() && several && !section.has("name") {
-            section.fault(format!("name is missing; with several routes, give each a name of {ALLOWED_NAME}"));
+            section
+                .fault(format!("name is missing; with several routes, give each a name of {ALLOWED_NAME}"));
         }
         let name = name.unwrap_or_else(|| "default".to_owned());
         // Variables tell no small letters and no hyphens.

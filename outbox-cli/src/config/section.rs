@@ -65,9 +65,8 @@ impl<'a> Section<'a> {
     /// names, or at the section if it names none that was set.
     pub(crate) fn blame(&self, error: &Error) {
         let text = error.report();
-        let words = |name: &str| {
-            text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
-        };
+        let words =
+            |name: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
         match self.table.keys().find(|name| words(name)) {
             Some(name) => self.fault_in(name, text.clone()),
             None => self.fault(text),
@@ -128,7 +127,8 @@ impl<'a> Section<'a> {
             Value::Raw(text) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
             _ => None,
         };
-        self.read(name, "a list of texts", read, |texts: &Vec<String>| format!("{texts:?}")).unwrap_or_default()
+        self.read(name, "a list of texts", read, |texts: &Vec<String>| format!("{texts:?}"))
+            .unwrap_or_default()
     }
 
     /// A whole number within bounds.

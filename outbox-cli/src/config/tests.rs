@@ -34,6 +34,7 @@ fn publisher(kind: &str) -> &'static str {
     match kind {
         "amqp" => "[route.publisher]\ntype = \"amqp\"\nurl = \"amqp://me@broker/orders\"\n",
         "sqs" => "[route.publisher]\ntype = \"sqs\"\n",
+        "pubsub" => "[route.publisher]\ntype = \"pubsub\"\n",
         "kinesis" => "[route.publisher]\ntype = \"kinesis\"\n",
         _ => PUBLISHER,
     }
@@ -125,7 +126,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("store/postgres", "password_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("store/postgres", "password_file", "\"/not/there\"", "the file /not/there cannot be read"),
     ("store/postgres", "schema", "\"\"", "a text that is not empty"),
-    ("store/postgres", "prefix", "\"0123456789012345678901234567890123456789012345678901234567\"", "63 bytes"),
+    (
+        "store/postgres",
+        "prefix",
+        "\"0123456789012345678901234567890123456789012345678901234567\"",
+        "63 bytes",
+    ),
     ("store/postgres", "partitions", "1025", "from 1 to 1024"),
     ("store/postgres", "max_connections", "1001", "from 1 to 1000"),
     ("store/postgres", "acquire_timeout", "\"1h\"", "to \"10m\""),
@@ -206,6 +212,19 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("publisher/kinesis", "max_request_bytes", "\"11MiB\"", "max_request_bytes"),
     ("publisher/kinesis", "max_batch_messages", "0", COUNT),
     ("publisher/kinesis", "max_batch_bytes", "0", BYTES),
+    ("publisher/pubsub", "type", "\"kafka\"", "\"pubsub\""),
+    ("publisher/pubsub", "project", "\"\"", "a text that is not empty"),
+    ("publisher/pubsub", "endpoint", "\"http://localhost\"", "must be https"),
+    ("publisher/pubsub", "emulator", "\"a host\"", "a host and a port"),
+    ("publisher/pubsub", "topics", "\"a\"", "must be a table"),
+    ("publisher/pubsub", "ordering_keys", "1", "true or false"),
+    ("publisher/pubsub", "requests_in_flight", "0", "from 1 to 1000"),
+    ("publisher/pubsub", "connect_timeout", "1", TIME),
+    ("publisher/pubsub", "call_timeout", "1", TIME),
+    ("publisher/pubsub", "max_request_messages", "1001", "from 1 to 1000"),
+    ("publisher/pubsub", "max_request_bytes", "\"11MB\"", "max_request_bytes"),
+    ("publisher/pubsub", "max_batch_messages", "0", COUNT),
+    ("publisher/pubsub", "max_batch_bytes", "0", BYTES),
 ];
 
 /// The path of a section in messages.
@@ -277,8 +296,14 @@ fn there_is_no_field_that_is_not_tried() {
 #[test]
 fn what_is_missing_is_named_with_its_section() {
     let cases = [
-        ("[[route]]\n[route.store]\n[route.publisher]\ntype = \"terminal\"\n", "route.default.store: type is missing"),
-        ("[[route]]\n[route.store]\ntype = \"postgres\"\n", "route.default.store: url is missing; write url, url_env"),
+        (
+            "[[route]]\n[route.store]\n[route.publisher]\ntype = \"terminal\"\n",
+            "route.default.store: type is missing",
+        ),
+        (
+            "[[route]]\n[route.store]\ntype = \"postgres\"\n",
+            "route.default.store: url is missing; write url, url_env",
+        ),
         ("[[route]]\n[route.store]\ntype = \"sqlite\"\n", "route.default.store: path is missing"),
         ("", "there is no route; write [[route]]"),
         ("route = 1", "route: must be a list of tables"),
@@ -306,7 +331,10 @@ fn lists_and_topics_of_a_publisher_are_read_and_refused_field_by_field() {
         ("topics = { t = { exchange = 1 } }", "publisher.topics.t.exchange: must be a text"),
         ("topics = { t = { key = \"k\" } }", "publisher.topics.t.key: there is no such setting here"),
         ("exchanges = [{ name = \"x\" }]", "publisher.exchanges[1]: type is missing"),
-        ("exchanges = [{ name = \"x\", type = \"topic\", durable = 1 }]", "exchanges[1].durable: must be true"),
+        (
+            "exchanges = [{ name = \"x\", type = \"topic\", durable = 1 }]",
+            "exchanges[1].durable: must be true",
+        ),
         ("queues = [{ name = \"q\" }]", "publisher.queues[1]: type is missing; \"quorum\" is"),
         ("queues = [{ name = \"q\", type = \"lazy\" }]", "queues[1].type: must be \"quorum\" or \"classic\""),
         ("bindings = [{ queue = \"q\" }]", "publisher.bindings[1]: exchange is missing"),
@@ -314,20 +342,26 @@ fn lists_and_topics_of_a_publisher_are_read_and_refused_field_by_field() {
         let (text, line) = settings_with("publisher/amqp", lines);
         let found = faults(&text);
         assert!(
-            found.len() == 1 && found[0].starts_with(&format!("{NAME}:{line}: ")) && found[0].contains(expected),
+            found.len() == 1
+                && found[0].starts_with(&format!("{NAME}:{line}: "))
+                && found[0].contains(expected),
             "{expected} is not in {found:?}"
         );
     }
     let (text, line) = settings_with("publisher/sqs", "topics = { t = \"\" }");
     assert_eq!(
         faults(&text),
-        [format!("{NAME}:{line}: route.default.publisher.topics.t: must be a text that is not empty, not \"\"")]
+        [format!(
+            "{NAME}:{line}: route.default.publisher.topics.t: must be a text that is not empty, not \"\""
+        )]
     );
 }
 
 #[test]
 fn a_variable_goes_over_the_file_and_a_flag_over_both() {
-    let text = format!("[log]\nformat = \"text\"\n[[route]]\nname = \"a-b\"\n{STORE}{PUBLISHER}[route.relay]\nfetch_batch = 1\n");
+    let text = format!(
+        "[log]\nformat = \"text\"\n[[route]]\nname = \"a-b\"\n{STORE}{PUBLISHER}[route.relay]\nfetch_batch = 1\n"
+    );
     let settings = |environment: &[(&str, &str)], flags: &[&str]| {
         let config = load(&text, environment, flags).unwrap();
         (config.log.format, config.routes[0].settings.fetch_batch)
@@ -365,7 +399,11 @@ fn faults_of_variables_and_flags_are_told_as_such() {
             "variable OUTBOX__RELAY__FETCH_BATCH: route.default.relay.fetch_batch: must be a whole number of at least \
              1, not \"0\"",
         ),
-        (&[], &["relay.lease_ttl=soon"], "flag --set relay.lease_ttl: route.default.relay.lease_ttl: must be a time"),
+        (
+            &[],
+            &["relay.lease_ttl=soon"],
+            "flag --set relay.lease_ttl: route.default.relay.lease_ttl: must be a time",
+        ),
         (&[], &["relay"], "flag --set: must be a field and a value"),
         (&[], &["relay=1"], "flag --set relay: route.default.relay: must be a table"),
         (&[], &["store.path.x=1"], "flag --set store.path.x: store.path.x: names no setting"),
@@ -373,7 +411,10 @@ fn faults_of_variables_and_flags_are_told_as_such() {
         (&[("OUTBOX__NONSENSE", "1")], &[], "variable OUTBOX__NONSENSE: nonsense: there is no such setting"),
     ] {
         let found = load(&text, environment, flags).unwrap_err();
-        assert!(found[0].starts_with(expected) || found[0].ends_with(expected), "{expected} is not {found:?}");
+        assert!(
+            found[0].starts_with(expected) || found[0].ends_with(expected),
+            "{expected} is not {found:?}"
+        );
     }
 }
 
@@ -383,7 +424,8 @@ fn several_routes_need_names_and_outboxes_of_their_own() {
         format!("[[route]]\n{name}\n[route.store]\ntype = \"sqlite\"\npath = \"{path}\"\n{PUBLISHER}")
     };
     let (first, second) = (route("name = \"a\"", "a.db"), route("name = \"b\"", "b.db"));
-    let config = load(&format!("{first}{second}"), &[("OUTBOX__ROUTE__B__RELAY__FETCH_BATCH", "7")], &[]).unwrap();
+    let config =
+        load(&format!("{first}{second}"), &[("OUTBOX__ROUTE__B__RELAY__FETCH_BATCH", "7")], &[]).unwrap();
     let batches: Vec<_> = config.routes.iter().map(|route| route.settings.fetch_batch).collect();
     assert_eq!(batches, [1_000, 7]);
 
@@ -424,7 +466,10 @@ fn a_secret_comes_from_one_of_three_places_and_is_nowhere_to_be_seen() {
     assert!(config.routes[0].store.place().contains("other"));
     // In one layer, two are one too many.
     let found = faults(&text(&format!("url = \"postgres://me:s3cret@db/shop\"\nurl_file = {file:?}")));
-    assert!(found.len() == 1 && found[0].ends_with("url_file: is given beside url; keep one of them"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].ends_with("url_file: is given beside url; keep one of them"),
+        "{found:?}"
+    );
     // Nor is it seen where it is wrong.
     for wrong in ["s3cret", "postgres:/me:s3cret@db/shop", "postgres://me:s3cret@db:port/shop"] {
         let found = faults(&text(&format!("url = {wrong:?}")));

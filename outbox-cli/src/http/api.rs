@@ -61,7 +61,8 @@ type Answer = Result<Json<Value>, Trouble>;
 
 fn served<'a>(shared: &'a Shared, name: &str) -> Result<(&'a Served, &'a Running), Trouble> {
     let found = shared.routes.iter().find(|served| served.name == name);
-    let served = found.ok_or_else(|| Trouble(StatusCode::NOT_FOUND, format!("there is no route {name:?}")))?;
+    let served =
+        found.ok_or_else(|| Trouble(StatusCode::NOT_FOUND, format!("there is no route {name:?}")))?;
     let running = served.running.get().ok_or_else(|| {
         Trouble(StatusCode::SERVICE_UNAVAILABLE, format!("the relay of {name} has not started yet"))
     })?;
@@ -174,7 +175,8 @@ pub(super) async fn messages(
     let Query(wanted) = query?;
     check_payload(&shared, wanted.payload)?;
     let (_, running) = served(&shared, &route)?;
-    let unknown = || Trouble(StatusCode::NOT_IMPLEMENTED, "this store has no way to look at messages".to_owned());
+    let unknown =
+        || Trouble(StatusCode::NOT_IMPLEMENTED, "this store has no way to look at messages".to_owned());
     let inspection = running.store.inspection().ok_or_else(unknown)?;
     let now = inspection.clock().await?.unwrap_or_else(Timestamp::now);
     let limit = wanted.limit.unwrap_or(50).min(MOST);

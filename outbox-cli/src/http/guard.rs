@@ -77,7 +77,10 @@ fn text(headers: &HeaderMap, name: impl Into<HeaderName>) -> Option<&str> {
 
 fn check_token(settings: &Http, headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(token) = &settings.token else {
-        return Err((StatusCode::FORBIDDEN, "this needs a token, and none is set; set http.token_file or http.token_env"));
+        return Err((
+            StatusCode::FORBIDDEN,
+            "this needs a token, and none is set; set http.token_file or http.token_env",
+        ));
     };
     let shown = text(headers, header::AUTHORIZATION).and_then(|value| {
         let (scheme, shown) = value.split_once(' ')?;
@@ -176,7 +179,10 @@ mod tests {
             assert_eq!(checked.is_ok(), right, "{value}");
         }
         let none = Http { token: None, ..settings };
-        assert_eq!(check_token(&none, &headers(&[("authorization", "Bearer ")])).unwrap_err().0, StatusCode::FORBIDDEN);
+        assert_eq!(
+            check_token(&none, &headers(&[("authorization", "Bearer ")])).unwrap_err().0,
+            StatusCode::FORBIDDEN
+        );
     }
 
     #[test]

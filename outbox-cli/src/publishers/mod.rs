@@ -6,6 +6,8 @@ mod amqp;
 mod aws;
 #[cfg(feature = "kinesis")]
 mod kinesis;
+#[cfg(feature = "pubsub")]
+mod pubsub;
 #[cfg(feature = "sqs")]
 mod sqs;
 mod terminal;
@@ -56,6 +58,8 @@ const KINDS: &[(&str, ReadKind<Arc<dyn PublisherSettings>>)] = &[
     ("amqp", amqp::read),
     #[cfg(feature = "kinesis")]
     ("kinesis", kinesis::read),
+    #[cfg(feature = "pubsub")]
+    ("pubsub", pubsub::read),
     #[cfg(feature = "sqs")]
     ("sqs", sqs::read),
     ("terminal", terminal::read),

@@ -71,7 +71,8 @@ fn to(text: String) -> Topic {
 impl PubSub {
     fn publisher(&self, mut builder: PubSubPublisherBuilder) -> Result<PubSubPublisher> {
         let Self { project, endpoint, topics, ordering_keys, requests_in_flight, .. } = self.clone();
-        let Self { connect_timeout, call_timeout, max_request_messages, max_request_bytes, .. } = self.clone();
+        let Self { connect_timeout, call_timeout, max_request_messages, max_request_bytes, .. } =
+            self.clone();
         let Self { max_batch_messages, max_batch_bytes, .. } = self.clone();
         macro_rules! set {
             ($($name:ident)*) => {

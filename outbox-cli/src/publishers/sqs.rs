@@ -46,7 +46,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> 
         max_batch_bytes: section.bytes("max_batch_bytes"),
     };
     // The settings are looked into with any client, since that of the environment takes time to make.
-    if let Err(error) = sqs.publisher(&SdkConfig::builder().behavior_version(BehaviorVersion::v2026_01_12()).build()) {
+    if let Err(error) =
+        sqs.publisher(&SdkConfig::builder().behavior_version(BehaviorVersion::v2026_01_12()).build())
+    {
         section.blame(&error);
         return None;
     }
@@ -61,8 +63,9 @@ fn queue(text: String) -> Queue {
 impl Sqs {
     fn publisher(&self, config: &SdkConfig) -> Result<SqsPublisher> {
         let Self { queue, queue_owner, requests_in_flight, call_timeout, .. } = self.clone();
-        let Self { topics, max_message_bytes, max_request_bytes, max_batch_messages, max_batch_bytes, .. } =
-            self.clone();
+        let Self {
+            topics, max_message_bytes, max_request_bytes, max_batch_messages, max_batch_bytes, ..
+        } = self.clone();
         let mut builder = SqsPublisher::builder(Client::new(config));
         macro_rules! set {
             ($($name:ident)*) => {

@@ -44,7 +44,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     let trust = section.truth("trust_server_certificate").unwrap_or(false);
     let authority = section.any_text("ca_file");
     if trust && authority.is_some() {
-        section.fault_in("ca_file", "makes no sense beside trust_server_certificate = true; keep one of them");
+        section
+            .fault_in("ca_file", "makes no sense beside trust_server_certificate = true; keep one of them");
     }
     let mut max_connections = DEFAULT_CONNECTIONS as usize;
     section.fill("max_connections", section.number("max_connections", CONNECTIONS), &mut max_connections);
@@ -125,9 +126,7 @@ impl super::Outbox for Open {
 
     async fn enqueue(&self, messages: &[Message]) -> Result<()> {
         let outbox = &self.outbox;
-        outbox
-            .transaction(&self.pool, async |client| outbox.enqueue_batch(client, messages).await)
-            .await
+        outbox.transaction(&self.pool, async |client| outbox.enqueue_batch(client, messages).await).await
     }
 
     async fn close(&self) {

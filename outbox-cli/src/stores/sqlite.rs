@@ -22,7 +22,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     let allowed = "the path of a file; a database in memory belongs to one connection only";
     let path = section.text("path", allowed, |path| !path.is_empty() && !path.contains(":memory:"));
     if !section.has("path") {
-        section.fault("path is missing; write the file of the database, such as path = \"/var/lib/shop/shop.db\"");
+        section.fault(
+            "path is missing; write the file of the database, such as path = \"/var/lib/shop/shop.db\"",
+        );
     }
     let mut config = Config::new();
     if let Some(prefix) = section.any_text("prefix") {

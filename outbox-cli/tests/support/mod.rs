@@ -1,7 +1,12 @@
 //! The program in a folder of its own, without the environment of whoever runs the tests.
 
 #![allow(dead_code, reason = "every test binary uses another part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what a test needs is there, or it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test needs is there, or it fails"
+)]
 
 use std::path::Path;
 use std::process::Command;
@@ -37,7 +42,8 @@ impl Place {
 
     /// Runs it to its end, and gives back its data. It must succeed.
     pub(crate) fn run(&self, arguments: &[&str]) -> String {
-        let output = assert_cmd::Command::from_std(self.command(arguments)).timeout(DEADLINE).output().unwrap();
+        let output =
+            assert_cmd::Command::from_std(self.command(arguments)).timeout(DEADLINE).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?} ended with {}: {said}", output.status);
         String::from_utf8(output.stdout).unwrap()

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use outbox_core::{Content, Count, DeadLetterFilter, Fetched, Message, MessageId, Position, Settle, Settlement};
+use outbox_core::{
+    Content, Count, DeadLetterFilter, Fetched, Message, MessageId, Position, Settle, Settlement,
+};
 
 use super::scene::{Scene, dead, delivered, held, keyed, message, name, names, retry, unkeyed};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};

@@ -11,7 +11,10 @@ pub(super) fn relays(names: &Names) -> String {
 
 /// The partitions, and who holds them.
 pub(super) fn owners(names: &Names) -> String {
-    format!("SELECT `partition`, IF(`expires_at` > {NOW}, `owner`, NULL) FROM {} ORDER BY `partition`", names.lease)
+    format!(
+        "SELECT `partition`, IF(`expires_at` > {NOW}, `owner`, NULL) FROM {} ORDER BY `partition`",
+        names.lease
+    )
 }
 
 /// Rows in position order. Parameters: after which position, how many.
@@ -34,5 +37,8 @@ pub(super) fn clock() -> String {
 
 /// Dead letters that match. Parameters: those of the condition, how far to count.
 pub(super) fn count_dead(names: &Names, condition: &str) -> String {
-    format!("SELECT COUNT(*) FROM (SELECT 1 FROM {} AS d WHERE {condition} LIMIT ?) AS counted", names.dead_letter)
+    format!(
+        "SELECT COUNT(*) FROM (SELECT 1 FROM {} AS d WHERE {condition} LIMIT ?) AS counted",
+        names.dead_letter
+    )
 }

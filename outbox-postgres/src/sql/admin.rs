@@ -64,10 +64,7 @@ ORDER BY d.position LIMIT $8",
 
 /// `$7`: how far to count.
 pub(super) fn count_dead(names: &Names) -> String {
-    format!(
-        "SELECT count(*) FROM (SELECT FROM {} d WHERE {FILTER} LIMIT $7) counted",
-        names.dead_letter
-    )
+    format!("SELECT count(*) FROM (SELECT FROM {} d WHERE {FILTER} LIMIT $7) counted", names.dead_letter)
 }
 
 /// Takes the first `$7` matching dead letters away.

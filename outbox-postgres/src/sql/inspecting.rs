@@ -33,16 +33,17 @@ ORDER BY m.position LIMIT $2",
 }
 
 /// The rights of a relay on one table. `$1`: the table's name.
-pub(crate) const RIGHTS: &str = "SELECT has_table_privilege($1, 'SELECT') AND has_table_privilege($1, 'INSERT')
+pub(crate) const RIGHTS: &str =
+    "SELECT has_table_privilege($1, 'SELECT') AND has_table_privilege($1, 'INSERT')
     AND has_table_privilege($1, 'UPDATE') AND has_table_privilege($1, 'DELETE')";
 
 /// How many indexes of a table are to be used, and how many are not. `$1`: the table's name.
-pub(crate) const INDEXES: &str = "SELECT count(*) FILTER (WHERE indisvalid), count(*) FILTER (WHERE NOT indisvalid)
+pub(crate) const INDEXES: &str =
+    "SELECT count(*) FILTER (WHERE indisvalid), count(*) FILTER (WHERE NOT indisvalid)
 FROM pg_index WHERE indrelid = $1::regclass";
 
 /// Whether the trigger that wakes relays is there and enabled. `$1`: the table's name.
-pub(crate) const TRIGGER: &str =
-    "SELECT count(*) FROM pg_trigger WHERE tgrelid = $1::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A')";
+pub(crate) const TRIGGER: &str = "SELECT count(*) FROM pg_trigger WHERE tgrelid = $1::regclass AND NOT tgisinternal AND tgenabled IN ('O', 'A')";
 
 /// Settings that matter to an outbox.
 pub(crate) const SETTINGS: &str = "SELECT current_setting('server_version'), pg_is_in_recovery(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use outbox_core::Message;
+use crate::message::Message;
 
 type Rule<D> = Arc<dyn Fn(&Message) -> D + Send + Sync>;
 

@@ -1,0 +1,7 @@
+//! Parts for those who write a publisher: what ours would otherwise each have of their own.
+
+mod routing;
+mod settings;
+
+pub use routing::Routing;
+pub use settings::{check_limits, check_timeout};
