@@ -6,8 +6,11 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 use crate::message::{Message, MessageId};
-use crate::store::Position;
+use crate::store::{Count, Position};
 use crate::time::Timestamp;
+
+/// How many are listed at a time for counting them.
+const COUNT_PAGE: usize = 500;
 
 /// A message that could not be delivered.
 #[derive(Clone, Debug)]
@@ -111,6 +114,22 @@ pub trait DeadLetters: Send + Sync {
         after: Option<Position>,
         limit: usize,
     ) -> Result<Vec<DeadLetter>>;
+
+    /// Counts them, no further than `limit`.
+    ///
+    /// By default it lists them; a store that can count without reading messages does that.
+    async fn count(&self, filter: &DeadLetterFilter, limit: u64) -> Result<Count> {
+        let (mut counted, mut after) = (0_u64, None);
+        while counted <= limit {
+            let page = self.list(filter, after, COUNT_PAGE).await?;
+            counted += page.len() as u64;
+            after = page.last().map(|letter| letter.position);
+            if page.len() < COUNT_PAGE {
+                break;
+            }
+        }
+        Ok(Count::limited(counted, limit))
+    }
 
     /// Puts the first `limit` of them, in position order, back to be delivered: due at once, at their old
     /// position, with their attempts counted anew. Says how many. They go on blocking their keys until delivered

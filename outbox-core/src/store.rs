@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use crate::dead_letter::DeadLetters;
 use crate::error::Result;
+use crate::inspection::Inspection;
 use crate::message::{Message, MessageId};
 use crate::time::Timestamp;
 
@@ -315,6 +316,11 @@ pub trait Store: Send + Sync + 'static {
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
         None
     }
+
+    /// Looking at the store, for people, if it offers that.
+    fn inspection(&self) -> Option<&dyn Inspection> {
+        None
+    }
 }
 
 /// Reads the rows of some partitions, each row once.
@@ -425,5 +431,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
         (**self).dead_letters()
+    }
+
+    fn inspection(&self) -> Option<&dyn Inspection> {
+        (**self).inspection()
     }
 }

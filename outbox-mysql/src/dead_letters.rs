@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use outbox_core::{
-    DeadLetter, DeadLetterFilter, DeadLetters, Error, ErrorKind, Partition, Position, RelayId, Result,
+    Count, DeadLetter, DeadLetterFilter, DeadLetters, Error, ErrorKind, Partition, Position, RelayId, Result,
 };
 use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value};
 use outbox_sql::row::attempts;
@@ -101,6 +101,18 @@ impl DeadLetters for MySqlStore {
             .await
             .map_err(map_error)?;
         rows.iter().map(describe).collect()
+    }
+
+    async fn count(&self, filter: &DeadLetterFilter, limit: u64) -> Result<Count> {
+        let inner = self.checked().await?;
+        let condition = Condition::new(&DIALECT, filter, None);
+        let statement = inner.shared.statements.count_dead(&condition.sql);
+        let row = bind(sqlx::query(statement), condition.values)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
+            .fetch_one(&inner.connections.committed)
+            .await
+            .map_err(map_error)?;
+        Ok(Count::limited(u64::try_from(Columns(&row).required(0)?).unwrap_or(0), limit))
     }
 
     async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outbox_core::{Count, DeadLetters, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store};
+use outbox_core::{
+    Count, DeadLetters, Inspection, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store,
+};
 use outbox_sql::text::micros;
 use sqlx::MySqlPool;
 use tokio::sync::OnceCell;
@@ -130,6 +132,10 @@ impl Store for MySqlStore {
     }
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+
+    fn inspection(&self) -> Option<&dyn Inspection> {
         Some(self)
     }
 }

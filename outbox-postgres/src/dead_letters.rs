@@ -1,7 +1,7 @@
 //! Looking after dead letters.
 
 use async_trait::async_trait;
-use outbox_core::{DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
+use outbox_core::{Count, DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
 use outbox_sql::dead_letters::DeadRow;
 use outbox_sql::settle::Keys;
 use outbox_sql::text::micros;
@@ -98,6 +98,22 @@ impl DeadLetters for PostgresStore {
             .await
             .map_err(map_error)?;
         rows.iter().filter_map(|row| describe(row).transpose()).collect()
+    }
+
+    async fn count(&self, filter: &DeadLetterFilter, limit: u64) -> Result<Count> {
+        let (pool, _, sql) = self.checked().await?;
+        let conditions = Conditions::new(filter);
+        if conditions.matches_nothing() {
+            return Ok(Count::default());
+        }
+        let row = conditions
+            .query(&sql.count_dead)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
+            .fetch_one(pool)
+            .await
+            .map_err(map_error)?;
+        let counted = Columns(&row).bigint(0)?.and_then(|counted| u64::try_from(counted).ok());
+        Ok(Count::limited(counted.unwrap_or(0), limit))
     }
 
     async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {

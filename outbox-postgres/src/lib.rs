@@ -2,9 +2,11 @@
 
 mod config;
 mod dead_letters;
+mod diagnosis;
 mod error;
 mod group;
 mod inbox;
+mod inspection;
 mod migrate;
 mod outbox;
 mod outboxer;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outbox_core::{
-    Count, DeadLetters, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store, Wakeups,
+    Count, DeadLetters, Inspection, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store,
+    Wakeups,
 };
 use outbox_sql::schema::Meta;
 use outbox_sql::text::micros;
@@ -51,7 +52,7 @@ impl PostgresStore {
         Self { pool, shared, meta: Arc::default() }
     }
 
-    async fn meta(&self) -> Result<Meta> {
+    pub(crate) async fn meta(&self) -> Result<Meta> {
         let read = async || {
             let mut connection = self.pool.acquire().await.map_err(map_error)?;
             let meta = read_meta(&mut connection, &self.shared).await?;
@@ -152,6 +153,10 @@ impl Store for PostgresStore {
     }
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+
+    fn inspection(&self) -> Option<&dyn Inspection> {
         Some(self)
     }
 }

@@ -1,7 +1,7 @@
 //! Looking after dead letters.
 
 use async_trait::async_trait;
-use outbox_core::{DeadLetter, DeadLetterFilter, DeadLetters, Position, RelayId, Result, Timestamp};
+use outbox_core::{Count, DeadLetter, DeadLetterFilter, DeadLetters, Position, RelayId, Result, Timestamp};
 use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value};
 use outbox_sql::row::attempts;
 use outbox_sql::text::json_list;
@@ -88,6 +88,14 @@ impl DeadLetters for SqliteStore {
         let rows =
             self.select(&mut connection, columns, Condition::new(&dialect(), filter, after), limit).await?;
         rows.iter().map(dead_letter).collect()
+    }
+
+    async fn count(&self, filter: &DeadLetterFilter, limit: u64) -> Result<Count> {
+        let mut connection = self.connection().await?;
+        let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
+        // Positions alone take no room to speak of, and the condition is the same as for a list.
+        let counted = self.positions(&mut connection, filter, most).await?.len();
+        Ok(Count::limited(counted as u64, limit))
     }
 
     async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {

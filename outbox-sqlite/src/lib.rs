@@ -4,6 +4,7 @@ mod config;
 mod dead_letters;
 mod error;
 mod inbox;
+mod inspection;
 mod lease;
 mod open;
 mod outbox;

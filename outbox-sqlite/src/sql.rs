@@ -77,6 +77,10 @@ pub(crate) struct Sql {
     pub(crate) dead_letter_columns: &'static str,
     pub(crate) redrive: Statement,
     pub(crate) delete_dead: Statement,
+
+    pub(crate) known_relays: Statement,
+    pub(crate) owners: Statement,
+    pub(crate) peek: Statement,
 }
 
 impl Sql {
@@ -257,6 +261,14 @@ WHERE m."available_at" = {NEVER} AND NOT {blocked} AND {owned} LIMIT ?3"#
                 .into()
             },
 
+            known_relays: format!(r#"SELECT "relay", "expires_at" FROM {relay} ORDER BY "relay""#).into(),
+            owners: format!(r#"SELECT "partition", "owner", "expires_at" FROM {lease} ORDER BY "partition""#).into(),
+            // By position: ?1: after which one; ?2: how many.
+            peek: format!(
+                r#"SELECT "position", "partition", "attempts", "blocks_key", "last_error", "enqueued_at", "available_at", {CONTENT} FROM {message} NOT INDEXED WHERE "position" > ?1 ORDER BY "position" LIMIT ?2"#
+            )
+            .into(),
+
             dead_letters: dead.clone().into(),
             dead_letter_columns: r#""position", "attempts", "blocks_key", "last_error", "enqueued_at", "died_at", "message_id", "topic", "key", "payload", "content_type", "headers", "options""#,
             redrive: format!(
@@ -375,6 +387,7 @@ mod tests {
             &sql.purge,
             &sql.redrive,
             &sql.delete_dead,
+            &sql.peek,
         ];
         // Empty tables first, then with statistics that were gathered at a bad moment.
         for analyze in [false, true] {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outbox_core::{
-    Count, DeadLetters, Error, ErrorKind, Membership, Partition, Reader, RelayId, Result, Settle, Stats,
-    Store, Wakeups,
+    Count, DeadLetters, Error, ErrorKind, Inspection, Membership, Partition, Reader, RelayId, Result, Settle,
+    Stats, Store, Wakeups,
 };
 use outbox_sql::text::micros;
 use sqlx::Row;
@@ -183,6 +183,10 @@ impl Store for SqliteStore {
     }
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+
+    fn inspection(&self) -> Option<&dyn Inspection> {
         Some(self)
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use outbox_core::{Content, DeadLetterFilter, Fetched, Message, MessageId, Position, Settle, Settlement};
+use outbox_core::{
+    Content, Count, DeadLetterFilter, Fetched, Message, MessageId, Position, Settle, Settlement,
+};
 
 use super::scene::{Scene, dead, delivered, held, keyed, message, name, names, retry, unkeyed};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
@@ -124,6 +126,11 @@ pub(crate) async fn listing_is_filtered(fixture: &dyn StoreFixture) -> CaseResul
     for (filter, expected) in cases {
         let expected: Vec<_> = expected.into_iter().map(|i: usize| rows[i].position).collect();
         ensure_eq!(positions(&mut scene, &filter).await?, expected, "dead letters of {filter:?}");
+        for limit in [100, 1] {
+            let counted = scene.dead_letters()?.count(&filter, limit).await?;
+            let right = Count::limited(expected.len() as u64, limit);
+            ensure_eq!(counted, right, "count, up to {limit}, of the dead letters of {filter:?}");
+        }
     }
     fixture.pass_time(Duration::from_millis(250)).await;
     let old = positions(&mut scene, &all().older_than(Duration::from_millis(200))).await?;

@@ -7,6 +7,7 @@
 mod admin;
 mod ddl;
 mod group;
+mod inspecting;
 mod reading;
 mod settling;
 #[cfg(test)]
@@ -86,6 +87,11 @@ pub(crate) struct Statements {
     pub(crate) redrive: SqlStr,
     pub(crate) delete_dead: SqlStr,
     pub(crate) lock_dead: SqlStr,
+
+    pub(crate) relays: SqlStr,
+    pub(crate) owners: SqlStr,
+    pub(crate) peek: SqlStr,
+    pub(crate) clock: SqlStr,
 }
 
 impl Statements {
@@ -126,6 +132,10 @@ impl Statements {
             redrive: text(admin::redrive(&names)),
             delete_dead: text(settling::delete(&names.dead_letter)),
             lock_dead: text(admin::lock_dead(&names)),
+            relays: text(inspecting::relays(&names)),
+            owners: text(inspecting::owners(&names)),
+            peek: text(inspecting::peek(&names)),
+            clock: text(inspecting::clock()),
             names,
         }
     }
@@ -178,6 +188,11 @@ impl Statements {
     /// See [`admin::list_dead`].
     pub(crate) fn list_dead(&self, condition: &str) -> SqlStr {
         text(admin::list_dead(&self.names, condition))
+    }
+
+    /// See [`inspecting::count_dead`].
+    pub(crate) fn count_dead(&self, condition: &str) -> SqlStr {
+        text(inspecting::count_dead(&self.names, condition))
     }
 
     /// See [`admin::pick_dead`].

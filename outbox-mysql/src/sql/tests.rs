@@ -42,6 +42,10 @@ fn texts() {
         redrive,
         delete_dead,
         lock_dead,
+        relays,
+        owners,
+        peek,
+        clock,
     } = &statements;
     insta::assert_snapshot!("ddl", [&ddl[..], finish_ddl].concat().join(";\n"));
     let ranges = Ranges::for_so_many(2);
@@ -87,6 +91,10 @@ fn texts() {
         ("list_dead", &statements.list_dead("TRUE")),
         ("pick_dead", &statements.pick_dead("TRUE")),
         ("lock_dead", lock_dead),
+        ("relays", relays),
+        ("owners", owners),
+        ("peek", peek),
+        ("clock", clock),
         ("redrive", redrive),
         ("delete_dead", delete_dead),
     ] {

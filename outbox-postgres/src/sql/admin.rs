@@ -62,6 +62,11 @@ ORDER BY d.position LIMIT $8",
     )
 }
 
+/// `$7`: how far to count.
+pub(super) fn count_dead(names: &Names) -> String {
+    format!("SELECT count(*) FROM (SELECT FROM {} d WHERE {FILTER} LIMIT $7) counted", names.dead_letter)
+}
+
 /// Takes the first `$7` matching dead letters away.
 fn take_dead(names: &Names) -> String {
     let dead_letter = &names.dead_letter;

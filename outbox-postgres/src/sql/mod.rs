@@ -3,6 +3,7 @@
 mod admin;
 mod ddl;
 mod group;
+pub(crate) mod inspecting;
 mod reading;
 mod settling;
 #[cfg(test)]
@@ -53,6 +54,10 @@ pub(crate) struct Statements {
     pub(crate) list_dead: SqlStr,
     pub(crate) redrive: SqlStr,
     pub(crate) discard: SqlStr,
+    pub(crate) count_dead: SqlStr,
+    pub(crate) relays: SqlStr,
+    pub(crate) owners: SqlStr,
+    pub(crate) peek: SqlStr,
 }
 
 impl Statements {
@@ -99,6 +104,10 @@ ORDER BY number"
             list_dead: text(admin::list_dead(names)),
             redrive: text(admin::redrive(names)),
             discard: text(admin::discard(names)),
+            count_dead: text(admin::count_dead(names)),
+            relays: text(inspecting::relays(names)),
+            owners: text(inspecting::owners(names)),
+            peek: text(inspecting::peek(names)),
         }
     }
 }

@@ -37,6 +37,10 @@ fn texts() {
         list_dead,
         redrive,
         discard,
+        count_dead,
+        relays,
+        owners,
+        peek,
     } = &statements;
     insta::assert_snapshot!("ddl", ddl);
     for (name, statement) in [
@@ -67,6 +71,10 @@ fn texts() {
         ("list_dead", list_dead),
         ("redrive", redrive),
         ("discard", discard),
+        ("count_dead", count_dead),
+        ("relays", relays),
+        ("owners", owners),
+        ("peek", peek),
     ] {
         insta::assert_snapshot!(name, statement.as_str());
     }

@@ -1,0 +1,172 @@
+//! `outbox relay`: runs relays until somebody stops them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::join_all;
+use outbox_core::{Error, ErrorKind, Publisher, Relay, Store, StoreExt};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, info, warn};
+
+use crate::cli::RelayArgs;
+use crate::config::{Config, Route};
+use crate::exit::Failure;
+use crate::http::{Running, Server};
+use crate::logging;
+use crate::outboxes::{self, Opened};
+
+/// How often `--until-empty` looks.
+const LOOK: Duration = Duration::from_millis(200);
+
+pub(crate) async fn run(config: &Config, args: &RelayArgs) -> Result<(), Failure> {
+    logging::start(&config.log)?;
+    let routes = outboxes::select(config, &args.route)?;
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let server = match &config.http {
+        Some(http) => Some(Server::start(http, &routes, stop.clone()).await?),
+        None => None,
+    };
+    let runs = join_all(routes.iter().map(|route| {
+        let span = tracing::info_span!("route", name = %route.name);
+        relay(route, args, stop.clone(), server.as_ref()).instrument(span)
+    }));
+    tokio::pin!(runs);
+    let results = tokio::select! {
+        results = &mut runs => results,
+        name = signals.next() => {
+            info!(signal = name, "stopping: what is in flight is finished first");
+            stop.cancel();
+            tokio::select! {
+                results = &mut runs => results,
+                name = signals.next() => {
+                    warn!(signal = name, "stopping at once: what was in flight may be published once more");
+                    return Err(Failure::not_drained(vec!["stopped by a second signal".to_owned()]));
+                }
+            }
+        }
+    };
+    let mut undrained = Vec::new();
+    for (route, result) in routes.iter().zip(results) {
+        if let Err(error) = result {
+            match error.kind() {
+                ErrorKind::Timeout => undrained.push(format!("{}: {}", route.name, error.report())),
+                _ => return Err(Failure::from(error).of(&route.name)),
+            }
+        }
+    }
+    if undrained.is_empty() { Ok(()) } else { Err(Failure::not_drained(undrained)) }
+}
+
+/// Runs the relay of one route until `stop`.
+async fn relay(
+    route: &Route,
+    args: &RelayArgs,
+    stop: CancellationToken,
+    server: Option<&Server>,
+) -> Result<(), Error> {
+    info!(from = route.store.place(), to = route.publisher.place(), "starting");
+    let Some(opened) = patiently("open the store", &stop, || outboxes::open(route)).await? else {
+        return Ok(());
+    };
+    let Some(publisher) = patiently("make the publisher", &stop, || route.publisher.open()).await? else {
+        return Ok(());
+    };
+    if args.migrate && patiently("make the tables", &stop, || opened.outbox.migrate()).await?.is_none() {
+        return Ok(());
+    }
+    let store: Arc<dyn Store> = opened.store.clone();
+    let publisher: Arc<dyn Publisher> = publisher.publisher();
+    let relay = Relay::builder(store, publisher).settings(route.settings.clone()).build()?;
+    if let Some(running) = server.and_then(|server| server.running(route)) {
+        // It is empty: each route has one relay.
+        let _ = running.set(Running { store: opened.store.clone(), status: relay.status() });
+    }
+    let stopped = async {
+        if args.until_empty {
+            tokio::select! {
+                () = empty(&opened) => {}
+                () = stop.cancelled() => {}
+            }
+        } else {
+            stop.cancelled().await;
+        }
+    };
+    let result = relay.run(stopped).await;
+    opened.outbox.close().await;
+    match &result {
+        Ok(()) => info!("stopped"),
+        Err(failure) => error!(error = failure.report(), "stopped with messages in flight"),
+    }
+    result
+}
+
+/// Returns when there is nothing left to deliver, however often the database fails to answer.
+async fn empty(opened: &Opened<'_>) {
+    while opened.store.drained(LOOK).await.is_err() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Does something until it succeeds, with growing pauses; gives up when the settings are wrong. `None` if `stop` came
+/// first.
+async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    what: &'static str,
+    stop: &CancellationToken,
+    mut attempt: impl FnMut() -> F,
+) -> Result<Option<T>, Error> {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(Duration::from_secs(10))
+        .without_max_times()
+        .build();
+    for pause in pauses {
+        let error = tokio::select! {
+            result = attempt() => match result {
+                Ok(made) => return Ok(Some(made)),
+                Err(error) if error.kind() == ErrorKind::Config => return Err(error),
+                Err(error) => error,
+            },
+            () = stop.cancelled() => return Ok(None),
+        };
+        warn!(error = error.report(), ?pause, "cannot {what} yet; trying again");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// The signals that ask a process to end.
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        let signals = {
+            use tokio::signal::unix::{SignalKind, signal};
+            Self { terminate: signal(SignalKind::terminate())? }
+        };
+        #[cfg(not(unix))]
+        let signals = Self {};
+        Ok(signals)
+    }
+
+    async fn next(&mut self) -> &'static str {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+            "SIGINT"
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Settings: from a file, the environment and the command line to what they mean.
+
+mod explain;
+mod fault;
+mod http;
+mod layers;
+mod log;
+mod relay;
+mod route;
+mod secret;
+mod section;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::explain::Explanation;
+use self::fault::Faults;
+use self::section::Reading;
+use self::tree::{Origin, Table};
+
+pub(crate) use self::fault::Fault;
+pub(crate) use self::http::Http;
+pub(crate) use self::log::{Format, Log};
+pub(crate) use self::route::Route;
+pub(crate) use self::secret::Secret;
+pub(crate) use self::section::Section;
+
+/// The file that is read if none is named.
+pub(crate) const DEFAULT_FILE: &str = "outbox.toml";
+
+/// Everything that can be set.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) log: Log,
+    pub(crate) http: Option<Http>,
+    pub(crate) routes: Vec<Route>,
+    /// What was set, and where, for people.
+    pub(crate) explanation: String,
+}
+
+/// The three places settings come from.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    /// The file's name; without one, [`DEFAULT_FILE`] is read if it is there.
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) environment: &'a BTreeMap<String, String>,
+    /// What `--set` says, later ones before earlier ones.
+    pub(crate) flags: &'a [String],
+}
+
+impl Config {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub(crate) fn load(sources: &Sources<'_>) -> Result<Self, Vec<Fault>> {
+        let root = read_file(sources.file).map_err(|fault| vec![fault])?;
+        Self::of(root, sources)
+    }
+
+    fn of(mut root: Table, sources: &Sources<'_>) -> Result<Self, Vec<Fault>> {
+        let (faults, explanation) = (Faults::default(), Explanation::default());
+        layers::variables(&mut root, sources.environment, &faults);
+        layers::flags(&mut root, sources.flags, &faults);
+        let reading =
+            Reading { faults: &faults, explanation: &explanation, environment: sources.environment };
+        let section = Section::new(&reading, "", &root, &Origin::Nowhere);
+        let log = log::read(section.section("log"));
+        let http = http::read(section.section("http"));
+        let routes = route::read_all(&section);
+        section.finish();
+        let made = routes.map(|routes| (log, routes));
+        let (log, routes) = faults.or(made)?;
+        Ok(Self { log, http, routes, explanation: explanation.to_string() })
+    }
+}
+
+/// What reads the fields of one kind.
+pub(crate) type ReadKind<T> = fn(&Section<'_>) -> Option<T>;
+
+/// Reads a section whose field `type` says which of some kinds of settings it has.
+pub(crate) fn kind<T>(section: Section<'_>, kinds: &[(&'static str, ReadKind<T>)]) -> Option<T> {
+    let words: Vec<_> = kinds.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    let read = section.choice("type", kinds);
+    if !section.has("type") {
+        section.fault(format!("type is missing; this program knows {}", words.join(", ")));
+    }
+    // Which other fields there are is known only with the type.
+    let made = read?(&section);
+    section.finish();
+    made
+}
+
+fn read_file(file: Option<&Path>) -> Result<Table, Fault> {
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let name: Arc<str> = path.display().to_string().into();
+    match std::fs::read_to_string(path) {
+        Ok(text) => tree::parse(&name, &text),
+        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Table::new()),
+        Err(error) => {
+            let origin = Origin::File { name, line: 1 };
+            Err(Fault::new(origin, "", format!("the file of settings cannot be read: {error}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

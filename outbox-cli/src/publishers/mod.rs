@@ -1,0 +1,71 @@
+//! The publishers that this build has, each with its settings.
+
+#[cfg(feature = "amqp")]
+mod amqp;
+#[cfg(any(feature = "kinesis", feature = "sqs"))]
+mod aws;
+#[cfg(feature = "kinesis")]
+mod kinesis;
+#[cfg(feature = "pubsub")]
+mod pubsub;
+#[cfg(feature = "sqs")]
+mod sqs;
+mod terminal;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_core::{Publisher, Result};
+
+use crate::config::{ReadKind, Section};
+
+pub(crate) use terminal::Terminal;
+
+const TIME: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
+
+/// A broker, as somebody has set it.
+#[async_trait]
+pub(crate) trait PublisherSettings: Send + Sync {
+    /// The broker for people, without secrets.
+    fn place(&self) -> String;
+
+    /// Makes the publisher. A broker that is down is noticed later.
+    async fn open(&self) -> Result<Box<dyn Broker>>;
+}
+
+impl fmt::Debug for dyn PublisherSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
+}
+
+/// A publisher, and what can be asked of it before there is a message.
+#[async_trait]
+pub(crate) trait Broker: Send + Sync {
+    /// The publisher.
+    fn publisher(&self) -> Arc<dyn Publisher>;
+
+    /// Connects now, and looks at what the settings name.
+    async fn check(&self) -> Result<()>;
+}
+
+/// The publishers of this build, by their names.
+const KINDS: &[(&str, ReadKind<Arc<dyn PublisherSettings>>)] = &[
+    #[cfg(feature = "amqp")]
+    ("amqp", amqp::read),
+    #[cfg(feature = "kinesis")]
+    ("kinesis", kinesis::read),
+    #[cfg(feature = "pubsub")]
+    ("pubsub", pubsub::read),
+    #[cfg(feature = "sqs")]
+    ("sqs", sqs::read),
+    ("terminal", terminal::read),
+];
+
+/// Reads `[route.publisher]`.
+pub(crate) fn read(section: Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
+    crate::config::kind(section, KINDS)
+}

@@ -1,0 +1,86 @@
+//! The stores that this build has, each with its settings.
+
+#[cfg(feature = "mssql")]
+mod mssql;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outbox_core::{Message, Result, Store};
+
+use crate::config::{ReadKind, Section};
+
+/// How many connections, and how long to wait for one.
+const CONNECTIONS: RangeInclusive<i64> = 1..=1_000;
+const WAIT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
+/// Enough for a relay, which fetches, settles and renews its leases at once, and for commands beside it.
+const DEFAULT_CONNECTIONS: u32 = 8;
+/// A relay repeats what failed, so it need not wait long.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+/// Bounds of the library's; it says the same when the tables are made.
+const PARTITIONS: RangeInclusive<i64> = 1..=1024;
+
+/// Where an outbox is, as somebody has set it.
+#[async_trait]
+pub(crate) trait StoreSettings: Send + Sync {
+    /// The outbox for people, without secrets.
+    fn place(&self) -> String;
+
+    /// What tells one outbox from another. Not for people: there may be secrets in it.
+    fn identity(&self) -> String;
+
+    /// The statements that make the tables.
+    fn ddl(&self) -> String;
+
+    /// Opens it. A server that is down is noticed later; a file that cannot be opened, at once.
+    async fn open(&self) -> Result<Box<dyn Outbox>>;
+}
+
+// The drivers' own settings show passwords in their debug forms.
+impl fmt::Debug for dyn StoreSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
+}
+
+/// An outbox that is open.
+#[async_trait]
+pub(crate) trait Outbox: Send + Sync {
+    /// The store.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// Makes the tables, or brings them up to date.
+    async fn migrate(&self) -> Result<()>;
+
+    /// Enqueues all of these messages in one transaction, or none.
+    async fn enqueue(&self, messages: &[Message]) -> Result<()>;
+
+    /// Closes its connections.
+    async fn close(&self);
+}
+
+/// The stores of this build, by their names.
+const KINDS: &[(&str, ReadKind<Arc<dyn StoreSettings>>)] = &[
+    #[cfg(feature = "mssql")]
+    ("mssql", mssql::read),
+    #[cfg(feature = "mysql")]
+    ("mysql", mysql::read),
+    #[cfg(feature = "postgres")]
+    ("postgres", postgres::read),
+    #[cfg(feature = "sqlite")]
+    ("sqlite", sqlite::read),
+];
+
+/// Reads `[route.store]`.
+pub(crate) fn read(section: Section<'_>) -> Option<Arc<dyn StoreSettings>> {
+    crate::config::kind(section, KINDS)
+}
