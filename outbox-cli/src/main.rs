@@ -1,5 +1,20 @@
 //! The standalone relay of the transactional outbox, and the commands to look after it.
 
+// A program with fewer adapters needs fewer of the parts that they share.
+#![cfg_attr(
+    not(all(
+        feature = "amqp",
+        feature = "kinesis",
+        feature = "mssql",
+        feature = "mysql",
+        feature = "postgres",
+        feature = "pubsub",
+        feature = "sqlite",
+        feature = "sqs"
+    )),
+    allow(dead_code, unused_imports)
+)]
+
 mod cli;
 mod commands;
 mod config;
