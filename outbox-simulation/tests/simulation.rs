@@ -33,18 +33,6 @@ fn no_world_loses_invents_reorders_or_gets_stuck() {
 }
 
 #[test]
-fn a_seed_repeats_to_the_last_call() {
-    let first = fastrand::u64(..1 << 48);
-    println!("seeds from {first}");
-    for seed in first..first + 20 {
-        let (once, again) = (simulate(seed, false), simulate(seed, true));
-        assert_eq!(once.trace.hash(), again.trace.hash(), "seed {seed} has two histories");
-        assert_eq!(once.verdict.to_string(), again.verdict.to_string());
-        assert!(!again.trace.lines().is_empty());
-    }
-}
-
-#[test]
 fn what_was_found_once_stays_mended() {
     // 842, 8122: a relay held the later messages of a key before the earlier ones, while what was to block them had been
     // delivered by the relay before it. They became due in the order of holding.
