@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use integration_tests::{Mode, eventually};
+use integration_tests::Mode;
 use outbox_conformance::{Breach, Ledger, Rules, Verdict};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -407,11 +407,14 @@ impl Scene {
         }
         // Confirmed is not yet consumed.
         if failures.is_empty() {
-            let at_least = committed.len();
-            let all = || async { (self.broker.arrived() >= at_least).then_some(()) };
-            let waiting = tokio::time::timeout(60 * SECOND, eventually("arrivals", 120 * SECOND, all));
+            let all = async {
+                let mut ticks = tokio::time::interval(SECOND / 10);
+                while self.broker.arrived() < committed.len() {
+                    ticks.tick().await;
+                }
+            };
             // What is missing then, the ledger will tell.
-            let _ = waiting.await;
+            let _ = tokio::time::timeout(60 * SECOND, all).await;
         }
         for payload in self.broker.arrivals() {
             match writers::entry_of(&payload) {

@@ -1,6 +1,7 @@
 //! The outcomes of a whole call.
 
-use outbox_core::{Error, ErrorKind, Outcome, Scope, Verdict};
+use outbox_core::publishing::answered;
+use outbox_core::{ErrorKind, Outcome, Scope};
 
 /// Whether the message was refused for being too many.
 pub fn is_throttled(outcome: &Outcome) -> bool {
@@ -10,8 +11,7 @@ pub fn is_throttled(outcome: &Outcome) -> bool {
 /// Puts the outcomes of a batch together, of which those at `sent` were asked of the service. If all of these were
 /// throttled, it is the service that throttles.
 pub fn complete(outcomes: Vec<Option<Outcome>>, sent: &[usize]) -> Vec<Outcome> {
-    let mut outcomes: Vec<Outcome> =
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(forgotten()))).collect();
+    let mut outcomes = answered(outcomes);
     // Of nothing, nothing is throttled.
     let all = !sent.is_empty() && sent.iter().all(|index| outcomes.get(*index).is_some_and(is_throttled));
     if all {
@@ -25,13 +25,10 @@ pub fn complete(outcomes: Vec<Option<Outcome>>, sent: &[usize]) -> Vec<Outcome> 
     outcomes
 }
 
-fn forgotten() -> Error {
-    Error::new(ErrorKind::Internal, "the publisher forgot a message; this is a bug in it")
-        .with_verdict(Verdict::Unknown)
-}
-
 #[cfg(test)]
 mod tests {
+    use outbox_core::{Error, Verdict};
+
     use super::*;
 
     fn throttled() -> Option<Outcome> {

@@ -12,7 +12,7 @@
         feature = "sqlite",
         feature = "sqs"
     )),
-    allow(dead_code, unused_imports)
+    allow(dead_code, unused_imports, unused_macros)
 )]
 
 mod cli;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use google_cloud_auth::credentials::{CacheableResource, Credentials};
-use outbox_core::publishing::Routing;
-use outbox_core::{Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result, Verdict};
+use outbox_core::publishing::{Routing, answered};
+use outbox_core::{Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result};
 use tokio::time::{Instant, timeout_at};
 use tonic::metadata::MetadataMap;
 
@@ -181,15 +181,10 @@ impl Publisher for PubSubPublisher {
         if !ready.is_empty() {
             Box::pin(self.publish_ready(ready, &mut outcomes)).await;
         }
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(forgotten()))).collect()
+        answered(outcomes)
     }
 
     async fn close(&self) {
         self.link.close();
     }
-}
-
-fn forgotten() -> Error {
-    Error::new(ErrorKind::Internal, "the publisher forgot a message; this is a bug in it")
-        .with_verdict(Verdict::Unknown)
 }

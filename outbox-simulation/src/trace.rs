@@ -8,6 +8,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Trace {
     inner: Arc<Mutex<Inner>>,
+    has_lines: bool,
 }
 
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl Trace {
     /// With `lines`, what happens is also kept as text.
     pub(crate) fn new(lines: bool) -> Self {
         let inner = Inner { began: Instant::now(), hash: 0xcbf2_9ce4_8422_2325, lines: lines.then(Vec::new) };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self { inner: Arc::new(Mutex::new(inner)), has_lines: lines }
     }
 
     /// `who` is a relay, or 0 for the world.
@@ -39,6 +40,10 @@ impl Trace {
 
     /// For people only, and only if they want to know.
     pub(crate) fn tell(&self, who: u32, text: impl FnOnce() -> String) {
+        // Asked for every row, and nearly always in vain.
+        if !self.has_lines {
+            return;
+        }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let at = inner.began.elapsed();
         if let Some(lines) = &mut inner.lines {

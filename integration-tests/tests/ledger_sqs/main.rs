@@ -41,13 +41,10 @@ const WINDOW: usize = 1_000;
 async fn consume(sqs: Arc<Sqs>, queue: Arc<Queue>, received: Arc<Mutex<Vec<String>>>) {
     let client = sqs.client();
     loop {
-        match queue.receive(&client).await {
-            Ok(messages) => {
-                received.lock().unwrap().extend(messages.into_iter().map(|message| message.body.unwrap()));
-            }
-            // The server is down, or has forgotten the queue.
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
+        // The server may be down, or have forgotten the queue.
+        let messages =
+            eventually("the queue to answer", PATIENCE, || async { queue.receive(&client).await.ok() }).await;
+        received.lock().unwrap().extend(messages.into_iter().map(|message| message.body.unwrap()));
     }
 }
 

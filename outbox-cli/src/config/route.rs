@@ -56,7 +56,7 @@ pub(super) fn read_all(root: &Section<'_>) -> Option<Vec<Route>> {
         let publisher = publishers::read(section.section("publisher"));
         let settings = relay::read(section.section("relay"));
         if let Some(store) = &store
-            && let Some(other) = places.insert(store.identity(), name.clone())
+            && let Some(other) = places.insert(store.place(), name.clone())
         {
             section.fault(format!(
                 "reads the same tables as route {other}, and each message would go to either of them; give one an \

@@ -317,6 +317,12 @@ impl<'a> Section<'a> {
         self.table.keys().map(String::as_str).collect()
     }
 
+    /// Such a table, of texts, with what is made of each.
+    pub(crate) fn named_texts<T>(&self, make: impl Fn(String) -> T) -> Vec<(String, T)> {
+        let text = |name: &str| Some((name.to_owned(), make(self.any_text(name)?)));
+        self.names().into_iter().filter_map(text).collect()
+    }
+
     /// Takes what was read for a setting that has a default, and says which of the two it is.
     pub(crate) fn fill<T: Show>(&self, name: &str, read: Option<T>, setting: &mut T) {
         match read {

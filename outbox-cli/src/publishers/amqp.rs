@@ -137,19 +137,13 @@ fn binding(section: Section<'_>) -> Option<Binding> {
 
 impl Amqp {
     fn builder(&self) -> AmqpPublisherBuilder {
-        let Settings { exchange, channels, heartbeat, connect_timeout, confirm_timeout, .. } = &self.settings;
-        let Settings { max_message_bytes, max_batch_messages, max_batch_bytes, .. } = &self.settings;
-        let Settings { connection_name, topics, exchanges, queues, bindings, .. } = self.settings.clone();
+        let settings = self.settings.clone();
+        let Settings { exchange, channels, heartbeat, connect_timeout, confirm_timeout, .. } = settings;
+        let Settings { max_message_bytes, max_batch_messages, max_batch_bytes, .. } = settings;
+        let Settings { connection_name, topics, exchanges, queues, bindings, .. } = settings;
         let mut builder = AmqpPublisher::builder(self.url.as_str());
-        macro_rules! set {
-            ($($name:ident)*) => {
-                $(if let Some(value) = $name {
-                    builder = builder.$name(value.clone());
-                })*
-            };
-        }
-        set!(exchange channels heartbeat connect_timeout confirm_timeout);
-        set!(max_message_bytes max_batch_messages max_batch_bytes connection_name);
+        set!(builder: exchange channels heartbeat connect_timeout confirm_timeout);
+        set!(builder: max_message_bytes max_batch_messages max_batch_bytes connection_name);
         if let Some(chain) = &self.certificates {
             builder = builder.tls(OwnedTLSConfig { identity: None, cert_chain: Some(chain.clone()) });
         }

@@ -12,6 +12,11 @@ pub(super) struct Account {
     endpoint: Option<String>,
 }
 
+/// A configuration without an account, to look into settings with.
+pub(super) fn nobody() -> SdkConfig {
+    SdkConfig::builder().behavior_version(BehaviorVersion::v2026_01_12()).build()
+}
+
 impl Account {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let is_url = |text: &str| {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::SdkConfig;
 use outbox_core::{Publisher, Result};
 use outbox_kinesis::aws_sdk_kinesis::Client;
 use outbox_kinesis::{Format, KinesisPublisher, Stream};
 
-use super::aws::Account;
+use super::aws::{self, Account};
 use super::{Broker, PublisherSettings, TIME};
 use crate::config::Section;
 
@@ -29,15 +29,10 @@ struct Kinesis {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
-    let topics = section.section("topics");
     let kinesis = Kinesis {
         account: Account::read(section),
         stream: section.any_text("stream").map(stream),
-        topics: topics
-            .names()
-            .into_iter()
-            .filter_map(|topic| Some((topic.to_owned(), stream(topics.any_text(topic)?))))
-            .collect(),
+        topics: section.section("topics").named_texts(stream),
         format: section.choice("format", &[("envelope", Format::Envelope), ("raw", Format::Raw)]),
         requests_in_flight: section.number("requests_in_flight", 1..=256),
         call_timeout: section.duration("call_timeout", TIME),
@@ -48,9 +43,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> 
         max_batch_bytes: section.bytes("max_batch_bytes"),
     };
     // The settings are looked into with any client, since that of the environment takes time to make.
-    if let Err(error) =
-        kinesis.publisher(&SdkConfig::builder().behavior_version(BehaviorVersion::v2026_01_12()).build())
-    {
+    if let Err(error) = kinesis.publisher(&aws::nobody()) {
         section.blame(&error);
         return None;
     }
@@ -68,15 +61,8 @@ impl Kinesis {
         let Self { topics, max_record_bytes, max_request_bytes, max_batch_messages, max_batch_bytes, .. } =
             self.clone();
         let mut builder = KinesisPublisher::builder(Client::new(config));
-        macro_rules! set {
-            ($($name:ident)*) => {
-                $(if let Some(value) = $name {
-                    builder = builder.$name(value);
-                })*
-            };
-        }
-        set!(stream format requests_in_flight call_timeout throttle_patience);
-        set!(max_record_bytes max_request_bytes max_batch_messages max_batch_bytes);
+        set!(builder: stream format requests_in_flight call_timeout throttle_patience);
+        set!(builder: max_record_bytes max_request_bytes max_batch_messages max_batch_bytes);
         topics.into_iter().fold(builder, |builder, (topic, stream)| builder.route(topic, stream)).build()
     }
 }

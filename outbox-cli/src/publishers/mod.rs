@@ -1,5 +1,14 @@
 //! The publishers that this build has, each with its settings.
 
+/// Hands what is set on to a builder, whose methods are called as the settings.
+macro_rules! set {
+    ($builder:ident: $($name:ident)*) => {
+        $(if let Some(value) = $name {
+            $builder = $builder.$name(value);
+        })*
+    };
+}
+
 #[cfg(feature = "amqp")]
 mod amqp;
 #[cfg(any(feature = "kinesis", feature = "sqs"))]

@@ -28,16 +28,11 @@ struct PubSub {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
-    let topics = section.section("topics");
     let pubsub = PubSub {
         project: section.any_text("project"),
         endpoint: section.any_text("endpoint"),
         emulator: section.any_text("emulator"),
-        topics: topics
-            .names()
-            .into_iter()
-            .filter_map(|topic| Some((topic.to_owned(), to(topics.any_text(topic)?))))
-            .collect(),
+        topics: section.section("topics").named_texts(to),
         ordering_keys: section.truth("ordering_keys"),
         requests_in_flight: section.number("requests_in_flight", 1..=1_000),
         connect_timeout: section.duration("connect_timeout", TIME),
@@ -74,15 +69,8 @@ impl PubSub {
         let Self { connect_timeout, call_timeout, max_request_messages, max_request_bytes, .. } =
             self.clone();
         let Self { max_batch_messages, max_batch_bytes, .. } = self.clone();
-        macro_rules! set {
-            ($($name:ident)*) => {
-                $(if let Some(value) = $name {
-                    builder = builder.$name(value);
-                })*
-            };
-        }
-        set!(project endpoint ordering_keys requests_in_flight connect_timeout call_timeout);
-        set!(max_request_messages max_request_bytes max_batch_messages max_batch_bytes);
+        set!(builder: project endpoint ordering_keys requests_in_flight connect_timeout call_timeout);
+        set!(builder: max_request_messages max_request_bytes max_batch_messages max_batch_bytes);
         topics.into_iter().fold(builder, |builder, (topic, to)| builder.route(topic, to)).build()
     }
 }

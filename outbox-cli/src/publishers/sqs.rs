@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::SdkConfig;
 use outbox_core::{Publisher, Result};
 use outbox_sqs::aws_sdk_sqs::Client;
 use outbox_sqs::{Queue, SqsPublisher};
 
-use super::aws::Account;
+use super::aws::{self, Account};
 use super::{Broker, PublisherSettings, TIME};
 use crate::config::Section;
 
@@ -28,15 +28,10 @@ struct Sqs {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
-    let topics = section.section("topics");
     let sqs = Sqs {
         account: Account::read(section),
         queue: section.any_text("queue").map(queue),
-        topics: topics
-            .names()
-            .into_iter()
-            .filter_map(|topic| Some((topic.to_owned(), queue(topics.any_text(topic)?))))
-            .collect(),
+        topics: section.section("topics").named_texts(queue),
         queue_owner: section.any_text("queue_owner"),
         requests_in_flight: section.number("requests_in_flight", 1..=256),
         call_timeout: section.duration("call_timeout", TIME),
@@ -46,9 +41,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> 
         max_batch_bytes: section.bytes("max_batch_bytes"),
     };
     // The settings are looked into with any client, since that of the environment takes time to make.
-    if let Err(error) =
-        sqs.publisher(&SdkConfig::builder().behavior_version(BehaviorVersion::v2026_01_12()).build())
-    {
+    if let Err(error) = sqs.publisher(&aws::nobody()) {
         section.blame(&error);
         return None;
     }
@@ -67,15 +60,8 @@ impl Sqs {
             topics, max_message_bytes, max_request_bytes, max_batch_messages, max_batch_bytes, ..
         } = self.clone();
         let mut builder = SqsPublisher::builder(Client::new(config));
-        macro_rules! set {
-            ($($name:ident)*) => {
-                $(if let Some(value) = $name {
-                    builder = builder.$name(value);
-                })*
-            };
-        }
-        set!(queue queue_owner requests_in_flight call_timeout);
-        set!(max_message_bytes max_request_bytes max_batch_messages max_batch_bytes);
+        set!(builder: queue queue_owner requests_in_flight call_timeout);
+        set!(builder: max_message_bytes max_request_bytes max_batch_messages max_batch_bytes);
         topics.into_iter().fold(builder, |builder, (topic, queue)| builder.route(topic, queue)).build()
     }
 }

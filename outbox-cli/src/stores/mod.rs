@@ -29,14 +29,26 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 /// Bounds of the library's; it says the same when the tables are made.
 const PARTITIONS: RangeInclusive<i64> = 1..=1024;
 
+/// Reads how many connections there may be.
+fn max_connections(section: &Section<'_>) -> u32 {
+    let mut most = DEFAULT_CONNECTIONS;
+    section.fill("max_connections", section.number("max_connections", CONNECTIONS), &mut most);
+    most
+}
+
+/// Reads how long to wait for something of this name.
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+fn wait(section: &Section<'_>, name: &str) -> Duration {
+    let mut longest = DEFAULT_WAIT;
+    section.fill(name, section.duration(name, WAIT), &mut longest);
+    longest
+}
+
 /// Where an outbox is, as somebody has set it.
 #[async_trait]
 pub(crate) trait StoreSettings: Send + Sync {
-    /// The outbox for people, without secrets.
+    /// The outbox for people, without secrets. It tells one outbox from another.
     fn place(&self) -> String;
-
-    /// What tells one outbox from another. Not for people: there may be secrets in it.
-    fn identity(&self) -> String;
 
     /// The statements that make the tables.
     fn ddl(&self) -> String;

@@ -9,7 +9,7 @@ use outbox_mssql::{Config, Outbox, Pool};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{CONNECTIONS, DEFAULT_CONNECTIONS, PARTITIONS, StoreSettings};
+use super::{PARTITIONS, StoreSettings, max_connections};
 use crate::config::{Secret, Section};
 
 struct Mssql {
@@ -47,8 +47,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
         section
             .fault_in("ca_file", "makes no sense beside trust_server_certificate = true; keep one of them");
     }
-    let mut max_connections = DEFAULT_CONNECTIONS as usize;
-    section.fill("max_connections", section.number("max_connections", CONNECTIONS), &mut max_connections);
+    let max_connections = max_connections(section) as usize;
     let table = config.message_table();
     let outbox = Outbox::new(config).map_err(|error| section.blame(&error)).ok()?;
     let url = url?;
@@ -93,10 +92,6 @@ fn parse(url: &Secret, password: Option<&Secret>) -> Option<(String, tiberius::C
 impl StoreSettings for Mssql {
     fn place(&self) -> String {
         format!("mssql at {}, table {}", self.server, self.table)
-    }
-
-    fn identity(&self) -> String {
-        self.place()
     }
 
     fn ddl(&self) -> String {

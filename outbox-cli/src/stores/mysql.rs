@@ -10,7 +10,7 @@ use outbox_mysql::sqlx::MySqlPool;
 use outbox_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use outbox_mysql::{Config, Outbox};
 
-use super::{CONNECTIONS, DEFAULT_CONNECTIONS, DEFAULT_WAIT, PARTITIONS, StoreSettings, WAIT};
+use super::{PARTITIONS, StoreSettings, max_connections, wait};
 use crate::config::Section;
 
 struct MySql {
@@ -34,9 +34,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     if let Some(partitions) = section.number("partitions", PARTITIONS) {
         config = config.partitions(partitions);
     }
-    let (mut max_connections, mut acquire_timeout) = (DEFAULT_CONNECTIONS, DEFAULT_WAIT);
-    section.fill("max_connections", section.number("max_connections", CONNECTIONS), &mut max_connections);
-    section.fill("acquire_timeout", section.duration("acquire_timeout", WAIT), &mut acquire_timeout);
+    let (max_connections, acquire_timeout) = (max_connections(section), wait(section, "acquire_timeout"));
     let table = config.message_table();
     let outbox = Outbox::new(config).map_err(|error| section.blame(&error)).ok()?;
     let url = url?;
@@ -71,10 +69,6 @@ impl StoreSettings for MySql {
             self.connect.get_database().unwrap_or("(none)"),
             self.table
         )
-    }
-
-    fn identity(&self) -> String {
-        self.place()
     }
 
     fn ddl(&self) -> String {

@@ -9,7 +9,7 @@ use outbox_core::{Message, Result, Store};
 use outbox_sqlite::sqlx::SqlitePool;
 use outbox_sqlite::{Config, Durability, OpenOptions, Outbox};
 
-use super::{CONNECTIONS, DEFAULT_CONNECTIONS, DEFAULT_WAIT, PARTITIONS, StoreSettings, WAIT};
+use super::{PARTITIONS, StoreSettings, max_connections, wait};
 use crate::config::Section;
 
 struct Sqlite {
@@ -39,9 +39,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     }
     let choices = [("full", Durability::Full), ("normal", Durability::Normal)];
     let durability = section.choice("durability", &choices).unwrap_or_default();
-    let (mut max_connections, mut busy_timeout) = (DEFAULT_CONNECTIONS, DEFAULT_WAIT);
-    section.fill("max_connections", section.number("max_connections", CONNECTIONS), &mut max_connections);
-    section.fill("busy_timeout", section.duration("busy_timeout", WAIT), &mut busy_timeout);
+    let (max_connections, busy_timeout) = (max_connections(section), wait(section, "busy_timeout"));
     let outbox = Outbox::new(config).map_err(|error| section.blame(&error)).ok()?;
     let path = PathBuf::from(path?);
     let open = OpenOptions::new(&path)
@@ -55,10 +53,6 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
 impl StoreSettings for Sqlite {
     fn place(&self) -> String {
         format!("sqlite in {}, table {}", self.path.display(), self.outbox.config().message_table())
-    }
-
-    fn identity(&self) -> String {
-        self.place()
     }
 
     fn ddl(&self) -> String {
