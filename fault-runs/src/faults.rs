@@ -16,6 +16,8 @@ pub enum Kind {
     RelayLeaves,
     /// One relay more, or one less.
     RelayJoins,
+    /// The wall clock of a relay jumps, by seconds or by years, forth or back, and stays so.
+    RelayClockJumps,
     /// The tables are migrated while everything works.
     Migrated,
     /// The database is killed and starts again.
@@ -46,8 +48,14 @@ pub enum Kind {
 
 impl Kind {
     /// What befalls relays, of which there are several.
-    pub const OF_RELAYS: [Self; 5] =
-        [Self::RelayKilled, Self::RelayStopped, Self::RelayLeaves, Self::RelayJoins, Self::Migrated];
+    pub const OF_RELAYS: [Self; 6] = [
+        Self::RelayKilled,
+        Self::RelayStopped,
+        Self::RelayLeaves,
+        Self::RelayJoins,
+        Self::RelayClockJumps,
+        Self::Migrated,
+    ];
     /// What befalls servers and the links to them.
     pub const OF_SERVERS: [Self; 12] = [
         Self::DatabaseKilled,
@@ -71,6 +79,7 @@ impl Kind {
             Self::RelayStopped => "relay-stopped",
             Self::RelayLeaves => "relay-leaves",
             Self::RelayJoins => "relay-joins",
+            Self::RelayClockJumps => "relay-clock-jumps",
             Self::Migrated => "migrated",
             Self::DatabaseKilled => "database-killed",
             Self::DatabaseStopped => "database-stopped",
@@ -97,7 +106,8 @@ impl Kind {
     pub fn windows(self, relays: usize) -> usize {
         match self {
             Self::RelayKilled | Self::RelayStopped | Self::RelayLeaves => 1,
-            Self::RelayJoins | Self::Migrated => 0,
+            // No relay may look at its wall clock for anything that matters.
+            Self::RelayJoins | Self::RelayClockJumps | Self::Migrated => 0,
             _ => relays,
         }
     }

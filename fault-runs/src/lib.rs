@@ -4,6 +4,7 @@
 
 pub mod books;
 pub mod brokers;
+mod clock;
 mod faults;
 mod links;
 pub mod relay;
@@ -11,5 +12,6 @@ mod relays;
 mod run;
 mod writers;
 
+pub use clock::Clocks;
 pub use faults::Kind;
 pub use run::{Plan, Report, run};

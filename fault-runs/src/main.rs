@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use fault_runs::books::{Books, OnMariaDb, OnPostgres, OnSqlite};
 use fault_runs::brokers::{Broker, OnRabbitMq, OnSqs};
-use fault_runs::{Kind, Plan};
+use fault_runs::{Clocks, Kind, Plan};
 
 /// Keeps a ledger of what was committed and what arrived, while everything between is made to fail.
 ///
@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
     /// How many faults there are at least.
-    #[arg(long, default_value_t = 17)]
+    #[arg(long, default_value_t = Kind::OF_RELAYS.len() + Kind::OF_SERVERS.len())]
     faults: usize,
     /// Only these faults, by their names. All by default.
     #[arg(long, value_delimiter = ',')]
@@ -103,8 +103,12 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     plan.pause = seconds(arguments.pause, "pause")?.max(Duration::from_millis(200));
     plan.faults = arguments.faults;
     plan.progress = |line| eprintln!("{line}");
+    plan.clocks = Clocks::find();
     if !arguments.only.is_empty() {
         plan.kinds.clone_from(&arguments.only);
+        if arguments.only.contains(&Kind::RelayClockJumps) && plan.clocks.is_none() {
+            bail!("clocks jump only where libfaketime is: apt-get install faketime");
+        }
     }
     eprintln!("{arguments:?}\nseed {seed}");
     let report =

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::books::Books;
 use crate::brokers::Broker;
+use crate::clock::Clocks;
 use crate::faults::{Deck, Kind, Past};
 use crate::links::Links;
 use crate::relay::{LEASE, WINDOW};
@@ -37,8 +38,10 @@ pub struct Plan {
     pub time: Duration,
     /// How many faults there are at least. Each kind is there at least once, too.
     pub faults: usize,
-    /// Which faults.
+    /// Which faults, of those that can be had.
     pub kinds: Vec<Kind>,
+    /// What makes relays' clocks jump; without it none does.
+    pub clocks: Option<Clocks>,
     /// The longest pause between two faults of servers, and between two of relays.
     pub pause: Duration,
     /// Of all dice.
@@ -55,8 +58,9 @@ impl Plan {
         Self {
             messages: 20_000,
             time: Duration::from_secs(60),
-            faults: 17,
+            faults: Kind::OF_RELAYS.len() + Kind::OF_SERVERS.len(),
             kinds: Kind::OF_RELAYS.into_iter().chain(Kind::OF_SERVERS).collect(),
+            clocks: None,
             pause: 2 * SECOND,
             seed,
             program,
@@ -169,7 +173,7 @@ struct Scene {
 pub async fn run(plan: Plan, books: Arc<dyn Books>, broker: Arc<dyn Broker>) -> Report {
     let links = Links::start(&*books, &*broker).await;
     let urls = (links.database_url(&*books), broker.url_through(&links.broker));
-    let mut relays = Relays::new(plan.program.clone(), urls.0, urls.1);
+    let mut relays = Relays::new(plan.program.clone(), urls.0, urls.1, plan.clocks.clone());
     (0..RELAYS).for_each(|_| relays.join());
     let progress = Arc::new(Progress { written: AtomicU64::new(0), enough: AtomicBool::new(false) });
     let mut rng = fastrand::Rng::with_seed(plan.seed);
@@ -244,10 +248,14 @@ impl Scene {
         self.possible().all(|kind| past.iter().any(|past| past.kind == kind))
     }
 
-    /// The faults of the plan that this database can have.
+    /// The faults of the plan that can be had here, with this database.
     fn possible(&self) -> impl Iterator<Item = Kind> {
         let has_process = self.books.address().is_some();
-        self.plan.kinds.iter().copied().filter(move |kind| has_process || !kind.needs_database_process())
+        let has_clocks = self.plan.clocks.is_some();
+        let can_be = move |kind: &Kind| {
+            (has_process || !kind.needs_database_process()) && (has_clocks || *kind != Kind::RelayClockJumps)
+        };
+        self.plan.kinds.iter().copied().filter(can_be)
     }
 
     fn past(&self) -> std::sync::MutexGuard<'_, Vec<Past>> {
@@ -362,6 +370,7 @@ impl Scene {
                 relays.leave(victim).await;
                 relays.kill(0);
             }
+            Kind::RelayClockJumps => relays.jump(victim, dice / count),
             Kind::Migrated => {
                 // The database may be down just then, which is another fault's doing.
                 let _ = tokio::time::timeout(10 * SECOND, self.books.migrate()).await;
