@@ -83,7 +83,11 @@ impl Drop for OnRabbitMq {
 /// Takes everything out of the queue, through the deaths of its server.
 async fn consume(uri: String, taken: Arc<Mutex<Taken>>) {
     loop {
-        let connect = || async { Connection::connect(&uri, ConnectionProperties::default()).await.ok() };
+        let connect = || async {
+            // A broker that is stopped, or dies, in the middle of a handshake would be waited for for ever.
+            let connect = Connection::connect(&uri, ConnectionProperties::default());
+            tokio::time::timeout(Duration::from_secs(10), connect).await.ok()?.ok()
+        };
         let connection = eventually("RabbitMQ to be back", PATIENCE, connect).await;
         // It ends when the server does; then the next one begins where the acknowledgements ended.
         let _ = consume_on(&connection, &taken).await;
