@@ -27,6 +27,10 @@ pub enum Mode {
     /// Connections stay open and are accepted, and nothing goes through in either direction. What is sent
     /// meanwhile arrives when the mode changes to one that lets it through.
     Blackhole,
+    /// Open connections die without a word: nothing goes through them ever again, whatever the mode becomes, and neither side
+    /// is told, not even that the other one has closed. So it is when a host loses its power, or a router forgets a
+    /// connection. New connections are accepted, and die the same way.
+    Vanish,
     /// Everything goes through, each chunk this much later.
     Delay(Duration),
     /// Of what the server sends, only so many more bytes arrive at the client; the byte after them resets the
@@ -38,12 +42,20 @@ pub enum Mode {
     CutRequestsAfter(u64),
 }
 
+/// What the proxy is told.
+#[derive(Clone, Copy, Debug)]
+struct State {
+    mode: Mode,
+    /// How often connections were told to vanish: the next mode may come before all of them have looked.
+    vanishings: u64,
+}
+
 /// A TCP proxy in front of a server, on a port of its own on the loopback address. It ends when dropped, and resets
 /// its connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    state: watch::Sender<State>,
     listening: watch::Receiver<bool>,
     task: JoinHandle<()>,
 }
@@ -54,8 +66,8 @@ impl Proxy {
     /// # Panics
     /// If it finds no free port.
     pub async fn start(target: SocketAddr) -> Self {
-        let (mode, modes) = watch::channel(Mode::Pass);
-        let (state, listening) = watch::channel(true);
+        let (state, states) = watch::channel(State { mode: Mode::Pass, vanishings: 0 });
+        let (open, listening) = watch::channel(true);
         let listener = runtime::run(async {
             // The port must be one that can be bound again after `Refuse`.
             TcpListener::bind((Ipv4Addr::LOCALHOST, crate::ports::free())).await
@@ -63,8 +75,8 @@ impl Proxy {
         .await
         .expect("a proxy needs a port");
         let address = listener.local_addr().expect("a bound listener has an address");
-        let task = runtime::spawn(serve(listener, address, target, modes, state));
-        Self { address, mode, listening, task }
+        let task = runtime::spawn(serve(listener, address, target, states, open));
+        Self { address, state, listening, task }
     }
 
     /// Where clients connect to.
@@ -80,7 +92,10 @@ impl Proxy {
     /// Changes what happens to connections, old and new. When this returns, the port is open or closed as the mode
     /// says; cancelling it leaves the mode changed.
     pub async fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
+        self.state.send_modify(|state| {
+            state.mode = mode;
+            state.vanishings += u64::from(mode == Mode::Vanish);
+        });
         let wanted = mode != Mode::Refuse;
         let mut listening = self.listening.clone();
         listening.wait_for(|&state| state == wanted).await.expect("the proxy's task goes on while it exists");
@@ -98,12 +113,12 @@ async fn serve(
     listener: TcpListener,
     address: SocketAddr,
     target: SocketAddr,
-    mut modes: watch::Receiver<Mode>,
+    mut states: watch::Receiver<State>,
     listening: watch::Sender<bool>,
 ) {
     let mut listener = Some(listener);
     loop {
-        let mode = *modes.borrow_and_update();
+        let State { mode, vanishings } = *states.borrow_and_update();
         match (&listener, mode) {
             (Some(_), Mode::Refuse) => {
                 listener = None;
@@ -125,9 +140,9 @@ async fn serve(
             _ => {}
         }
         tokio::select! {
-            changed = modes.changed() => if changed.is_err() { return },
+            changed = states.changed() => if changed.is_err() { return },
             client = accept(listener.as_ref()) => if let Ok(client) = client {
-                runtime::spawn(connection(client, target, modes.clone()));
+                runtime::spawn(connection(client, target, states.clone(), vanishings));
             },
         }
     }
@@ -140,17 +155,27 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
     }
 }
 
-async fn connection(mut client: TcpStream, target: SocketAddr, mut modes: watch::Receiver<Mode>) {
+async fn connection(
+    mut client: TcpStream,
+    target: SocketAddr,
+    mut states: watch::Receiver<State>,
+    born: u64,
+) {
     let _ = client.set_nodelay(true);
-    let severing = modes.clone();
+    let severing = states.clone();
+    let vanishing = states.clone();
     let connected = async {
         // In a black hole nobody knows whether the server is there.
-        let open = modes.wait_for(|mode| *mode != Mode::Blackhole).await.is_ok();
+        let open = states.wait_for(|state| state.mode != Mode::Blackhole).await.is_ok();
         if open { TcpStream::connect(target).await.ok() } else { None }
     };
     let carried = tokio::select! {
         biased;
         () = severed(severing) => None,
+        () = vanished(vanishing, born) => {
+            end_of_proxy(states.clone()).await;
+            None
+        }
         server = connected => server,
     };
     let Some(mut server) = carried else {
@@ -163,12 +188,18 @@ async fn connection(mut client: TcpStream, target: SocketAddr, mut modes: watch:
         let (from_server, to_server) = server.split();
         let both = async {
             tokio::try_join!(
-                carry(from_client, to_server, modes.clone(), Direction::Requests),
-                carry(from_server, to_client, modes.clone(), Direction::Answers),
+                carry(from_client, to_server, states.clone(), Direction::Requests),
+                carry(from_server, to_client, states.clone(), Direction::Answers),
             )
         };
         tokio::select! {
-            () = severed(modes.clone()) => Err(io::ErrorKind::ConnectionReset.into()),
+            // What is sent after a change of mode must not slip through under the old one.
+            biased;
+            () = severed(states.clone()) => Err(io::ErrorKind::ConnectionReset.into()),
+            () = vanished(states.clone(), born) => {
+                end_of_proxy(states.clone()).await;
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
             ended = both => ended,
         }
     };
@@ -180,8 +211,21 @@ async fn connection(mut client: TcpStream, target: SocketAddr, mut modes: watch:
 }
 
 /// Completes when the mode allows no open connection, or the proxy is gone.
-async fn severed(mut modes: watch::Receiver<Mode>) {
-    let _ = modes.wait_for(|mode| matches!(mode, Mode::Reset | Mode::Refuse)).await;
+async fn severed(mut states: watch::Receiver<State>) {
+    let _ = states.wait_for(|state| matches!(state.mode, Mode::Reset | Mode::Refuse)).await;
+}
+
+/// Completes when a connection that came after so many vanishings is to vanish. What was at its end before does not.
+async fn vanished(mut states: watch::Receiver<State>, born: u64) {
+    let vanishes = |state: &State| state.mode == Mode::Vanish || state.vanishings > born;
+    if states.wait_for(vanishes).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Until then a connection that has vanished stays as it is.
+async fn end_of_proxy(mut states: watch::Receiver<State>) {
+    while states.changed().await.is_ok() {}
 }
 
 #[derive(Clone, Copy)]
@@ -194,19 +238,19 @@ enum Direction {
 async fn carry(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    mut modes: watch::Receiver<Mode>,
+    mut states: watch::Receiver<State>,
     direction: Direction,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
-    let mut mode = *modes.borrow_and_update();
+    let mut mode = states.borrow_and_update().mode;
     let mut left = allowance(mode, direction);
     loop {
         let length = tokio::select! {
             // What is sent after a change of mode must not slip through under the old one.
             biased;
-            changed = modes.changed() => {
+            changed = states.changed() => {
                 changed.map_err(|_| io::ErrorKind::ConnectionReset)?;
-                mode = *modes.borrow_and_update();
+                mode = states.borrow_and_update().mode;
                 left = allowance(mode, direction);
                 continue;
             }
@@ -383,5 +427,26 @@ mod tests {
         let (proxy, mut client) = pair().await;
         drop(proxy);
         assert_eq!(kind_of_end(&mut client).await, io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_vanished_stays_dead_and_new_ones_work() {
+        let proxy = Proxy::start(echo().await).await;
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let mut buffer = [0; 4];
+        stream.write_all(b"ping").await.unwrap();
+        stream.read_exact(&mut buffer).await.unwrap();
+        // Back before anybody has looked.
+        proxy.set(Mode::Vanish).await;
+        proxy.set(Mode::Pass).await;
+        stream.write_all(b"lost").await.unwrap();
+        assert!(
+            tokio::time::timeout(IN_VAIN, stream.read(&mut buffer)).await.is_err(),
+            "nobody is told anything"
+        );
+        let mut other = TcpStream::connect(proxy.address()).await.unwrap();
+        other.write_all(b"pong").await.unwrap();
+        tokio::time::timeout(DEADLINE, other.read_exact(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(&buffer, b"pong");
     }
 }
