@@ -261,11 +261,15 @@ impl fmt::Display for Count {
 ///   A message that blocked its key and is settled as retrying without blocking (the setting was changed) lets
 ///   its key go on by the next [`repair`](Self::repair) at the latest.
 /// - **Errors** leave nothing half done. The relay repeats a failed call, so a call that has failed has either taken
-///   effect by then or does not take it any more.
+///   effect by then or does not take it any more: not even if its connection is cut, and what it has sent arrives
+///   later. A transaction sees to that, since it ends with its connection, and holds its locks until it does.
+/// - **No lock for long.** A relay may vanish or stand still in the middle of a call. Whatever the call has locked must be free
+///   again after some seconds, without the relay's doing.
 ///
 /// # Cancel safety
-/// The relay drops these futures only when it is aborted. A dropped call may or may not have taken effect; it
-/// must not leave a transaction open on a connection that is used again.
+/// The relay drops these futures when it is aborted, or when they take longer than
+/// [`store_timeout`](crate::Settings::store_timeout). A dropped call may or may not have taken effect; it must not leave a
+/// transaction open on a connection that is used again, nor keep a connection that nobody answers on.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// A short stable name for metrics and logs, such as `postgres`.

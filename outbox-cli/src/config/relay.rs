@@ -22,6 +22,7 @@ pub(super) fn read(section: Section<'_>) -> Settings {
     s.fill("publish_batch", s.number("publish_batch", COUNT), &mut settings.publish_batch);
     s.fill("publish_concurrency", s.number("publish_concurrency", COUNT), &mut settings.publish_concurrency);
     s.fill("publish_timeout", s.duration("publish_timeout", TIME), &mut settings.publish_timeout);
+    s.fill("store_timeout", s.duration("store_timeout", TIME), &mut settings.store_timeout);
     s.fill("lease_ttl", s.duration("lease_ttl", TIME), &mut settings.lease_ttl);
     s.fill("heartbeat_interval", s.duration("heartbeat_interval", TIME), &mut settings.heartbeat_interval);
     s.fill("poll_interval", s.duration("poll_interval", TIME), &mut settings.poll_interval);

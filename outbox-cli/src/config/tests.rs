@@ -91,6 +91,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("relay", "publish_concurrency", "1.5", COUNT),
     ("relay", "publish_timeout", "10", TIME),
     ("relay", "publish_timeout", "\"19s\"", "lease_ttl is too short"),
+    ("relay", "store_timeout", "\"0s\"", TIME),
     ("relay", "lease_ttl", "\"1s\"", "lease_ttl is too short"),
     ("relay", "heartbeat_interval", "\"0s\"", TIME),
     ("relay", "poll_interval", "\"2 days\"", "to \"1day\""),

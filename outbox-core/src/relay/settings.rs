@@ -37,6 +37,10 @@ pub struct Settings {
     /// Must leave room in the lease, so that no message of a lost partition is still being published when the
     /// next owner begins.
     pub publish_timeout: Duration,
+    /// How long one call to the store may take before it is given up and repeated. A database that has vanished without closing
+    /// its connections answers never, and would be waited for as long. Default: 30 seconds; much more than any call
+    /// should take, since a call that needs longer would be repeated for ever.
+    pub store_timeout: Duration,
     /// How long a lease lasts without renewal, and so how long the partitions of a relay that died stay idle.
     /// Default: 20 seconds.
     pub lease_ttl: Duration,
@@ -83,6 +87,7 @@ impl Default for Settings {
             publish_batch: 500,
             publish_concurrency: 4,
             publish_timeout: Duration::from_secs(10),
+            store_timeout: Duration::from_secs(30),
             lease_ttl: Duration::from_secs(20),
             heartbeat_interval: Duration::from_secs(2),
             poll_interval: Duration::from_secs(1),
@@ -130,6 +135,7 @@ impl Settings {
         }
         let times = [
             ("publish_timeout", Some(self.publish_timeout)),
+            ("store_timeout", Some(self.store_timeout)),
             ("lease_ttl", Some(self.lease_ttl)),
             ("heartbeat_interval", Some(self.heartbeat_interval)),
             ("poll_interval", Some(self.poll_interval)),
@@ -174,9 +180,10 @@ mod tests {
     #[test]
     fn each_nonsense_is_named() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("max_in_flight", |s| s.max_in_flight = 0),
             ("publish_timeout", |s| s.publish_timeout = Duration::ZERO),
+            ("store_timeout", |s| s.store_timeout = Duration::ZERO),
             ("stats_interval", |s| s.stats_interval = Some(Duration::ZERO)),
             ("min_poll_interval", |s| s.min_poll_interval = Duration::from_secs(5)),
             ("circuit_max_pause", |s| s.circuit_max_pause = Duration::from_millis(1)),

@@ -56,6 +56,14 @@ pub(super) enum Done {
     },
 }
 
+/// Waits for a store no longer than this.
+async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| {
+        let error = Error::new(ErrorKind::Timeout, "the store did not answer");
+        Err(error.with("timeout", format_args!("{limit:?}")))
+    })
+}
+
 /// Runs a future and turns a panic of somebody else's backend into an error.
 async fn guarded<T>(operation: &'static str, future: impl Future<Output = Result<T>>) -> Result<T> {
     AssertUnwindSafe(future).catch_unwind().await.unwrap_or_else(|panic| Err(panicked(operation, &*panic)))
@@ -78,6 +86,8 @@ pub(super) struct Jobs<S, P> {
     pub(super) store: Arc<S>,
     pub(super) publisher: Arc<P>,
     pub(super) relay: RelayId,
+    /// For one call to the store.
+    pub(super) store_timeout: Duration,
     pub(super) running: JoinSet<Done>,
 }
 
@@ -87,19 +97,16 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
         self.running.spawn(async move {
             // A heartbeat that takes longer than the lease it asks for is worthless, and a hung one must not
             // keep the next from being sent.
-            let call = tokio::time::timeout(ttl, store.heartbeat(relay, ttl));
-            let answer = guarded("heartbeat", async {
-                call.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the store did not answer")))
-            });
-            Done::Heartbeat { sent, answer: answer.await }
+            let call = in_time(ttl, store.heartbeat(relay, ttl));
+            Done::Heartbeat { sent, answer: guarded("heartbeat", call).await }
         });
     }
 
     pub(super) fn release(&mut self, partitions: Vec<Partition>) {
-        let (store, relay) = (self.store.clone(), self.relay);
+        let (store, relay, limit) = (self.store.clone(), self.relay, self.store_timeout);
         let span = tracing::debug_span!("outbox.release", partitions = partitions.len());
         let task = async move {
-            let answer = guarded("release", store.release(relay, &partitions)).await;
+            let answer = guarded("release", in_time(limit, store.release(relay, &partitions))).await;
             Done::Released { partitions, answer }
         };
         self.running.spawn(task.instrument(span));
@@ -113,9 +120,10 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
         due: Vec<Position>,
     ) {
         let span = tracing::debug_span!("outbox.fetch", limit = limit.messages);
+        let timeout = self.store_timeout;
         let task = async move {
             let call = async {
-                let answer = reader.fetch(limit, &due).await;
+                let answer = in_time(timeout, reader.fetch(limit, &due)).await;
                 (reader, answer)
             };
             match AssertUnwindSafe(call).catch_unwind().await {
@@ -158,31 +166,33 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
     }
 
     pub(super) fn settle(&mut self, batch: Vec<Settle>, keep_delivered: bool) {
-        let (store, relay) = (self.store.clone(), self.relay);
+        let (store, relay, limit) = (self.store.clone(), self.relay, self.store_timeout);
         let span = tracing::debug_span!("outbox.settle", messages = batch.len());
         let task = async move {
-            Done::Settled { answer: guarded("settle", store.settle(relay, &batch, keep_delivered)).await }
+            let call = in_time(limit, store.settle(relay, &batch, keep_delivered));
+            Done::Settled { answer: guarded("settle", call).await }
         };
         self.running.spawn(task.instrument(span));
     }
 
     pub(super) fn announce(&mut self, idle: bool) {
-        let (store, relay) = (self.store.clone(), self.relay);
+        let (store, relay, limit) = (self.store.clone(), self.relay, self.store_timeout);
         self.running.spawn(async move {
-            Done::Announced { idle, answer: guarded("set_idle", store.set_idle(relay, idle)).await }
+            let call = in_time(limit, store.set_idle(relay, idle));
+            Done::Announced { idle, answer: guarded("set_idle", call).await }
         });
     }
 
     /// Purges what is past its retention and repairs what nobody else would, a bounded batch at a time.
     pub(super) fn maintain(&mut self, partitions: Vec<Partition>, retention: Option<Duration>, batch: usize) {
-        let (store, relay) = (self.store.clone(), self.relay);
+        let (store, relay, limit) = (self.store.clone(), self.relay, self.store_timeout);
         self.running.spawn(async move {
             let mut purged = 0;
             let answer = guarded("maintain", async {
-                store.repair(relay, &partitions, batch).await?;
+                in_time(limit, store.repair(relay, &partitions, batch)).await?;
                 if let Some(age) = retention {
                     loop {
-                        let rows = store.purge(age, batch).await?;
+                        let rows = in_time(limit, store.purge(age, batch)).await?;
                         purged += rows;
                         if rows < batch as u64 {
                             break;
@@ -197,8 +207,10 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
     }
 
     pub(super) fn measure(&mut self, limit: u64) {
-        let store = self.store.clone();
-        self.running
-            .spawn(async move { Done::Measured { answer: guarded("stats", store.stats(limit)).await } });
+        let (store, timeout) = (self.store.clone(), self.store_timeout);
+        self.running.spawn(async move {
+            let call = in_time(timeout, store.stats(limit));
+            Done::Measured { answer: guarded("stats", call).await }
+        });
     }
 }

@@ -124,7 +124,13 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             measuring: false,
             measure_at: settings.stats_interval.map(|_| now),
             stopping: false,
-            jobs: Jobs { store, publisher, relay: RelayId::new(), running: JoinSet::new() },
+            jobs: Jobs {
+                store,
+                publisher,
+                relay: RelayId::new(),
+                store_timeout: settings.store_timeout,
+                running: JoinSet::new(),
+            },
             settings,
         }
     }
