@@ -20,7 +20,7 @@ use crate::keys::{Locked, hold, hold_later, lock_leases, lock_rows, release};
 use crate::row::Columns;
 use crate::settle::run;
 use crate::store::MySqlStore;
-use crate::transaction::{again, begin};
+use crate::transaction::again;
 
 /// The column with which the parts of the message begin.
 const CONTENT: usize = 6;
@@ -74,7 +74,7 @@ impl MySqlStore {
             .iter()
             .map(|row| Ok((Columns(row).required(0)?, Columns(row).partition(1)?)))
             .collect::<Result<_>>()?;
-        let mut tx = begin(&inner.connections.committed).await?;
+        let mut tx = inner.connections.begin().await?;
         // Leases first, as settling does.
         lock_leases(sql, RelayId(uuid::Uuid::nil()), picked.iter().map(|(_, partition)| *partition), &mut tx)
             .await?;

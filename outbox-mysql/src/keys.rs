@@ -13,7 +13,7 @@ use crate::group::list;
 use crate::row::Columns;
 use crate::sql::Statements;
 use crate::store::MySqlStore;
-use crate::transaction::{again, begin};
+use crate::transaction::again;
 
 /// How many keys one statement looks at.
 const KEYS_AT_A_TIME: usize = 64;
@@ -249,7 +249,7 @@ impl MySqlStore {
         }
         drop(connection);
         again(|| async move {
-            let mut tx = begin(&inner.connections.committed).await?;
+            let mut tx = inner.connections.begin().await?;
             let owned = lock_leases(sql, relay, partitions.iter().copied(), &mut tx).await?;
             let keys = fronts(sql, owned, limit, &mut tx).await?;
             let released = release(sql, &keys, limit, &mut tx).await?;

@@ -12,7 +12,7 @@ use crate::error::map_error;
 use crate::keys::{Locked, blocked, hold, hold_later, lock_leases, lock_rows, release};
 use crate::sql::Statements;
 use crate::store::MySqlStore;
-use crate::transaction::{again, begin};
+use crate::transaction::again;
 
 impl MySqlStore {
     pub(crate) async fn write(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
@@ -38,7 +38,7 @@ impl MySqlStore {
             // Some of them block their key, or are gone.
         }
         again(|| async move {
-            let mut tx = begin(&inner.connections.committed).await?;
+            let mut tx = inner.connections.begin().await?;
             write(sql, relay, groups.clone(), keep_delivered, &mut tx).await?;
             tx.commit().await.map_err(map_error)
         })

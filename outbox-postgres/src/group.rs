@@ -8,8 +8,8 @@ use outbox_sql::text::micros;
 use uuid::Uuid;
 
 use crate::error::map_error;
+use crate::lent::Lent;
 use crate::store::PostgresStore;
-use crate::transaction::begin;
 
 /// Partitions as a parameter.
 pub(crate) fn numbers(partitions: &[Partition]) -> Vec<i16> {
@@ -24,7 +24,8 @@ impl PostgresStore {
     pub(crate) async fn beat(&self, relay: RelayId, ttl: Duration) -> Result<Membership> {
         let (pool, names, sql) = self.checked().await?;
         let ttl = micros(ttl);
-        let mut tx = begin(pool).await?;
+        let mut lent = Lent::from(pool).await?;
+        let mut tx = lent.begin().await?;
         // One at a time, so that each sees the relays and the leases as the one before left them.
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(names.group_lock)
@@ -64,6 +65,7 @@ impl PostgresStore {
             owned.sort_unstable();
         }
         tx.commit().await.map_err(map_error)?;
+        lent.give_back();
         Ok(Membership {
             owned: owned.into_iter().filter_map(partition).collect(),
             share,
@@ -74,25 +76,41 @@ impl PostgresStore {
 
     pub(crate) async fn release_leases(&self, relay: RelayId, partitions: &[Partition]) -> Result<()> {
         let (pool, _, sql) = self.checked().await?;
+        let mut lent = Lent::from(pool).await?;
+        // In a transaction, so that a release which is on its way when the relay gives up on it cannot take effect later, when
+        // the relay counts on these leases again: a transaction whose relay is gone ends with it, and if it was about to
+        // commit, the next heartbeat waits for its locks.
+        let mut tx = lent.begin().await?;
         sqlx::query(sql.release_leases.clone())
             .bind(relay.0)
             .bind(numbers(partitions))
-            .execute(pool)
+            .execute(&mut *tx)
             .await
             .map_err(map_error)?;
+        tx.commit().await.map_err(map_error)?;
+        lent.give_back();
         Ok(())
     }
 
     pub(crate) async fn leave_group(&self, relay: RelayId) -> Result<()> {
         let (pool, _, sql) = self.checked().await?;
-        sqlx::query(sql.leave_group.clone()).bind(relay.0).execute(pool).await.map_err(map_error)?;
+        let mut lent = Lent::from(pool).await?;
+        sqlx::query(sql.leave_group.clone()).bind(relay.0).execute(&mut *lent).await.map_err(map_error)?;
+        lent.give_back();
         Ok(())
     }
 
     pub(crate) async fn write_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
         let (pool, _, sql) = self.checked().await?;
         let relay: Uuid = relay.0;
-        sqlx::query(sql.set_idle.clone()).bind(relay).bind(idle).execute(pool).await.map_err(map_error)?;
+        let mut lent = Lent::from(pool).await?;
+        sqlx::query(sql.set_idle.clone())
+            .bind(relay)
+            .bind(idle)
+            .execute(&mut *lent)
+            .await
+            .map_err(map_error)?;
+        lent.give_back();
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ mod error;
 mod group;
 mod inbox;
 mod inspection;
+mod lent;
 mod migrate;
 mod outbox;
 mod outboxer;

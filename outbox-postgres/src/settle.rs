@@ -8,9 +8,9 @@ use sqlx::{PgConnection, SqlStr};
 
 use crate::error::map_error;
 use crate::group::numbers;
+use crate::lent::Lent;
 use crate::sql::Statements;
 use crate::store::PostgresStore;
-use crate::transaction::begin;
 
 /// What a statement says about a row it has written: where, its key, whether it blocks now, and whether it did.
 type Written = (i16, i64, Option<String>, bool, bool);
@@ -50,14 +50,17 @@ impl PostgresStore {
         let deliver = if keep_delivered { &sql.deliver_and_keep } else { &sql.deliver };
         let mut groups = Groups::of(batch);
         let delivered: Rows = groups.delivered.drain(..).collect();
+        if groups.only_delivered() && delivered.is_empty() {
+            return Ok(());
+        }
+        let mut lent = Lent::from(pool).await?;
         if groups.only_delivered() {
-            if !delivered.is_empty() {
-                run_deliver(deliver, delivered, pool).await?;
-            }
+            run_deliver(deliver, delivered, &mut lent).await?;
+            lent.give_back();
             return Ok(());
         }
 
-        let mut tx = begin(pool).await?;
+        let mut tx = lent.begin().await?;
         let owned = lock_leases(sql, relay, groups.partitions(), &mut tx).await?;
         groups.retain(&owned);
         let mut keys = Keys::default();
@@ -72,10 +75,12 @@ impl PostgresStore {
         }
         hold_later(sql, &keys, &mut tx).await?;
         if !delivered.is_empty() {
-            run_deliver(deliver, delivered, &mut *tx).await?;
+            run_deliver(deliver, delivered, &mut tx).await?;
         }
         release(sql, &keys, &mut tx).await?;
-        tx.commit().await.map_err(map_error)
+        tx.commit().await.map_err(map_error)?;
+        lent.give_back();
+        Ok(())
     }
 }
 
@@ -102,15 +107,12 @@ async fn lock_leases(
     Ok(owned.into_iter().filter_map(|number| u16::try_from(number).ok()).map(Partition).collect())
 }
 
-async fn run_deliver<'e, E>(statement: &SqlStr, rows: Rows, executor: E) -> Result<()>
-where
-    E: sqlx::Executor<'e, Database = sqlx::Postgres>,
-{
+async fn run_deliver(statement: &SqlStr, rows: Rows, connection: &mut PgConnection) -> Result<()> {
     sqlx::query(statement.clone())
         .bind(rows.partitions)
         .bind(rows.positions)
         .bind(false)
-        .execute(executor)
+        .execute(connection)
         .await
         .map_err(map_error)?;
     Ok(())

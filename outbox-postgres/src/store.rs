@@ -17,6 +17,7 @@ use tokio::sync::OnceCell;
 use crate::config::{Config, Names};
 use crate::error::map_error;
 use crate::group::numbers;
+use crate::lent::Lent;
 use crate::migrate::read_meta;
 use crate::outbox::Shared;
 use crate::reader::PostgresReader;
@@ -54,8 +55,9 @@ impl PostgresStore {
 
     pub(crate) async fn meta(&self) -> Result<Meta> {
         let read = async || {
-            let mut connection = self.pool.acquire().await.map_err(map_error)?;
-            let meta = read_meta(&mut connection, &self.shared).await?;
+            let mut lent = Lent::from(&self.pool).await?;
+            let meta = read_meta(&mut lent, &self.shared).await?;
+            lent.give_back();
             meta.check_version(SCHEMA_VERSION.into(), &self.shared.names.meta)?;
             Ok(meta)
         };
@@ -103,37 +105,43 @@ impl Store for PostgresStore {
 
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
         let (pool, _, sql) = self.checked().await?;
+        let mut lent = Lent::from(pool).await?;
         let purged = sqlx::query(sql.purge.clone())
             .bind(micros(older_than))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .execute(pool)
+            .execute(&mut *lent)
             .await
             .map_err(map_error)?;
+        lent.give_back();
         Ok(purged.rows_affected())
     }
 
     async fn repair(&self, relay: RelayId, partitions: &[Partition], limit: usize) -> Result<u64> {
         let (pool, _, sql) = self.checked().await?;
+        let mut lent = Lent::from(pool).await?;
         let repaired = sqlx::query(sql.repair.clone())
             .bind(relay.0)
             .bind(numbers(partitions))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .execute(pool)
+            .execute(&mut *lent)
             .await
             .map_err(map_error)?;
+        lent.give_back();
         Ok(repaired.rows_affected())
     }
 
     async fn stats(&self, limit: u64) -> Result<Stats> {
         let meta = self.meta().await?;
         let count = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let mut lent = Lent::from(&self.pool).await?;
         let row = sqlx::query(self.shared.statements.stats.clone())
             .bind(count)
             .bind(LAG_DEPTH)
             .bind(meta.partitions)
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *lent)
             .await
             .map_err(map_error)?;
+        lent.give_back();
         let row = Columns(&row);
         let counted = |column| -> Result<Count> {
             let number = row.bigint(column)?.and_then(|number| u64::try_from(number).ok());

@@ -20,6 +20,7 @@ use self::progress::{LateScan, Progress, Scan};
 use self::snapshot::Snapshot;
 use crate::error::map_error;
 use crate::group::numbers;
+use crate::lent::Lent;
 use crate::row::{Columns, aged};
 use crate::sql::Column;
 use crate::store::PostgresStore;
@@ -208,6 +209,7 @@ impl Fetch<'_> {
     ) -> Result<(BTreeMap<Partition, Slice>, About)> {
         let (pool, _, sql) = self.store.checked().await?;
         let bytes_of = |scan: &Scan| (bytes.saturating_mul(scan.quota) / messages.max(1)).clamp(1, bytes);
+        let mut lent = Lent::from(pool).await?;
         let rows = sqlx::query(sql.fetch.clone())
             .bind(partitions(scans.iter().map(|scan| scan.partition)))
             .bind(scans.iter().map(|scan| scan.after).collect::<Vec<_>>())
@@ -217,9 +219,10 @@ impl Fetch<'_> {
             .bind(&self.in_flight)
             .bind(false)
             .bind(number(scans.iter().map(|scan| scan.quota).sum()))
-            .fetch_all(pool)
+            .fetch_all(&mut *lent)
             .await
             .map_err(map_error)?;
+        lent.give_back();
         let mut slices: BTreeMap<Partition, Slice> =
             scans.iter().map(|scan| (scan.partition, Slice::default())).collect();
         let about = sort(&rows, &mut slices)?.ok_or_else(incomplete)?;
@@ -249,6 +252,7 @@ impl Fetch<'_> {
         let quota = (budget.messages / scans.len().max(1)).max(1);
         let bytes = (budget.bytes / scans.len().max(1)).max(1);
         let texts = |of: fn(&LateScan) -> &str| scans.iter().map(|(_, scan)| of(scan)).collect::<Vec<&str>>();
+        let mut lent = Lent::from(pool).await?;
         let rows = sqlx::query(sql.fetch_late.clone())
             .bind(partitions(scans.iter().map(|(partition, _)| *partition)))
             .bind(scans.iter().map(|(_, scan)| scan.after).collect::<Vec<_>>())
@@ -259,9 +263,10 @@ impl Fetch<'_> {
             .bind(texts(|scan| &scan.snapshot))
             .bind(&self.own)
             .bind(false)
-            .fetch_all(pool)
+            .fetch_all(&mut *lent)
             .await
             .map_err(map_error)?;
+        lent.give_back();
         let mut slices: BTreeMap<Partition, Slice> =
             scans.iter().map(|(partition, _)| (*partition, Slice::default())).collect();
         sort(&rows, &mut slices)?;
@@ -272,15 +277,17 @@ impl Fetch<'_> {
     async fn due(&self, budget: &Budget) -> Result<Due> {
         let (pool, _, sql) = self.store.checked().await?;
         let (quota, bytes) = (budget.messages.max(1), budget.bytes.max(1));
+        let mut lent = Lent::from(pool).await?;
         let rows = sqlx::query(sql.fetch_due.clone())
             .bind(&self.own)
             .bind(number(quota))
             .bind(number(bytes))
             .bind(&self.in_flight)
             .bind(false)
-            .fetch_all(pool)
+            .fetch_all(&mut *lent)
             .await
             .map_err(map_error)?;
+        lent.give_back();
         let mut slice = Slice::default();
         let mut next_due = None;
         for row in rows.iter().map(Columns) {
