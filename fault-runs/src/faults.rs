@@ -28,6 +28,8 @@ pub enum Kind {
     DatabaseReset,
     /// Nothing goes through between relays and database.
     DatabaseBlackholed,
+    /// All connections of relays to the database die without a word, as if a host or a router had lost its power.
+    DatabaseVanishes,
     /// The link to the database is slow.
     DatabaseSlow,
     /// The database does as it is asked to, and no relay learns of it.
@@ -40,6 +42,8 @@ pub enum Kind {
     BrokerReset,
     /// As of the database.
     BrokerBlackholed,
+    /// As of the database.
+    BrokerVanishes,
     /// As of the database.
     BrokerSlow,
     /// The broker takes messages, and no relay gets its confirms.
@@ -57,17 +61,19 @@ impl Kind {
         Self::Migrated,
     ];
     /// What befalls servers and the links to them.
-    pub const OF_SERVERS: [Self; 12] = [
+    pub const OF_SERVERS: [Self; 14] = [
         Self::DatabaseKilled,
         Self::DatabaseStopped,
         Self::DatabaseReset,
         Self::DatabaseBlackholed,
+        Self::DatabaseVanishes,
         Self::DatabaseSlow,
         Self::DatabaseAnswersLost,
         Self::BrokerKilled,
         Self::BrokerStopped,
         Self::BrokerReset,
         Self::BrokerBlackholed,
+        Self::BrokerVanishes,
         Self::BrokerSlow,
         Self::ConfirmsLost,
     ];
@@ -85,12 +91,14 @@ impl Kind {
             Self::DatabaseStopped => "database-stopped",
             Self::DatabaseReset => "database-reset",
             Self::DatabaseBlackholed => "database-blackholed",
+            Self::DatabaseVanishes => "database-vanishes",
             Self::DatabaseSlow => "database-slow",
             Self::DatabaseAnswersLost => "database-answers-lost",
             Self::BrokerKilled => "broker-killed",
             Self::BrokerStopped => "broker-stopped",
             Self::BrokerReset => "broker-reset",
             Self::BrokerBlackholed => "broker-blackholed",
+            Self::BrokerVanishes => "broker-vanishes",
             Self::BrokerSlow => "broker-slow",
             Self::ConfirmsLost => "confirms-lost",
         }

@@ -32,6 +32,7 @@ pub async fn relay(database: &str, broker: &str) -> Result<()> {
     settings.fetch_batch = 500;
     settings.publish_batch = 250;
     settings.publish_timeout = Duration::from_secs(3);
+    settings.store_timeout = Duration::from_secs(4);
     settings.lease_ttl = LEASE;
     settings.heartbeat_interval = Duration::from_millis(500);
     settings.circuit_max_pause = Duration::from_secs(1);

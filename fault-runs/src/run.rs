@@ -331,10 +331,12 @@ impl Scene {
                 match kind {
                     Kind::DatabaseReset => links.set_database(Mode::Reset).await,
                     Kind::DatabaseBlackholed => links.set_database(Mode::Blackhole).await,
+                    Kind::DatabaseVanishes => links.set_database(Mode::Vanish).await,
                     Kind::DatabaseSlow => links.set_database(slow).await,
                     Kind::DatabaseAnswersLost => links.set_database(Mode::CutAnswersAfter(0)).await,
                     Kind::BrokerReset => links.broker.set(Mode::Reset).await,
                     Kind::BrokerBlackholed => links.broker.set(Mode::Blackhole).await,
+                    Kind::BrokerVanishes => links.broker.set(Mode::Vanish).await,
                     Kind::BrokerSlow => links.broker.set(slow).await,
                     // After what it takes to connect, so that something is published whose confirm is lost.
                     Kind::ConfirmsLost => links.broker.set(Mode::CutAnswersAfter(2_000)).await,
