@@ -10,7 +10,7 @@ use outbox_core::{
     Batch, Content, Error, ErrorKind, FetchLimit, Membership, Partition, Position, Reader, RelayId, Result,
     Settle, Stats, Store, Wakeups,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::broker::number;
@@ -87,9 +87,10 @@ impl Store for Link {
             // The lease may run out.
             self.weather.may_repeat();
         }
+        let began = Instant::now();
         let effect = async {
             let answer = self.store.heartbeat(self.id(), ttl).await?;
-            self.witness.renewed(self.relay, &answer, ttl);
+            self.witness.renewed(self.relay, began, &answer, ttl);
             Ok(answer)
         };
         self.call(fate, effect).await

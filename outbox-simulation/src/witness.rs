@@ -29,7 +29,8 @@ pub(crate) struct Witness {
 struct Seen {
     /// Who may publish what, and until when, as the store has it.
     leases: BTreeMap<Partition, (u32, Instant)>,
-    renewed: BTreeMap<u32, Instant>,
+    /// When the last heartbeat of each relay began and took effect.
+    renewed: BTreeMap<u32, (Instant, Instant)>,
     peace_since: Option<Instant>,
     /// By number: the partition, and how often the broker failed the message itself.
     partitions: Vec<Option<Partition>>,
@@ -103,12 +104,13 @@ impl Witness {
     }
 
     /// A heartbeat has taken effect.
-    pub(crate) fn renewed(&self, relay: u32, answer: &Membership, ttl: Duration) {
+    pub(crate) fn renewed(&self, relay: u32, began: Instant, answer: &Membership, ttl: Duration) {
         let now = Instant::now();
         let mut seen = self.lock();
-        let before = seen.renewed.insert(relay, now);
-        if let (Some(before), Some(peace)) = (before, seen.peace_since)
-            && before >= peace
+        let before = seen.renewed.insert(relay, (began, now));
+        // The answer of a call from before the peace may have been slow.
+        if let (Some((began, before)), Some(peace)) = (before, seen.peace_since)
+            && began >= peace
             && now > before + ttl
         {
             seen.breach(|| format!("relay {relay} let its lease run out in peace, after {:?}", now - before));

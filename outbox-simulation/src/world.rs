@@ -132,6 +132,10 @@ impl World {
         settings.purge_interval = Duration::from_secs(self.rng.u64(1..60));
         settings.retention = self.rng.bool().then_some(Duration::from_secs(30));
         settings.stats_interval = None;
+        // Looking in vain is most of what a world costs, and it is all the same whether nobody listens to few events or many.
+        settings.min_poll_interval = Duration::from_millis([2, 20, 200][self.rng.usize(..3)]);
+        settings.poll_interval = Duration::from_secs(self.rng.u64(1..5));
+        settings.event_capacity = 1;
         settings.key_order = self.key_order;
         settings.retry = RetryPolicy::default()
             .max_attempts(self.rng.u32(1..12))
