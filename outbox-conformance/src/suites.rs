@@ -156,6 +156,8 @@ macro_rules! __store_cases {
                 holding_behind_nothing_is_due_at_once = "A message held behind nothing is due at once.";
                 holding_behind_nothing_keeps_the_order =
                     "Of messages that are held behind nothing, in whatever calls and order, the first comes first.";
+                holding_a_due_message_holds_what_is_due_behind_it =
+                    "What is due behind a message that is held once more waits for it.";
                 holding_and_delivering_in_one_call_releases =
                     "A message held in the call that delivers the one in front of it is released by it.";
                 a_released_message_that_fails_blocks_again =

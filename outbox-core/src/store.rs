@@ -195,8 +195,8 @@ pub enum Settlement {
         /// Whether it blocks the later messages of its key until it is delivered.
         block_key: bool,
     },
-    /// An earlier message of its key blocks it. If, when this is written, nothing in front of it blocks the key
-    /// any more, the row becomes due at once instead, and what was due behind it waits for it: of the rows of a key
+    /// An earlier message of its key blocks it. Whatever was due behind it waits for it from now on. If, when this is
+    /// written, nothing in front of it blocks the key any more, the row becomes due at once instead: of the rows of a key
     /// that were held for nothing, in whatever calls and order, the first one comes first. Counts as no attempt.
     Held,
     /// It failed for good and goes to the dead letters.

@@ -115,8 +115,7 @@ pub(crate) async fn set_due(
 }
 
 /// Holds rows: they wait for what blocks them, or are due at once where nothing does, and go on blocking, so that the
-/// ready rows behind them stay behind them. Takes note of those that are due, behind which nothing else of their keys may
-/// be.
+/// ready rows behind them stay behind them. Takes note of them: nothing of their keys may be due behind them.
 pub(crate) async fn hold(
     sql: &Statements,
     rows: &BTreeMap<i64, Locked>,
@@ -126,7 +125,7 @@ pub(crate) async fn hold(
 ) -> Result<()> {
     let waiting = blocked(sql, rows, positions.iter().copied(), connection).await?;
     let has_key = |position: &i64| rows.get(position).is_some_and(|row| row.hash.is_some());
-    for position in positions.iter().filter(|position| !waiting.contains(position)) {
+    for position in positions {
         if let Some(row) = rows.get(position)
             && let Some(key) = row.hash.clone()
         {

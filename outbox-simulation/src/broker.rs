@@ -11,9 +11,10 @@ use outbox_core::{
 use tokio::time::sleep;
 
 use crate::link::sleep_if;
-use crate::process::Frozen;
+use crate::process::Process;
 use crate::trace::Trace;
 use crate::weather::{Conditions, Fate, Weather};
+use crate::witness::Witness;
 
 /// What the broker has taken, in its order: keys and numbers.
 pub(crate) type Taken = Arc<Mutex<Vec<(Option<String>, u64)>>>;
@@ -23,7 +24,8 @@ pub(crate) struct Link {
     pub(crate) taken: Taken,
     pub(crate) relay: u32,
     pub(crate) weather: Arc<Weather>,
-    pub(crate) frozen: Frozen,
+    pub(crate) process: Process,
+    pub(crate) witness: Witness,
     pub(crate) trace: Trace,
     pub(crate) rng: Mutex<fastrand::Rng>,
     pub(crate) ordered_batches: bool,
@@ -47,6 +49,7 @@ fn interrupted() -> Error {
 /// What the broker does with a batch. Nothing of a key follows what failed of it, where that is what it promises.
 fn take(
     taken: &Taken,
+    witness: &Witness,
     batch: &[Message],
     conditions: Conditions,
     ordered: bool,
@@ -78,6 +81,7 @@ fn take(
             }
         };
         if outcome.is_err() {
+            witness.blamed(number);
             failed.extend(key);
         }
         outcomes.push(outcome);
@@ -99,11 +103,13 @@ impl Publisher for Link {
         let numbers = batch.iter().map(number).fold(0, |sum: u64, number| sum.wrapping_mul(31) + number);
         self.trace.note(self.relay, "publish", numbers);
         self.trace.tell(self.relay, || format!("{:?}", batch.iter().map(number).collect::<Vec<_>>()));
+        let _in_flight = self.witness.publishing(self.relay, batch);
         let conditions = self.weather.now();
         let mut rng = self.dice();
         let fate = Fate::draw(&mut rng, conditions.broker, conditions.broker_down);
+        let under_way = self.weather.under_way(&fate);
         sleep_if(fate.before).await;
-        self.frozen.thaw().await;
+        self.process.step().await;
         if fate.fails {
             return fail_all(batch, || {
                 Error::new(ErrorKind::Unavailable, "the dice say that the broker is not there")
@@ -113,23 +119,25 @@ impl Publisher for Link {
         if fate.is_late {
             // It has left, and is on its way while nobody waits for it any more.
             let (taken, sent, ordered) = (self.taken.clone(), batch.to_vec(), self.ordered_batches);
+            let witness = self.witness.clone();
             let late = Duration::from_millis(rng.u64(1..30_000));
             tokio::spawn(async move {
                 sleep(late).await;
-                take(&taken, &sent, conditions, ordered, &mut rng);
+                take(&taken, &witness, &sent, conditions, ordered, &mut rng);
+                drop(under_way);
             });
             // The relay gives up on it before.
             sleep(Duration::from_secs(3_600)).await;
             return fail_all(batch, interrupted);
         }
-        let outcomes = take(&self.taken, batch, conditions, self.ordered_batches, &mut rng);
+        let outcomes = take(&self.taken, &self.witness, batch, conditions, self.ordered_batches, &mut rng);
         let taken = || {
             let taken = batch.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
             format!("confirmed {:?}", taken.map(|(message, _)| number(message)).collect::<Vec<_>>())
         };
         self.trace.tell(self.relay, taken);
         sleep_if(fate.after).await;
-        self.frozen.thaw().await;
+        self.process.step().await;
         if fate.is_lost { fail_all(batch, interrupted) } else { outcomes }
     }
 }

@@ -7,6 +7,7 @@ mod link;
 mod process;
 mod trace;
 mod weather;
+mod witness;
 mod world;
 
 pub use trace::Trace;

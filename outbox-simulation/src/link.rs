@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outbox_core::memory::MemoryStore;
+use outbox_core::relay::RetryPolicy;
 use outbox_core::{
     Batch, Content, Error, ErrorKind, FetchLimit, Membership, Partition, Position, Reader, RelayId, Result,
     Settle, Stats, Store, Wakeups,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::broker::number;
-use crate::process::Frozen;
+use crate::process::Process;
 use crate::trace::Trace;
 use crate::weather::{Fate, Weather};
+use crate::witness::Witness;
 
 /// The store as one relay sees it.
 #[derive(Clone)]
@@ -23,7 +25,9 @@ pub(crate) struct Link {
     pub(crate) store: MemoryStore,
     pub(crate) relay: u32,
     pub(crate) weather: Arc<Weather>,
-    pub(crate) frozen: Frozen,
+    pub(crate) process: Process,
+    pub(crate) witness: Witness,
+    pub(crate) retry: RetryPolicy,
     pub(crate) trace: Trace,
     pub(crate) rng: Arc<Mutex<fastrand::Rng>>,
 }
@@ -46,15 +50,16 @@ impl Link {
     where
         F: Future<Output = Result<T>>,
     {
+        let _under_way = self.weather.under_way(&fate);
         sleep_if(fate.before).await;
-        self.frozen.thaw().await;
+        self.process.step().await;
         if fate.fails {
             self.trace.note(self.relay, "failed", 0);
             return Err(Error::new(ErrorKind::Unavailable, "the dice say that the store is not there"));
         }
         let answer = effect.await;
         sleep_if(fate.after).await;
-        self.frozen.thaw().await;
+        self.process.step().await;
         if fate.is_lost {
             self.trace.note(self.relay, "lost", 0);
             return Err(Error::new(ErrorKind::Interrupted, "the dice say that the answer is lost"));
@@ -82,17 +87,31 @@ impl Store for Link {
             // The lease may run out.
             self.weather.may_repeat();
         }
-        self.call(fate, self.store.heartbeat(self.id(), ttl)).await
+        let began = Instant::now();
+        let effect = async {
+            let answer = self.store.heartbeat(self.id(), ttl).await?;
+            self.witness.renewed(self.relay, began, &answer, ttl);
+            Ok(answer)
+        };
+        self.call(fate, effect).await
     }
 
     async fn release(&self, _: RelayId, partitions: &[Partition]) -> Result<()> {
         let fate = self.fate("release", partitions.len() as u64);
-        self.call(fate, self.store.release(self.id(), partitions)).await
+        let effect = async {
+            self.witness.released(self.relay, Some(partitions));
+            self.store.release(self.id(), partitions).await
+        };
+        self.call(fate, effect).await
     }
 
     async fn leave(&self, _: RelayId) -> Result<()> {
         let fate = self.fate("leave", 0);
-        self.call(fate, self.store.leave(self.id())).await
+        let effect = async {
+            self.witness.released(self.relay, None);
+            self.store.leave(self.id()).await
+        };
+        self.call(fate, effect).await
     }
 
     fn reader(&self) -> Box<dyn Reader> {
@@ -102,6 +121,7 @@ impl Store for Link {
     async fn settle(&self, _: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
         let fate = self.fate("settle", batch.len() as u64);
         for settle in batch {
+            self.witness.settling(self.relay, settle, &self.retry);
             self.trace.tell(self.relay, || format!("{} {:?}", settle.position, settle.settlement));
         }
         self.call(fate, self.store.settle(self.id(), batch, keep_delivered)).await
@@ -158,6 +178,9 @@ impl Reader for LinkedReader {
         let answer = link.call(fate, reader.fetch(limit, in_flight)).await?;
         link.trace.note(link.relay, "fetched", answer.rows.len() as u64);
         for row in &answer.rows {
+            if let Content::Message(message) = &row.content {
+                link.witness.fetched(row.position, row.partition, number(message));
+            }
             let about = || {
                 let number = match &row.content {
                     Content::Message(message) => number(message),
@@ -181,6 +204,7 @@ struct LinkedWakeups {
 impl Wakeups for LinkedWakeups {
     async fn wait(&mut self) -> Result<()> {
         self.wakeups.wait().await?;
+        self.link.process.step().await;
         let fate = self.link.fate("wake-up", 0);
         if fate.fails {
             return Err(Error::new(ErrorKind::Unavailable, "the dice say that wake-ups break off"));

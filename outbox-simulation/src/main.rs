@@ -24,6 +24,9 @@ struct Arguments {
     /// This one world, with all that happens in it.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// Runs each world a second time, and fails if that one took another course.
+    #[arg(long)]
+    twice: bool,
     /// Goes on after a world in which a rule was broken.
     #[arg(long)]
     keep_going: bool,
@@ -54,8 +57,8 @@ fn many(arguments: &Arguments) -> ExitCode {
     let first = arguments.first.unwrap_or_else(|| fastrand::u64(..1 << 48));
     let began = Instant::now();
     let next = AtomicU64::new(0);
-    let (broken, arrived, duplicates, slowest) =
-        (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (broken, arrived, duplicates, slowest, traces) =
+        (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
         while arguments.keep_going || broken.load(Ordering::Relaxed) == 0 {
             let offset = next.fetch_add(1, Ordering::Relaxed);
@@ -67,6 +70,17 @@ fn many(arguments: &Arguments) -> ExitCode {
             arrived.fetch_add(outcome.verdict.arrived, Ordering::Relaxed);
             duplicates.fetch_add(outcome.verdict.duplicates, Ordering::Relaxed);
             slowest.fetch_max(outcome.drained.as_millis() as u64, Ordering::Relaxed);
+            traces.fetch_add(outcome.trace.hash(), Ordering::Relaxed);
+            if arguments.twice {
+                let again = simulate(seed, false).trace.hash();
+                if again != outcome.trace.hash() {
+                    broken.fetch_add(1, Ordering::Relaxed);
+                    println!(
+                        "seed {seed}: trace {:016x}, and {again:016x} the second time",
+                        outcome.trace.hash()
+                    );
+                }
+            }
             if !outcome.is_clean() {
                 broken.fetch_add(1, Ordering::Relaxed);
                 let failure = outcome.failure.unwrap_or_default();
@@ -83,12 +97,13 @@ fn many(arguments: &Arguments) -> ExitCode {
     let seeds = load(&next).min(arguments.seeds);
     println!(
         "{seeds} seeds from {first}: {} broken; {} messages arrived, {} of them repeats; the slowest drained in {:.1?} of \
-         virtual time; {:.0} seeds a second",
+         virtual time; {:.0} seeds a second; sum of traces {:016x}",
         load(&broken),
         load(&arrived),
         load(&duplicates),
         Duration::from_millis(load(&slowest)),
         seeds as f64 / began.elapsed().as_secs_f64(),
+        load(&traces),
     );
     if load(&broken) == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }

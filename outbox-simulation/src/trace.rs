@@ -18,6 +18,12 @@ struct Inner {
     lines: Option<Vec<String>>,
 }
 
+/// A step of a hash in the manner of FNV, by words, with the high bits brought back to where they count.
+fn mixed(hash: u64, number: u64) -> u64 {
+    let product = (hash ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ (product >> 32)
+}
+
 impl Trace {
     /// With `lines`, what happens is also kept as text.
     pub(crate) fn new(lines: bool) -> Self {
@@ -29,10 +35,9 @@ impl Trace {
     pub(crate) fn note(&self, who: u32, what: &'static str, detail: u64) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let at = inner.began.elapsed();
-        let numbers = [at.as_micros() as u64, u64::from(who), detail];
-        let bytes = numbers.into_iter().flat_map(u64::to_le_bytes).chain(what.bytes());
-        inner.hash =
-            bytes.fold(inner.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        let numbers =
+            [at.as_micros() as u64, u64::from(who), detail].into_iter().chain(what.bytes().map(u64::from));
+        inner.hash = numbers.fold(inner.hash, mixed);
         if let Some(lines) = &mut inner.lines {
             lines.push(format!("{:>9.3} s  relay {who}  {what} {detail}", at.as_secs_f64()));
         }

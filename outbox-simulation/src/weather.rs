@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// A call that takes longer is counted while it is under way.
+const LONG: Duration = Duration::from_secs(1);
+
 /// What may befall a call. Chances are of a thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chances {
@@ -45,6 +48,17 @@ pub(crate) struct Conditions {
 pub(crate) struct Weather {
     now: Mutex<Conditions>,
     causes: AtomicU64,
+    long_calls: AtomicU64,
+}
+
+/// A call that takes long, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<Weather>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.long_calls.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is to befall one call.
@@ -78,6 +92,19 @@ impl Weather {
     /// Something may have made a relay publish its window again.
     pub(crate) fn may_repeat(&self) {
         self.causes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call that may go on when the weather is fine again.
+    pub(crate) fn under_way(self: &Arc<Self>, fate: &Fate) -> Option<UnderWay> {
+        let is_long = fate.is_late || fate.before + fate.after > LONG;
+        is_long.then(|| {
+            self.long_calls.fetch_add(1, Ordering::Relaxed);
+            UnderWay(self.clone())
+        })
+    }
+
+    pub(crate) fn long_calls(&self) -> u64 {
+        self.long_calls.load(Ordering::Relaxed)
     }
 
     pub(crate) fn causes(&self) -> u64 {

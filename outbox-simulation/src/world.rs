@@ -7,16 +7,17 @@ use outbox_conformance::{Ledger, Rules, Verdict};
 use outbox_core::memory::{MemoryStore, MemoryTransaction};
 use outbox_core::relay::{KeyOrder, RetryPolicy, Settings};
 use outbox_core::{DeadLetterFilter, Message, Relay, Store};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::broker::{Link as BrokerLink, Taken, number};
 use crate::link::Link;
-use crate::process::{End, Frozen, live};
+use crate::process::{End, Process};
 use crate::trace::Trace;
 use crate::weather::{Chances, Conditions, Weather};
+use crate::witness::Witness;
 
 const KEYS: u64 = 8;
 /// The most that a relay has in flight here.
@@ -31,7 +32,8 @@ const DRAIN: Duration = Duration::from_secs(600);
 pub struct Outcome {
     /// Of the ledger.
     pub verdict: Verdict,
-    /// What else went wrong, if anything did: something is stuck, or a relay did not stop in peace.
+    /// What else went wrong, if anything did: a relay broke a rule that the ledger cannot see, something is stuck, or a relay
+    /// did not stop in peace.
     pub failure: Option<String>,
     /// How long it took in virtual time from the beginning of the peace until nothing was undelivered.
     pub drained: Duration,
@@ -59,10 +61,10 @@ pub fn simulate(seed: u64, lines: bool) -> Outcome {
     runtime.block_on(async move { World::new(seed, lines).run().await })
 }
 
-struct Process {
+struct Member {
     task: JoinHandle<End>,
     stop: Option<oneshot::Sender<()>>,
-    frozen: watch::Sender<bool>,
+    process: Process,
 }
 
 struct World {
@@ -71,7 +73,11 @@ struct World {
     taken: Taken,
     weather: Arc<Weather>,
     trace: Trace,
-    processes: Vec<Process>,
+    members: Vec<Member>,
+    /// Relays that were asked to stop.
+    leavers: Vec<JoinHandle<End>>,
+    /// How much the seed mixes the order in which tasks run.
+    most_turns: u32,
     relays: u32,
     open: Vec<(MemoryTransaction, Vec<Message>)>,
     ledger: Ledger,
@@ -79,6 +85,7 @@ struct World {
     ordered_batches: bool,
     key_order: KeyOrder,
     lease: Duration,
+    witness: Witness,
 }
 
 impl World {
@@ -90,19 +97,23 @@ impl World {
             1 => KeyOrder::SkipDead,
             _ => KeyOrder::Strict,
         };
+        let lease = Duration::from_secs(rng.u64(5..20));
         Self {
             store: builder.build().expect("a valid store"),
             taken: Taken::default(),
             weather: Weather::new(),
             trace: Trace::new(lines),
-            processes: Vec::new(),
+            members: Vec::new(),
+            leavers: Vec::new(),
+            most_turns: [0, 1, 3][rng.usize(..3)],
             relays: 0,
             open: Vec::new(),
             ledger: Ledger::new(),
             next: 0,
             ordered_batches: rng.bool(),
             key_order,
-            lease: Duration::from_secs(rng.u64(5..20)),
+            lease,
+            witness: Witness::new(lease / 4),
             rng,
         }
     }
@@ -121,9 +132,14 @@ impl World {
         settings.purge_interval = Duration::from_secs(self.rng.u64(1..60));
         settings.retention = self.rng.bool().then_some(Duration::from_secs(30));
         settings.stats_interval = None;
+        // Looking in vain is most of what a world costs, and it is all the same whether nobody listens to few events or many.
+        settings.min_poll_interval = Duration::from_millis([2, 20, 200][self.rng.usize(..3)]);
+        settings.poll_interval = Duration::from_secs(self.rng.u64(1..5));
+        settings.event_capacity = 1;
         settings.key_order = self.key_order;
         settings.retry = RetryPolicy::default()
             .max_attempts(self.rng.u32(1..12))
+            .jitter(self.rng.bool())
             .initial(Duration::from_millis(200))
             .max(Duration::from_secs(5));
         settings
@@ -133,12 +149,18 @@ impl World {
         let settings = self.settings();
         self.relays += 1;
         let relay = self.relays;
-        let (freeze, frozen) = Frozen::new();
+        let steps = (self.rng.u32(0..3) == 0).then(|| self.rng.u64(1..1_000));
+        if steps.is_some() {
+            self.weather.may_repeat();
+        }
+        let process = Process::new(steps, self.most_turns, self.rng.fork());
         let store = Link {
             store: self.store.clone(),
             relay,
             weather: self.weather.clone(),
-            frozen: frozen.clone(),
+            process: process.clone(),
+            witness: self.witness.clone(),
+            retry: settings.retry.clone(),
             trace: self.trace.clone(),
             rng: Arc::new(Mutex::new(self.rng.fork())),
         };
@@ -146,7 +168,8 @@ impl World {
             taken: self.taken.clone(),
             relay,
             weather: self.weather.clone(),
-            frozen: frozen.clone(),
+            process: process.clone(),
+            witness: self.witness.clone(),
             trace: self.trace.clone(),
             rng: Mutex::new(self.rng.fork()),
             ordered_batches: self.ordered_batches,
@@ -158,12 +181,8 @@ impl World {
                 std::future::pending::<()>().await;
             }
         });
-        let polls = if self.rng.u32(0..3) == 0 { self.rng.u64(1..400) } else { u64::MAX };
-        if polls != u64::MAX {
-            self.weather.may_repeat();
-        }
-        let task = tokio::spawn(live(Box::pin(run), frozen, polls));
-        self.processes.push(Process { task, stop: Some(stop), frozen: freeze });
+        let task = tokio::spawn(process.clone().live(Box::pin(run)));
+        self.members.push(Member { task, stop: Some(stop), process });
     }
 
     fn message(&mut self) -> Message {
@@ -229,32 +248,32 @@ impl World {
 
     /// Something happens to a relay, or with the dead letters.
     async fn disturb(&mut self) {
-        let some = (!self.processes.is_empty()).then(|| self.rng.usize(..self.processes.len().max(1)));
+        let some = (!self.members.is_empty()).then(|| self.rng.usize(..self.members.len().max(1)));
         match (self.rng.u32(0..12), some) {
-            (0..=2, _) if self.processes.len() < 4 => self.start_relay(),
+            (0..=2, _) if self.members.len() < 4 => self.start_relay(),
             (3, Some(victim)) => {
                 self.weather.may_repeat();
-                let process = self.processes.swap_remove(victim);
-                process.task.abort();
-                let _ = process.task.await;
+                let member = self.members.swap_remove(victim);
+                member.task.abort();
+                let _ = member.task.await;
             }
             (4, Some(leaver)) => {
                 // It may well have to give up on what is in flight.
                 self.weather.may_repeat();
-                let mut process = self.processes.swap_remove(leaver);
-                process.frozen.send_replace(false);
-                let _ = process.stop.take().map(|stop| stop.send(()));
-                tokio::spawn(process.task);
+                let mut member = self.members.swap_remove(leaver);
+                member.process.freeze(false);
+                let _ = member.stop.take().map(|stop| stop.send(()));
+                self.leavers.push(member.task);
             }
             (5..=6, Some(victim)) => {
                 self.weather.may_repeat();
-                let stands = !*self.processes[victim].frozen.borrow();
-                self.processes[victim].frozen.send_replace(stands);
+                let process = &self.members[victim].process;
+                process.freeze(!process.is_frozen());
             }
             (7, _) => drop(self.redrive().await),
             _ => self.change_weather(),
         }
-        self.processes.retain(|process| !process.task.is_finished());
+        self.members.retain(|member| !member.task.is_finished());
     }
 
     async fn redrive(&mut self) -> u64 {
@@ -284,8 +303,9 @@ impl World {
     async fn make_peace(mut self) -> Outcome {
         self.trace.note(0, "peace", 0);
         self.weather.clear();
-        for process in &self.processes {
-            process.frozen.send_replace(false);
+        self.witness.peace();
+        for member in &self.members {
+            member.process.freeze(false);
         }
         self.start_relay();
         let began = Instant::now();
@@ -293,12 +313,12 @@ impl World {
         let drained_in = began.elapsed();
         let mut failure = drained.err().map(|_| format!("stuck after {DRAIN:?} of peace: {:?}", self.store));
         if failure.is_none() {
-            // Calls that were slow before the peace may still be on their way, and keep a relay from stopping cleanly.
-            sleep(Duration::from_secs(180)).await;
             failure = self.stop_all().await;
         }
+        failure = self.witness.breach().or(failure);
         for (key, number) in self.taken.lock().expect("nobody panics").iter() {
             self.ledger.arrived(key.as_deref(), *number);
+            self.trace.note(0, "arrived", *number);
         }
         // With another choice than the strict one, order gives way to progress.
         let most = (self.weather.causes() + 1) * WINDOW as u64;
@@ -310,8 +330,8 @@ impl World {
     async fn drain(&mut self) {
         loop {
             // Whoever crashed is replaced, as by any supervisor.
-            self.processes.retain(|process| !process.task.is_finished());
-            if self.processes.is_empty() {
+            self.members.retain(|member| !member.task.is_finished());
+            if self.members.is_empty() {
                 self.start_relay();
             }
             // What waits behind a dead letter waits until somebody looks after it.
@@ -326,9 +346,25 @@ impl World {
 
     async fn stop_all(&mut self) -> Option<String> {
         let mut failure = None;
-        for mut process in self.processes.drain(..) {
-            let _ = process.stop.take().map(|stop| stop.send(()));
-            match timeout(Duration::from_secs(120), process.task).await {
+        // Calls that were slow before the peace may still be on their way, and keep a relay from stopping cleanly; so does
+        // the pause after a failed one.
+        for _ in 0..180 {
+            sleep(Duration::from_secs(1)).await;
+            if self.weather.long_calls() == 0 {
+                break;
+            }
+        }
+        sleep(Duration::from_secs(10)).await;
+        for leaver in self.leavers.drain(..) {
+            // These stopped among failures, and may say so.
+            match timeout(Duration::from_secs(120), leaver).await {
+                Ok(Ok(_)) => {}
+                other => failure = Some(format!("a relay did not stop: {other:?}")),
+            }
+        }
+        for mut member in self.members.drain(..) {
+            let _ = member.stop.take().map(|stop| stop.send(()));
+            match timeout(Duration::from_secs(120), member.task).await {
                 Ok(Ok(End::Itself { cleanly: true } | End::Crash)) => {}
                 other => failure = Some(format!("a relay did not stop in peace: {other:?}")),
             }

@@ -179,10 +179,13 @@ impl<'c> Settling<'c> {
             .bind(self.now);
         let held = self.fetch(query).await?;
         self.blocking = true;
-        let query = sqlx::query_scalar(self.sql.unhold.sql()).bind(json_list(held)).bind(self.now);
-        let due = self.fetch(query).await?;
+        let query = sqlx::query(self.sql.unhold.sql()).bind(json_list(held.iter().copied())).bind(self.now);
+        query
+            .execute(&mut *self.connection)
+            .await
+            .map_err(|error| store_error("releasing held messages", error))?;
         // What was due behind one of these would come before it.
-        self.change(&self.sql.hold_later, &due).await
+        self.change(&self.sql.hold_later, &held).await
     }
 
     async fn bury(&mut self, dead: &[Value]) -> Result<()> {

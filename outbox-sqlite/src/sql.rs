@@ -200,7 +200,7 @@ WHERE m."position" = r."position" AND {owned} RETURNING "position""#
             .into(),
             // Of the held rows ?1, those with nothing in front of them become due.
             unhold: format!(
-                r#"UPDATE {message} AS m NOT INDEXED SET "available_at" = ?2 WHERE m."position" IN {listed} AND m."blocks_key" = 1 AND NOT {blocked} RETURNING "position""#
+                r#"UPDATE {message} AS m NOT INDEXED SET "available_at" = ?2 WHERE m."position" IN {listed} AND m."blocks_key" = 1 AND NOT {blocked}"#
             )
             .into(),
             hold_behind: format!(

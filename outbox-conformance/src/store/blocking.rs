@@ -171,6 +171,25 @@ pub(crate) async fn holding_behind_nothing_keeps_the_order(fixture: &dyn StoreFi
     Ok(())
 }
 
+pub(crate) async fn holding_a_due_message_holds_what_is_due_behind_it(
+    fixture: &dyn StoreFixture,
+) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;
+    fail_first(&mut scene, &rows, Duration::ZERO).await?;
+    let first = scene.expect_names(&["a"]).await?;
+    scene.deliver(&first).await?;
+    // All the others are due. A relay that still thinks of the key as blocked holds the second one of them.
+    let second = scene.expect_one().await?;
+    let third = scene.expect_one().await?;
+    ensure_eq!((name(&second), name(&third)), ("b".to_owned(), "c".to_owned()), "the first messages due");
+    scene.settle(&[held(&third)]).await?;
+    scene.expect_nothing().await?;
+    scene.deliver(&[second]).await?;
+    ensure_eq!(scene.deliver_until(2).await?, ["c", "d"], "messages behind one that was held once more");
+    scene.expect_drained().await
+}
+
 pub(crate) async fn holding_and_delivering_in_one_call_releases(fixture: &dyn StoreFixture) -> CaseResult {
     for dies in [false, true] {
         let mut scene = Scene::new(fixture).await?;

@@ -46,6 +46,7 @@ enum Defect {
     NeverReleases,
     ReleasesOneChunk,
     HoldsBehindNothing,
+    LetsHeldOvertake,
     HoldsBlindlyBesideDeliveries,
     DoesNotHoldAgain,
     LetsFailuresOvertake,
@@ -123,9 +124,11 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::PurgesWithoutLimit, "settling::kept_messages_are_purged_by_age"),
     (Defect::RetriesTooEarly, "due::retries_wait_for_their_time"),
     (Defect::IgnoresHolds, "blocking::held_messages_follow_in_order"),
+    (Defect::IgnoresHolds, "blocking::holding_a_due_message_holds_what_is_due_behind_it"),
     (Defect::NeverReleases, "blocking::held_messages_follow_in_order"),
     (Defect::ReleasesOneChunk, "blocking::many_held_messages_all_follow"),
     (Defect::HoldsBehindNothing, "blocking::holding_behind_nothing_is_due_at_once"),
+    (Defect::LetsHeldOvertake, "blocking::holding_behind_nothing_keeps_the_order"),
     (Defect::HoldsBlindlyBesideDeliveries, "blocking::holding_and_delivering_in_one_call_releases"),
     (Defect::DoesNotHoldAgain, "blocking::a_released_message_that_fails_blocks_again"),
     (Defect::LetsFailuresOvertake, "blocking::a_failure_behind_a_failure_waits"),
@@ -271,6 +274,14 @@ impl Broken {
                 }
                 (Defect::HoldsBehindNothing, settlement @ Settlement::Held) if !retries && !delivers => {
                     *settlement = stuck.clone();
+                }
+                (Defect::LetsHeldOvertake, Settlement::Retry { .. } | Settlement::Dead { .. }) => {
+                    notes.retried.insert(position, 1);
+                }
+                (Defect::LetsHeldOvertake, settlement @ Settlement::Held) if notes.retried.is_empty() => {
+                    // Behind nothing, each is free by itself.
+                    let (after, error) = (Duration::ZERO, "free".to_owned());
+                    *settlement = Settlement::Retry { after, attempts: 0, error, block_key: false };
                 }
                 (Defect::HoldsBlindlyBesideDeliveries, settlement @ Settlement::Held) if delivers => {
                     *settlement = stuck.clone();

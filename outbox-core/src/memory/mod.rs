@@ -35,6 +35,7 @@ mod slice;
 mod state;
 mod store;
 mod transaction;
+mod wakeups;
 
 #[cfg(test)]
 mod tests;

@@ -98,9 +98,9 @@ impl State {
             None => RowState::Retrying { at: now, blocks: false },
         };
         slice.set_state(position, state);
-        // What was due behind it, having been held for nothing in its turn, would come before it.
-        if let (RowState::Released, Some(key)) = (state, &key) {
-            slice.hold_later(key, position);
+        // What was due behind it, having been released with it or held for nothing in its turn, would come before it.
+        if let Some(key) = key {
+            slice.hold_later(&key, position);
         }
     }
 

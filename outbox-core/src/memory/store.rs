@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 
 use crate::dead_letter::DeadLetters;
 use crate::error::{Error, Result};
@@ -20,6 +19,7 @@ use super::faults::{Faults, Operation};
 use super::reader::MemoryReader;
 use super::state::State;
 use super::transaction::MemoryTransaction;
+use super::wakeups::{Hints, MemoryWakeups};
 
 /// A store in memory. Clones share the same messages.
 ///
@@ -37,7 +37,7 @@ struct Shared {
     state: Mutex<State>,
     clock: Clock,
     faults: Faults,
-    wakeups: Option<watch::Sender<u64>>,
+    hints: Option<Hints>,
 }
 
 /// Settings of a [`MemoryStore`].
@@ -90,7 +90,7 @@ impl MemoryStore {
                 state: Mutex::new(State::new(settings.partitions)),
                 clock: Clock::new(),
                 faults: Faults::default(),
-                wakeups: settings.wakeups.then(|| watch::Sender::new(0)),
+                hints: settings.wakeups.then(Hints::default),
             }),
         }
     }
@@ -174,10 +174,10 @@ impl MemoryStore {
 
     /// Gives a hint, if some relay wants one.
     pub(super) fn wake(&self) {
-        if let Some(wakeups) = &self.shared.wakeups
+        if let Some(hints) = &self.shared.hints
             && !self.idle_relays().is_empty()
         {
-            wakeups.send_modify(|count| *count += 1);
+            hints.give();
         }
     }
 }
@@ -240,8 +240,8 @@ impl Store for MemoryStore {
         let store = self.clone();
         self.faults()
             .run_answered(Operation::Wakeups, move || {
-                let receiver = store.shared.wakeups.as_ref()?.subscribe();
-                Some(Box::new(MemoryWakeups { store, receiver }) as Box<dyn Wakeups>)
+                let wakeups = MemoryWakeups::new(store.clone(), store.shared.hints.as_ref()?);
+                Some(Box::new(wakeups) as Box<dyn Wakeups>)
             })
             .await
     }
@@ -252,20 +252,5 @@ impl Store for MemoryStore {
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
         Some(self)
-    }
-}
-
-struct MemoryWakeups {
-    store: MemoryStore,
-    receiver: watch::Receiver<u64>,
-}
-
-#[async_trait]
-impl Wakeups for MemoryWakeups {
-    async fn wait(&mut self) -> Result<()> {
-        self.store.faults().run(Operation::Wait, || ()).await?;
-        // The sender lives in the store that this holds on to, so this ends only with a hint.
-        let _ = self.receiver.changed().await;
-        Ok(())
     }
 }

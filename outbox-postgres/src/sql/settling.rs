@@ -86,8 +86,7 @@ RETURNING m.partition, m.position, m.key, m.blocks_key, s.did_block",
 }
 
 /// `$1`, `$2`: partitions and positions. What nothing blocks any more is due at once, and goes on blocking, so that
-/// the ready rows behind it stay behind it. Returns the key, whether the row is due, behind which nothing else of its key
-/// may be, and false.
+/// the ready rows behind it stay behind it. Returns the key, behind whose row nothing may be due, true and false.
 pub(super) fn hold(names: &Names) -> String {
     let message = &names.message;
     format!(
@@ -96,7 +95,7 @@ pub(super) fn hold(names: &Names) -> String {
     available_at = CASE WHEN m.key IS NOT NULL AND {blocked} THEN 'infinity' ELSE now() END
 FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
 WHERE {SAME_ROW}
-RETURNING m.partition, m.position, m.key, m.available_at < 'infinity', false",
+RETURNING m.partition, m.position, m.key, true, false",
         blocked = blocked_by_earlier(names, "m"),
     )
 }
