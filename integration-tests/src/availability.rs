@@ -130,7 +130,8 @@ fn report_skip(unavailable: &Unavailable, environment: &Environment) {
     // written to the stream itself is always shown. One write keeps the lines together.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
     if let Some(report) = environment.get(SKIP_REPORT) {
-        let line = format!("{} {test}\n", unavailable.name);
+        let reasons = unavailable.reasons.join("; ").replace(['\t', '\n'], " ");
+        let line = format!("{} {test}\t{reasons}\n", unavailable.name);
         append(Path::new(report), &line)
             .unwrap_or_else(|error| panic!("{SKIP_REPORT}: cannot write to {report}: {error}"));
     }

@@ -1,5 +1,6 @@
 //! What somebody who tests a publisher has to provide.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,12 @@ pub trait PublisherFixture: Send + Sync {
 
     /// Per-message options that the publisher cannot understand. Default: none, for publishers without options.
     fn invalid_options(&self) -> Option<Options> {
+        None
+    }
+
+    /// Options that a message may carry, and what of them [`Received::options`] must show then. Default: none, for
+    /// publishers without options, or whose consumers see none of them.
+    fn visible_options(&self) -> Option<(Options, BTreeMap<String, String>)> {
         None
     }
 
@@ -224,6 +231,9 @@ pub struct Received {
     pub headers: Headers,
     /// The content type, if there is one and consumers see it.
     pub content_type: Option<String>,
+    /// What the options of the message have done that a consumer sees, by names of the fixture's choice. More than a
+    /// case asks for does no harm.
+    pub options: BTreeMap<String, String>,
 }
 
 impl Received {
@@ -236,6 +246,7 @@ impl Received {
             payload: payload.into(),
             headers: Headers::new(),
             content_type: None,
+            options: BTreeMap::new(),
         }
     }
 
@@ -271,6 +282,13 @@ impl Received {
     #[must_use]
     pub fn content_type(mut self, content_type: Option<String>) -> Self {
         self.content_type = content_type;
+        self
+    }
+
+    /// Sets the options.
+    #[must_use]
+    pub fn options(mut self, options: BTreeMap<String, String>) -> Self {
+        self.options = options;
         self
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses another part of it")]
 
+pub(crate) mod fixture;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use integration_tests::kinesis::Record;
@@ -18,7 +20,9 @@ pub(crate) fn read(record: &Record) -> Received {
     };
     let text = |field: &str| envelope[field].as_str().map(str::to_owned);
     let headers = envelope["headers"].as_object().into_iter().flatten();
+    let partition_key = ("partition_key".to_owned(), record.partition_key.clone());
     Received::new(payload)
+        .options([partition_key].into())
         .id(text("id").unwrap().parse().ok())
         .topic(text("topic"))
         .key(text("key"))

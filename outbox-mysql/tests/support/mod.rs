@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses another part of it")]
 
+pub(crate) mod fixture;
+
 use std::time::Duration;
 
 use integration_tests::mysql::Database;

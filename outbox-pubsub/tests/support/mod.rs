@@ -1,5 +1,7 @@
 //! A consumer that reads what the README promises to consumers, and nothing else.
 
+pub(crate) mod fixture;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,7 +53,14 @@ fn read(message: PubsubMessage) -> Received {
     let PubsubMessage { data, mut attributes, ordering_key, .. } = message;
     let id = attributes.remove("outbox-id").and_then(|id| id.parse().ok());
     let topic = attributes.remove("outbox-topic");
+    let options = [("ordering_key".to_owned(), ordering_key.clone())].into();
     let key = attributes.remove("outbox-key").or(Some(ordering_key)).filter(|key| !key.is_empty());
     let content_type = attributes.remove("outbox-content-type");
-    Received::new(data).id(id).topic(topic).key(key).content_type(content_type).headers(attributes)
+    Received::new(data)
+        .options(options)
+        .id(id)
+        .topic(topic)
+        .key(key)
+        .content_type(content_type)
+        .headers(attributes)
 }

@@ -3,6 +3,8 @@
 // Not every test file uses everything.
 #![allow(dead_code)]
 
+pub(crate) mod fixture;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! A consumer that reads what the README promises to consumers, and nothing else.
 
+pub(crate) mod fixture;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -81,7 +83,10 @@ pub(crate) fn read(message: &Message) -> Received {
             .map(|(n, v)| (n.clone(), v.clone()))
             .collect(),
     };
+    let system = message.attributes().into_iter().flatten();
+    let options = system.map(|(name, value)| (name.as_str().to_owned(), value.clone())).collect();
     Received::new(payload)
+        .options(options)
         .id(attributes["outbox-id"].parse().ok())
         .topic(field("outbox-topic", "topic"))
         .key(field("outbox-key", "key"))

@@ -1,0 +1,141 @@
+//! Transactions, order, and who comes after a relay that has gone.
+
+use std::time::Duration;
+
+use outbox_conformance::{Ledger, Received, Rules};
+use outbox_core::{Message, RetryPolicy};
+
+use crate::gate::Gate;
+use crate::pair::Pair;
+
+/// What a transaction has enqueued arrives if and only if it committed.
+pub(crate) async fn commit_and_rollback(pair: &Pair) {
+    let message = |text: &str| pair.message(text).key("k").build().unwrap();
+    let relay = pair.relay(RetryPolicy::default()).await;
+
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        let kept = message(&format!("kept {round}"));
+        let mut transaction = pair.rows.begin().await.unwrap();
+        transaction.enqueue(&[kept.clone(), message("second in its transaction")]).await.unwrap();
+        transaction.rollback().await.unwrap();
+
+        let mut transaction = pair.rows.begin().await.unwrap();
+        transaction.enqueue(&[message("never committed")]).await.unwrap();
+        drop(transaction);
+
+        // The message that was rolled back, enqueued anew.
+        let pairs = [kept, message(&format!("beside {round}"))];
+        pair.commit(&pairs).await;
+        expected.extend(pairs);
+    }
+    pair.wait_for_counts(0, 0).await;
+    // What should not be there would have come before this one, for it is of the same key.
+    let last = message("last");
+    pair.commit(std::slice::from_ref(&last)).await;
+    expected.push(last);
+    let received = pair.exactly_and_intact(&expected).await;
+    let order: Vec<_> = received.iter().map(|one| one.id.unwrap()).collect();
+    assert_eq!(order, expected.iter().map(Message::id).collect::<Vec<_>>());
+    pair.wait_for_counts(0, 0).await;
+    relay.shutdown().await.unwrap();
+}
+
+/// Numbers of keys, and what has become of them.
+#[derive(Default)]
+pub(crate) struct Books(Ledger, Vec<Message>);
+
+impl Books {
+    /// The next messages, for these keys in turn. They are in the books at once.
+    pub(crate) fn write(&mut self, pair: &Pair, keys: &[String]) -> Vec<Message> {
+        let messages: Vec<Message> = keys
+            .iter()
+            .map(|key| {
+                let number = self.1.len();
+                let message = pair.message(format!("{number}:{key}")).key(key).build().unwrap();
+                self.0.committed(Some(key), number as u64);
+                self.1.push(message.clone());
+                message
+            })
+            .collect();
+        messages
+    }
+
+    /// Everything in the books so far.
+    pub(crate) fn messages(&self) -> &[Message] {
+        &self.1
+    }
+
+    /// Holds what has arrived to the books. The ledger judges order by the first arrival.
+    pub(crate) fn audit(mut self, received: &[Received], most_repeats: u64, seed: u64) {
+        for one in received {
+            let text = std::str::from_utf8(&one.payload).unwrap();
+            let (number, key) = text.split_once(':').unwrap();
+            self.0.arrived(Some(key), number.parse().unwrap());
+        }
+        let verdict = self.0.verdict(&Rules::new().most_duplicates(most_repeats));
+        assert!(verdict.is_clean(), "{verdict} (seed {seed})");
+    }
+}
+
+/// Messages of a key arrive in the order in which they were committed, whatever comes between them.
+pub(crate) async fn order_per_key(pair: &Pair) {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let relay = pair.relay(RetryPolicy::default()).await;
+    let mut books = Books::default();
+    while books.messages().len() < 200 {
+        let keys: Vec<_> = (0..dice.usize(1..30)).map(|_| format!("key {}", dice.u32(0..8))).collect();
+        pair.commit(&books.write(pair, &keys)).await;
+    }
+    let received = pair.exactly_and_intact(books.messages()).await;
+    // Nothing has failed, so nothing was repeated.
+    books.audit(&received, 0, seed);
+    relay.shutdown().await.unwrap();
+}
+
+/// In the middle of a backlog one relay ends in good order, the next one dies, and a third one does the rest.
+pub(crate) async fn restart_of_the_relay(pair: &Pair) {
+    const THROUGH: usize = 60;
+    const BATCH: usize = 10;
+    let mut books = Books::default();
+    for _ in 0..10 {
+        let keys: Vec<_> = (0..20).map(|key| format!("key {key}")).collect();
+        pair.commit(&books.write(pair, &keys)).await;
+    }
+    let store = pair.store().await;
+    let relay = async |messages: usize| {
+        let gate = Gate::new(pair.publisher().await, messages);
+        let relay = pair.relay_with(gate.clone(), |settings| {
+            settings.publish_batch = BATCH;
+            // The third relay has to wait for the end of the second one's leases.
+            settings.publish_timeout = Duration::from_secs(3);
+            settings.lease_ttl = Duration::from_secs(4);
+        });
+        (relay.await, gate)
+    };
+
+    let (first, gate) = relay(THROUGH).await;
+    // What is left of the permits may be too few for the next call.
+    pair.received(THROUGH - BATCH + 1).await;
+    first.stop();
+    gate.open();
+    first.shutdown().await.unwrap();
+    let (left, _) = pair.counts(&store).await;
+    assert!(left > THROUGH as u64, "{left} left: the first relay should have ended in the middle");
+
+    let before = books.messages().len() - left as usize;
+    let (second, _gate) = relay(THROUGH).await;
+    pair.received(before + THROUGH - BATCH + 1).await;
+    second.abort().await;
+    let (left, _) = pair.counts(&store).await;
+    assert!(left > 0, "the second relay should have died in the middle");
+
+    let third = pair.relay(RetryPolicy::default()).await;
+    pair.wait_for_counts(0, 0).await;
+    let received = pair.exactly_and_intact(books.messages()).await;
+    // What the second one had sent and could not settle any more comes again.
+    books.audit(&received, THROUGH as u64, 0);
+    third.shutdown().await.unwrap();
+}

@@ -1,0 +1,3 @@
+//! A queue of RabbitMQ with a consumer.
+
+pub(crate) mod fixture;
