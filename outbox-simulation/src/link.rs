@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outbox_core::memory::MemoryStore;
+use outbox_core::memory::{MemoryReader, MemoryStore};
 use outbox_core::relay::RetryPolicy;
 use outbox_core::{
     Batch, Content, Error, ErrorKind, FetchLimit, Membership, Partition, Position, Reader, RelayId, Result,
@@ -115,7 +115,7 @@ impl Store for Link {
     }
 
     fn reader(&self) -> Box<dyn Reader> {
-        Box::new(LinkedReader { link: self.clone(), reader: self.store.reader() })
+        Box::new(LinkedReader { link: self.clone(), reader: self.store.memory_reader() })
     }
 
     async fn settle(&self, _: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
@@ -156,7 +156,7 @@ impl Store for Link {
 
 struct LinkedReader {
     link: Link,
-    reader: Box<dyn Reader>,
+    reader: MemoryReader,
 }
 
 #[async_trait]
@@ -175,7 +175,10 @@ impl Reader for LinkedReader {
         fate.fails |= fate.is_lost;
         fate.is_lost = false;
         let Self { link, reader } = self;
-        let answer = link.call(fate, reader.fetch(limit, in_flight)).await?;
+        // Nor has one that nobody waited for until its answer came.
+        let mut ahead = reader.clone();
+        let answer = link.call(fate, ahead.fetch(limit, in_flight)).await?;
+        *reader = ahead;
         link.trace.note(link.relay, "fetched", answer.rows.len() as u64);
         for row in &answer.rows {
             if let Content::Message(message) = &row.content {

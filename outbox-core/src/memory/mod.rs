@@ -42,5 +42,6 @@ mod tests;
 
 pub use faults::{Faults, Operation};
 pub use publisher::{MemoryOptions, MemoryPublisher, MemoryPublisherBuilder, Published};
+pub use reader::MemoryReader;
 pub use store::{MemoryStore, MemoryStoreBuilder};
 pub use transaction::MemoryTransaction;

@@ -16,7 +16,7 @@ use super::state::State;
 use super::store::MemoryStore;
 
 /// How far one partition has been read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Progress {
     /// Ready rows up to here have been returned, except those in `behind`.
     cursor: Option<Position>,
@@ -26,7 +26,10 @@ struct Progress {
     late_seen: u64,
 }
 
-pub(super) struct MemoryReader {
+/// What [`MemoryStore::memory_reader`] gives. A clone goes on from the same place by itself: whoever may lose an answer
+/// fetches by a clone, and keeps it once the answer is there.
+#[derive(Clone, Debug)]
+pub struct MemoryReader {
     store: MemoryStore,
     assigned: BTreeMap<Partition, Progress>,
 }

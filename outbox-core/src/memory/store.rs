@@ -133,6 +133,11 @@ impl MemoryStore {
         self.lock().delete(id)
     }
 
+    /// What [`Store::reader`] gives, by its own name.
+    pub fn memory_reader(&self) -> MemoryReader {
+        MemoryReader::new(self.clone())
+    }
+
     /// What is undelivered, in position order.
     pub fn undelivered(&self) -> Vec<(Position, Content)> {
         self.lock().undelivered()
@@ -217,7 +222,7 @@ impl Store for MemoryStore {
     }
 
     fn reader(&self) -> Box<dyn Reader> {
-        Box::new(MemoryReader::new(self.clone()))
+        Box::new(self.memory_reader())
     }
 
     async fn settle(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
