@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use integration_tests::Environment;
 
 use crate::brokers::{self, Broker, OnRabbitMq};
-use crate::databases::{Database, OnPostgres, OnSqlite};
+use crate::databases::{Database, OnMariaDb, OnPostgres, OnSqlite};
 use crate::options::{Common, Publisher, Queue, Store};
 
 /// The variable by which the test harness is told where data goes.
@@ -33,7 +33,7 @@ pub async fn database(common: &Common) -> Result<Arc<dyn Database>> {
     let environment = environment(common.disk);
     Ok(match common.store {
         Store::Postgres => Arc::new(OnPostgres::start(environment).await?),
-        Store::Mariadb => bail!("not yet"),
+        Store::Mariadb => Arc::new(OnMariaDb::start(environment).await?),
         Store::Sqlite => Arc::new(OnSqlite::start(&sqlite_folder(common.disk)).await?),
     })
 }

@@ -1,14 +1,18 @@
 //! Databases in which contenders work: our outbox, and the tables of those who write their own.
 
+mod mariadb;
 mod postgres;
 mod sqlite;
 
+use std::any::Any;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use async_trait::async_trait;
 use outbox_core::{Message, Store};
 
+pub use mariadb::OnMariaDb;
 pub use postgres::OnPostgres;
 pub use sqlite::OnSqlite;
 
@@ -38,8 +42,17 @@ impl Table {
         }
     }
 
-    /// The hand-written ones.
-    pub const BY_HAND: [Self; 3] = [Self::Plain, Self::Marked, Self::Claimed];
+}
+
+/// What a transaction of a service writes.
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
+    /// A row of its own.
+    Business(&'a [u8]),
+    /// A row as large as a message, in [`Table::Plain`], by a bare insert. Several go in one statement.
+    Bare(&'a [Message]),
+    /// Messages in our outbox: one by `enqueue`, several by `enqueue_batch`.
+    Enqueue(&'a [Message]),
 }
 
 /// A row of a hand-written table.
@@ -51,8 +64,23 @@ pub trait Database: Send + Sync {
     /// As in `--store`.
     fn name(&self) -> &'static str;
 
+    /// Where a process of its own finds it.
+    fn url(&self) -> String;
+
     /// Our store.
     fn store(&self) -> Arc<dyn Store>;
+
+    /// Our store with connections of its own, as a relay in another process has it.
+    async fn own_store(&self) -> Result<Arc<dyn Store>>;
+
+    /// The processor time of the server so far, or `None` where the database is a part of the program.
+    fn cpu_time(&self) -> Result<Option<Duration>>;
+
+    /// Has another session look at the database as it is now, until the value is dropped.
+    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>>;
+
+    /// Commits a transaction. Gives the time at which it was told to commit.
+    async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant>;
 
     /// Empties all tables, and has the database tidy up.
     async fn clear(&self) -> Result<()>;

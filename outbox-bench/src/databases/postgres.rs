@@ -1,6 +1,8 @@
 //! PostgreSQL.
 
+use std::any::Any;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -12,9 +14,11 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 use uuid::Uuid;
 
-use super::{Database, Row, Table};
+use super::{Database, Row, Table, Write};
 use crate::load::{Load, TOPIC};
 
+/// What the documentation recommends for a relay's pool, and one more.
+const POOL: u32 = 5;
 /// So many rows are committed at a time when a table is filled.
 const CHUNK: u64 = 50_000;
 
@@ -46,6 +50,7 @@ impl OnPostgres {
                        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000, \
                        autovacuum_vacuum_cost_delay = 0";
         for statement in [
+            "CREATE TABLE business (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea NOT NULL)".to_owned(),
             format!("CREATE TABLE plain ({own}) WITH ({storage})"),
             format!("CREATE TABLE marked ({own}, published_at timestamptz) WITH ({storage})"),
             "CREATE INDEX ON marked (id) WHERE published_at IS NULL".to_owned(),
@@ -57,26 +62,6 @@ impl OnPostgres {
             sqlx::query(AssertSqlSafe(statement)).execute(&pool).await?;
         }
         Ok(Self { pool, outbox, database, server })
-    }
-
-    /// The pool of the database.
-    pub fn pool(&self) -> &PgPool {
-        &self.pool
-    }
-
-    /// Our outbox in it.
-    pub fn outbox(&self) -> &Outbox {
-        &self.outbox
-    }
-
-    /// The URL of the database.
-    pub fn url(&self) -> &str {
-        self.database.url()
-    }
-
-    /// The server.
-    pub fn server(&self) -> &Postgres {
-        &self.server
     }
 
     async fn run(&self, statement: impl Into<String>) -> Result<()> {
@@ -108,12 +93,70 @@ impl Database for OnPostgres {
         "postgres"
     }
 
+    fn url(&self) -> String {
+        self.database.url().to_owned()
+    }
+
     fn store(&self) -> Arc<dyn Store> {
         Arc::new(self.outbox.store(self.pool.clone()))
     }
 
+    async fn own_store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(self.outbox.store(self.database.pool(POOL).await)))
+    }
+
+    fn cpu_time(&self) -> Result<Option<Duration>> {
+        self.server.instance().cpu_time().map(Some)
+    }
+
+    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
+        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
+        Ok(Box::new(transaction))
+    }
+
+    async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant> {
+        let mut transaction = self.pool.begin().await?;
+        for write in writes {
+            match write {
+                Write::Business(body) => {
+                    sqlx::query("INSERT INTO business (body) VALUES ($1)")
+                        .bind(*body)
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+                Write::Bare([message]) => {
+                    sqlx::query("INSERT INTO plain (message_id, topic, key, payload) VALUES ($1, $2, $3, $4)")
+                        .bind(message.id().as_uuid())
+                        .bind(message.topic())
+                        .bind(message.key())
+                        .bind(&message.payload()[..])
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+                Write::Bare(messages) => {
+                    sqlx::query(
+                        "INSERT INTO plain (message_id, topic, key, payload) \
+                         SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])",
+                    )
+                    .bind(messages.iter().map(|message| *message.id().as_uuid()).collect::<Vec<Uuid>>())
+                    .bind(messages.iter().map(Message::topic).collect::<Vec<_>>())
+                    .bind(messages.iter().map(Message::key).collect::<Vec<_>>())
+                    .bind(messages.iter().map(|message| &message.payload()[..]).collect::<Vec<_>>())
+                    .execute(&mut *transaction)
+                    .await?;
+                }
+                Write::Enqueue([message]) => self.outbox.enqueue(&mut *transaction, message).await?,
+                Write::Enqueue(messages) => self.outbox.enqueue_batch(&mut *transaction, messages).await?,
+            }
+        }
+        let committing = Instant::now();
+        transaction.commit().await?;
+        Ok(committing)
+    }
+
     async fn clear(&self) -> Result<()> {
-        self.run("TRUNCATE outbox_message, plain, marked, claimed").await
+        self.run("TRUNCATE outbox_message, plain, marked, claimed, business").await
     }
 
     async fn fill(&self, table: Table, load: &Load) -> Result<()> {

@@ -1,8 +1,10 @@
 //! SQLite.
 
+use std::any::Any;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -12,8 +14,10 @@ use outbox_sqlite::sqlx::{self, AssertSqlSafe, Row as _, SqlitePool};
 use outbox_sqlite::{Config, OpenOptions, Outbox};
 use tempfile::TempDir;
 
-use super::{Database, Row, Table};
+use super::{Database, Row, Table, Write};
 use crate::load::{Load, TOPIC};
+
+const FILE: &str = "bench.db";
 
 /// A file in a new folder.
 #[derive(Debug)]
@@ -31,13 +35,14 @@ impl OnSqlite {
     pub async fn start(below: &Path) -> Result<Self> {
         fs::create_dir_all(below)?;
         let folder = tempfile::Builder::new().prefix("outbox-bench-").tempdir_in(below)?;
-        let pool = OpenOptions::new(folder.path().join("bench.db")).open().await?;
+        let pool = OpenOptions::new(folder.path().join(FILE)).open().await?;
         let outbox = Outbox::new(Config::new())?;
         outbox.migrate(&pool).await?;
         let own = "id INTEGER PRIMARY KEY AUTOINCREMENT, message_id TEXT NOT NULL DEFAULT (lower(hex(randomblob(16)))), \
                    topic TEXT NOT NULL, key TEXT, payload BLOB NOT NULL, \
                    created_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP";
         for statement in [
+            "CREATE TABLE business (id INTEGER PRIMARY KEY AUTOINCREMENT, body BLOB NOT NULL)".to_owned(),
             format!("CREATE TABLE plain ({own})"),
             format!("CREATE TABLE marked ({own}, published_at TEXT)"),
             "CREATE INDEX marked_waiting ON marked (id) WHERE published_at IS NULL".to_owned(),
@@ -50,19 +55,8 @@ impl OnSqlite {
         Ok(Self { pool, outbox, folder })
     }
 
-    /// The pool of the file.
-    pub fn pool(&self) -> &SqlitePool {
-        &self.pool
-    }
-
-    /// Our outbox in it.
-    pub fn outbox(&self) -> &Outbox {
-        &self.outbox
-    }
-
-    /// The file.
-    pub fn file(&self) -> PathBuf {
-        self.folder.path().join("bench.db")
+    fn file(&self) -> PathBuf {
+        self.folder.path().join(FILE)
     }
 
     async fn run(&self, statement: impl Into<String>) -> Result<()> {
@@ -99,13 +93,64 @@ impl Database for OnSqlite {
         "sqlite"
     }
 
+    fn url(&self) -> String {
+        format!("sqlite:{}", self.file().display())
+    }
+
     fn store(&self) -> Arc<dyn Store> {
         Arc::new(self.outbox.store(self.pool.clone()))
     }
 
+    async fn own_store(&self) -> Result<Arc<dyn Store>> {
+        // An outbox of its own as well: what another process enqueues rings no bell here.
+        let pool = OpenOptions::new(self.file()).open().await?;
+        Ok(Arc::new(Outbox::new(Config::new())?.store(pool)))
+    }
+
+    fn cpu_time(&self) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
+        Ok(Box::new(transaction))
+    }
+
+    async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        for write in writes {
+            match write {
+                Write::Business(body) => {
+                    sqlx::query("INSERT INTO business (body) VALUES (?1)")
+                        .bind(*body)
+                        .execute(&mut *transaction)
+                        .await?;
+                }
+                // Without a server there is no round trip to save.
+                Write::Bare(messages) => {
+                    for message in *messages {
+                        sqlx::query("INSERT INTO plain (message_id, topic, key, payload) VALUES (?1, ?2, ?3, ?4)")
+                            .bind(message.id().to_string())
+                            .bind(message.topic())
+                            .bind(message.key())
+                            .bind(&message.payload()[..])
+                            .execute(&mut *transaction)
+                            .await?;
+                    }
+                }
+                Write::Enqueue([message]) => self.outbox.enqueue(&mut *transaction, message).await?,
+                Write::Enqueue(messages) => self.outbox.enqueue_batch(&mut *transaction, messages).await?,
+            }
+        }
+        let committing = Instant::now();
+        transaction.commit().await?;
+        Ok(committing)
+    }
+
     async fn clear(&self) -> Result<()> {
-        for table in [Table::Outbox, Table::Plain, Table::Marked, Table::Claimed] {
-            self.run(format!("DELETE FROM {}", table.name())).await?;
+        for table in ["outbox_message", "plain", "marked", "claimed", "business"] {
+            self.run(format!("DELETE FROM {table}")).await?;
         }
         self.run("PRAGMA wal_checkpoint(TRUNCATE)").await
     }
