@@ -8,5 +8,6 @@ pub mod load;
 pub mod options;
 pub mod scenarios;
 pub mod servers;
+pub mod statements;
 pub mod stats;
 pub mod verify;

@@ -1,10 +1,10 @@
 //! What arrived, and whether that is what had to: no figure without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use async_trait::async_trait;
 use outbox_conformance::{Ledger, Rules};
 use outbox_core::{Error, Message, Outcome, Publisher, PublisherCapabilities};
@@ -20,6 +20,8 @@ pub struct Watched {
     confirmed: AtomicU64,
     target: u64,
     reached: Notify,
+    on_confirm: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
+    most: Option<usize>,
 }
 
 impl std::fmt::Debug for Watched {
@@ -48,7 +50,19 @@ impl Watched {
             confirmed: AtomicU64::new(0),
             target,
             reached: Notify::new(),
+            on_confirm: OnceLock::new(),
+            most: None,
         }
+    }
+
+    /// A publisher without a broker of which each call takes a time, and takes so many messages at most.
+    pub fn slow(target: u64, delay: Duration, most: usize) -> Arc<Self> {
+        Arc::new(Self { most: Some(most), ..Self::new(None, target, Some(delay)) })
+    }
+
+    /// Has something done for each message that is confirmed, by its number. Only the first call counts.
+    pub fn on_confirm(&self, act: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.on_confirm.set(Box::new(act));
     }
 
     /// How many messages have been confirmed.
@@ -67,6 +81,13 @@ impl Watched {
         }
     }
 
+    /// Waits until at least so many messages are confirmed, looking often.
+    pub async fn some_confirmed(&self, messages: u64) {
+        while self.confirmed() < messages {
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+    }
+
     /// The numbers of the messages in the order of their arrival, if there is no real broker.
     pub fn arrivals(&self) -> Vec<u64> {
         std::mem::take(&mut self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
@@ -82,7 +103,11 @@ impl Publisher for Watched {
     fn capabilities(&self) -> PublisherCapabilities {
         match &self.inner {
             Some(inner) => inner.capabilities(),
-            None => PublisherCapabilities::default().ordered_batches(true),
+            None => {
+                let capabilities = PublisherCapabilities::default().ordered_batches(true);
+                let most = self.most.unwrap_or(capabilities.max_batch_messages);
+                capabilities.max_batch_messages(most)
+            }
         }
     }
 
@@ -103,6 +128,10 @@ impl Publisher for Watched {
                 batch.iter().map(read).collect()
             }
         };
+        if let Some(act) = self.on_confirm.get() {
+            let ok = batch.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+            ok.filter_map(|(message, _)| number(message.payload()).ok()).for_each(act);
+        }
         let confirmed = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
         if self.confirmed.fetch_add(confirmed, Ordering::AcqRel) + confirmed >= self.target {
             self.reached.notify_waiters();
@@ -114,6 +143,85 @@ impl Publisher for Watched {
         if let Some(inner) = &self.inner {
             inner.close().await;
         }
+    }
+}
+
+/// A publisher without a broker that judges as it goes, in constant memory and a few instructions: each message must be
+/// the next one of its key. For runs in which to keep the numbers of all messages would be most of what is measured.
+#[derive(Debug)]
+pub struct InOrder {
+    keys: u64,
+    target: u64,
+    books: Mutex<Books>,
+    reached: Notify,
+}
+
+#[derive(Debug)]
+struct Books {
+    /// Of each key, the number that must come next.
+    next: Vec<u64>,
+    count: u64,
+    breach: Option<String>,
+}
+
+impl InOrder {
+    /// Expects all of so many messages over so many keys, numbered as those of a [`Load`].
+    ///
+    /// # Errors
+    /// If there are so many keys that they would be most of what is measured.
+    pub fn new(target: u64, keys: u64) -> Result<Self> {
+        ensure!(keys > 0 && keys <= 1_000_000, "too many keys");
+        let books = Books { next: (0..keys).collect(), count: 0, breach: None };
+        Ok(Self { keys, target, books: Mutex::new(books), reached: Notify::new() })
+    }
+
+    /// Waits until all have come, or one has come that was not the next.
+    pub async fn all_confirmed(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Whether all came, and in order.
+    ///
+    /// # Errors
+    /// What was wrong.
+    pub fn verdict(&self) -> Result<()> {
+        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(breach) = &books.breach {
+            bail!("no figure, since the run was not right: {breach}");
+        }
+        ensure!(books.count == self.target, "no figure: {} of {} arrived", books.count, self.target);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Publisher for InOrder {
+    fn name(&self) -> &'static str {
+        "noop"
+    }
+
+    fn capabilities(&self) -> PublisherCapabilities {
+        PublisherCapabilities::default().ordered_batches(true)
+    }
+
+    async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in batch {
+            let number = number(message.payload()).unwrap_or(u64::MAX);
+            let place = usize::try_from(number % self.keys).unwrap_or_default();
+            let expected = books.next.get(place).copied().unwrap_or_default();
+            if number != expected && books.breach.is_none() {
+                books.breach = Some(format!("{number} came where {expected} had to"));
+            }
+            if let Some(next) = books.next.get_mut(place) {
+                *next = number.saturating_add(self.keys);
+            }
+            books.count += 1;
+        }
+        if books.count >= self.target || books.breach.is_some() {
+            self.reached.notify_one();
+        }
+        batch.iter().map(|_| Ok(())).collect()
     }
 }
 
@@ -134,9 +242,40 @@ pub fn verify(load: &Load, arrivals: &[u64], ordered: bool) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a part of a run in which something was repeated or came out of order.
+///
+/// # Errors
+/// What was wrong.
+pub fn verify_part(load: &Load, arrivals: &[u64]) -> Result<()> {
+    let mut ledger = Ledger::new();
+    for number in arrivals {
+        let key = load.key(*number);
+        ledger.committed(Some(&key), *number);
+        ledger.arrived(Some(&key), *number);
+    }
+    let verdict = ledger.verdict(&Rules::new().most_duplicates(0));
+    ensure!(verdict.is_clean(), "no figure, since the run was not right: {verdict}");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_judges_as_it_goes_wants_the_next_of_each_key() {
+        let load = Load::new(4, 16, 2);
+        let verdict = async |numbers: &[u64]| {
+            let judge = InOrder::new(4, 2).unwrap();
+            let batch: Vec<Message> = numbers.iter().map(|number| load.message(*number).unwrap()).collect();
+            judge.publish(&batch).await;
+            judge.verdict()
+        };
+        verdict(&[1, 0, 3, 2]).await.unwrap();
+        for wrong in [&[0, 1, 2][..], &[0, 1, 2, 2], &[2, 0, 1, 3], &[0, 1, 2, 5]] {
+            verdict(wrong).await.unwrap_err();
+        }
+    }
 
     fn refusal(arrivals: &[u64]) -> String {
         verify(&Load::new(4, 16, 2), arrivals, true).unwrap_err().to_string()

@@ -45,10 +45,13 @@ impl OnMariaDb {
         let own = "id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, message_id BINARY(16) NOT NULL, topic TEXT NOT NULL, \
                    `key` TEXT, payload LONGBLOB NOT NULL, created_at DATETIME(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)";
         for statement in [
-            "CREATE TABLE business (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, body LONGBLOB NOT NULL)".to_owned(),
+            "CREATE TABLE business (id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, body LONGBLOB NOT NULL)"
+                .to_owned(),
             format!("CREATE TABLE plain ({own})"),
             format!("CREATE TABLE marked ({own}, published_at DATETIME(6), KEY (published_at, id))"),
-            format!("CREATE TABLE claimed ({own}, claimed_until DATETIME(6), attempts INT NOT NULL DEFAULT 0)"),
+            format!(
+                "CREATE TABLE claimed ({own}, claimed_until DATETIME(6), attempts INT NOT NULL DEFAULT 0)"
+            ),
         ] {
             sqlx::query(AssertSqlSafe(statement)).execute(&pool).await?;
         }
@@ -129,7 +132,8 @@ impl Database for OnMariaDb {
                         .await?;
                 }
                 Write::Bare(messages) => {
-                    let mut query = QueryBuilder::new("INSERT INTO plain (message_id, topic, `key`, payload) ");
+                    let mut query =
+                        QueryBuilder::new("INSERT INTO plain (message_id, topic, `key`, payload) ");
                     query.push_values(*messages, |mut row, message| {
                         row.push_bind(message.id().as_uuid())
                             .push_bind(message.topic())

@@ -41,7 +41,6 @@ impl Table {
             Self::Claimed => "claimed",
         }
     }
-
 }
 
 /// What a transaction of a service writes.

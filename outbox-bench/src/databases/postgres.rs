@@ -50,7 +50,8 @@ impl OnPostgres {
                        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000, \
                        autovacuum_vacuum_cost_delay = 0";
         for statement in [
-            "CREATE TABLE business (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea NOT NULL)".to_owned(),
+            "CREATE TABLE business (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea NOT NULL)"
+                .to_owned(),
             format!("CREATE TABLE plain ({own}) WITH ({storage})"),
             format!("CREATE TABLE marked ({own}, published_at timestamptz) WITH ({storage})"),
             "CREATE INDEX ON marked (id) WHERE published_at IS NULL".to_owned(),
@@ -126,13 +127,15 @@ impl Database for OnPostgres {
                         .await?;
                 }
                 Write::Bare([message]) => {
-                    sqlx::query("INSERT INTO plain (message_id, topic, key, payload) VALUES ($1, $2, $3, $4)")
-                        .bind(message.id().as_uuid())
-                        .bind(message.topic())
-                        .bind(message.key())
-                        .bind(&message.payload()[..])
-                        .execute(&mut *transaction)
-                        .await?;
+                    sqlx::query(
+                        "INSERT INTO plain (message_id, topic, key, payload) VALUES ($1, $2, $3, $4)",
+                    )
+                    .bind(message.id().as_uuid())
+                    .bind(message.topic())
+                    .bind(message.key())
+                    .bind(&message.payload()[..])
+                    .execute(&mut *transaction)
+                    .await?;
                 }
                 Write::Bare(messages) => {
                     sqlx::query(

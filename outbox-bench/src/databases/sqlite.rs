@@ -130,13 +130,15 @@ impl Database for OnSqlite {
                 // Without a server there is no round trip to save.
                 Write::Bare(messages) => {
                     for message in *messages {
-                        sqlx::query("INSERT INTO plain (message_id, topic, key, payload) VALUES (?1, ?2, ?3, ?4)")
-                            .bind(message.id().to_string())
-                            .bind(message.topic())
-                            .bind(message.key())
-                            .bind(&message.payload()[..])
-                            .execute(&mut *transaction)
-                            .await?;
+                        sqlx::query(
+                            "INSERT INTO plain (message_id, topic, key, payload) VALUES (?1, ?2, ?3, ?4)",
+                        )
+                        .bind(message.id().to_string())
+                        .bind(message.topic())
+                        .bind(message.key())
+                        .bind(&message.payload()[..])
+                        .execute(&mut *transaction)
+                        .await?;
                     }
                 }
                 Write::Enqueue([message]) => self.outbox.enqueue(&mut *transaction, message).await?,

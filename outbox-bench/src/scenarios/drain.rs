@@ -99,7 +99,7 @@ pub async fn compare(
 }
 
 /// One run of one contender: messages in a second.
-async fn drain(
+pub(super) async fn drain(
     contender: &dyn Contender,
     database: &Arc<dyn Database>,
     broker: Option<&dyn Broker>,
@@ -119,11 +119,7 @@ async fn drain(
     let took = contender.drain(database.clone(), publisher.clone()).await?;
     let left = database.waiting(contender.table()).await?;
     ensure!(left == 0, "no figure: {left} messages are left in the table");
-    let arrivals = match &place {
-        Some(place) => place.arrivals(load.messages).await?,
-        None => publisher.arrivals(),
-    };
-    verify(&load, &arrivals, true)?;
+    verify(&load, &super::arrivals(place.as_deref(), &publisher, load.messages).await?, true)?;
     Ok(load.messages as f64 / took.as_secs_f64())
 }
 
