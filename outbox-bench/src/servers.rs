@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use integration_tests::Environment;
 
-use crate::brokers::{self, Broker, OnRabbitMq};
+use crate::brokers::{self, Broker, OnKinesis, OnPubSub, OnRabbitMq, OnSqs};
 use crate::databases::{Database, OnMariaDb, OnPostgres, OnSqlite};
 use crate::options::{Common, Publisher, Queue, Store};
 
@@ -56,6 +56,8 @@ pub async fn broker(common: &Common) -> Result<Option<Arc<dyn Broker>>> {
     Ok(match common.publisher {
         Publisher::Noop => None,
         Publisher::Amqp => Some(Arc::new(OnRabbitMq::start(environment, queue).await?)),
-        Publisher::Sqs | Publisher::Kinesis | Publisher::Pubsub => bail!("not yet"),
+        Publisher::Sqs => Some(Arc::new(OnSqs::start(environment).await?)),
+        Publisher::Kinesis => Some(Arc::new(OnKinesis::start().await)),
+        Publisher::Pubsub => Some(Arc::new(OnPubSub::start(environment).await?)),
     })
 }

@@ -14,11 +14,11 @@ use lapin::{BasicProperties, Confirmation};
 use outbox_amqp::AmqpPublisher;
 use outbox_core::{MessageId, Publisher};
 
-use super::{Broker, Place};
+use super::{Broker, Place, shared_out};
 use crate::load::{Load, TOPIC, number};
 
 /// What our relay has in flight by default: so many calls, and so many messages in each.
-const CALLS: u64 = 4;
+const CALLS: usize = 4;
 const WINDOW: usize = 500;
 /// How long nothing may arrive until what is missing counts as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,12 +84,7 @@ impl Place for InVhost {
 
     async fn from_memory(&self, load: &Load) -> Result<Duration> {
         let connection = self.vhost.connect().await;
-        let mut messages: Vec<Vec<Vec<u8>>> = (0..CALLS).map(|_| Vec::new()).collect();
-        for n in 0..load.messages {
-            // Those of a key go over one channel.
-            let channel = usize::try_from(n % load.keys % CALLS)?;
-            messages[channel].push(load.payload(n));
-        }
+        let messages = shared_out(load, CALLS);
         let started = Instant::now();
         let mut channels = Vec::new();
         for messages in messages {

@@ -119,13 +119,14 @@ pub(super) async fn drain(
     let took = contender.drain(database.clone(), publisher.clone()).await?;
     let left = database.waiting(contender.table()).await?;
     ensure!(left == 0, "no figure: {left} messages are left in the table");
-    verify(&load, &super::arrivals(place.as_deref(), &publisher, load.messages).await?, true)?;
+    let ordered = place.as_ref().is_none_or(|place| place.is_ordered());
+    verify(&load, &super::arrivals(place.as_deref(), &publisher, load.messages).await?, ordered)?;
     Ok(load.messages as f64 / took.as_secs_f64())
 }
 
 async fn memory(broker: &dyn Broker, load: &Load) -> Result<f64> {
     let place = broker.place().await?;
     let took = place.from_memory(load).await?;
-    verify(load, &place.arrivals(load.messages).await?, true)?;
+    verify(load, &place.arrivals(load.messages).await?, place.is_ordered())?;
     Ok(load.messages as f64 / took.as_secs_f64())
 }
