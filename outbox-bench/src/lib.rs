@@ -6,6 +6,7 @@ pub mod databases;
 pub mod line;
 pub mod load;
 pub mod options;
+pub mod report;
 pub mod scenarios;
 pub mod servers;
 pub mod statements;

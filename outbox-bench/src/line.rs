@@ -7,35 +7,35 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::options::Common;
 use crate::stats::Summary;
 
 /// One figure of one contender.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Line {
     /// The scenario.
-    pub scenario: &'static str,
+    pub scenario: String,
     /// What was measured, such as `rate` or `p99`.
     pub metric: String,
     /// Of what the figures are.
-    pub unit: &'static str,
+    pub unit: String,
     /// Who was measured.
     pub contender: String,
     /// Under which circumstances.
-    pub case: BTreeMap<&'static str, Value>,
+    pub case: BTreeMap<String, Value>,
     /// The figures.
     #[serde(flatten)]
     pub summary: Summary,
     /// In relation to another contender of the same run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<Against>,
 }
 
 /// A figure in relation to another one.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Against {
     /// The other contender.
     pub contender: String,
@@ -46,21 +46,21 @@ pub struct Against {
 impl Line {
     /// A figure, with what the options say of the circumstances.
     pub fn new(
-        scenario: &'static str,
+        scenario: &str,
         metric: impl Into<String>,
-        unit: &'static str,
+        unit: &str,
         contender: impl Into<String>,
         common: &Common,
         rounds: &[f64],
     ) -> Self {
         let case = BTreeMap::from([
-            ("data", json!(if common.disk { "disk, synced" } else { "tmpfs" })),
-            ("payload", json!(common.payload)),
+            ("data".to_owned(), json!(if common.disk { "disk, synced" } else { "tmpfs" })),
+            ("payload".to_owned(), json!(common.payload)),
         ]);
         Self {
-            scenario,
+            scenario: scenario.to_owned(),
             metric: metric.into(),
-            unit,
+            unit: unit.to_owned(),
             contender: contender.into(),
             case,
             summary: Summary::of(rounds),
@@ -70,8 +70,8 @@ impl Line {
 
     /// Adds a circumstance.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.case.insert(name, value.into());
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.case.insert(name.to_owned(), value.into());
         self
     }
 
@@ -84,8 +84,8 @@ impl Line {
     }
 }
 
-/// Three digits are all that a figure of this kind is worth.
-fn short(value: f64) -> String {
+/// A figure as people read it. Three digits are all that a figure of this kind is worth.
+pub fn short(value: f64) -> String {
     let digits = match value.abs() {
         large if large >= 100.0 => 0,
         middling if middling >= 10.0 => 1,

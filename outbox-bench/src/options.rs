@@ -41,6 +41,8 @@ pub enum Scenario {
     Memory(Memory),
     /// How many instructions the engine spends on a message, with store and publisher in memory.
     Instructions(Instructions),
+    /// All of it, within a time, and docs/benchmarks.md written from it.
+    Report(Report),
     /// A part of a scenario that runs in a process of its own.
     #[command(subcommand, hide = true)]
     Part(Part),
@@ -126,6 +128,26 @@ pub struct Instructions {
     /// Compares with the figure in this file, and fails if it is off by more than the file allows.
     #[arg(long)]
     pub check: Option<PathBuf>,
+}
+
+/// Settings of `report`.
+#[derive(Clone, Debug, Args)]
+pub struct Report {
+    /// Where the lines of each step are kept. What is there already is not measured again.
+    #[arg(long, default_value = "target/bench-report")]
+    pub lines: PathBuf,
+    /// Where the page goes, and the plots beside it.
+    #[arg(long, default_value = "docs/benchmarks.md")]
+    pub page: PathBuf,
+    /// Fewer rounds of fewer messages: some five minutes instead of some twenty-five.
+    #[arg(long)]
+    pub quick: bool,
+    /// Only the steps whose names contain one of these.
+    #[arg(long, value_delimiter = ',')]
+    pub steps: Vec<String>,
+    /// Measures nothing, and writes the page from what is there.
+    #[arg(long)]
+    pub render: bool,
 }
 
 /// A part of a scenario that runs in a process of its own.

@@ -34,6 +34,7 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
         Scenario::Idle(options) => idle::run(common, options).await,
         Scenario::Memory(options) => memory::run(common, options).await,
         Scenario::Instructions(options) => instructions::run(common, options).await,
+        Scenario::Report(options) => crate::report::run(options).await,
         Scenario::Part(_) => bail!("a part is no scenario"),
     }
 }
