@@ -98,7 +98,7 @@ impl Place for InVhost {
                     for payload in messages.by_ref().take(WINDOW) {
                         let properties = BasicProperties::default()
                             .with_delivery_mode(2)
-                            .with_message_id(MessageId::new().to_string().into());
+                            .with_message_id(MessageId::new().to_string().as_str().into());
                         let published =
                             channel.basic_publish("".into(), TOPIC.into(), options, &payload, properties);
                         confirms.push(published.await?);

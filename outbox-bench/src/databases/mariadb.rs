@@ -11,7 +11,7 @@ use integration_tests::{Environment, MariaDb, Server};
 use outbox_core::{Message, Store};
 use outbox_mysql::{Config, Outbox};
 use sqlx::mysql::MySqlRow;
-use sqlx::{AssertSqlSafe, MySqlPool, QueryBuilder, Row as _};
+use sqlx::{AssertSqlSafe, MySql, MySqlPool, QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::{Database, Row, Table, Write};
@@ -70,7 +70,7 @@ impl OnMariaDb {
 
     /// A statement with so many places for positions.
     async fn change(&self, before: &str, positions: &[i64]) -> Result<()> {
-        let mut query = QueryBuilder::new(before);
+        let mut query = QueryBuilder::<MySql>::new(before);
         let mut list = query.separated(", ");
         for position in positions {
             list.push_bind(position);
@@ -133,9 +133,9 @@ impl Database for OnMariaDb {
                 }
                 Write::Bare(messages) => {
                     let mut query =
-                        QueryBuilder::new("INSERT INTO plain (message_id, topic, `key`, payload) ");
+                        QueryBuilder::<MySql>::new("INSERT INTO plain (message_id, topic, `key`, payload) ");
                     query.push_values(*messages, |mut row, message| {
-                        row.push_bind(message.id().as_uuid())
+                        row.push_bind(Uuid::from(message.id()))
                             .push_bind(message.topic())
                             .push_bind(message.key())
                             .push_bind(&message.payload()[..]);
@@ -231,7 +231,7 @@ impl Database for OnMariaDb {
         .await?;
         let rows: Vec<Row> = rows.iter().map(row).collect::<Result<_>>()?;
         if !rows.is_empty() {
-            let mut query = QueryBuilder::new(
+            let mut query = QueryBuilder::<MySql>::new(
                 "UPDATE claimed SET claimed_until = NOW(6) + INTERVAL 30 SECOND, attempts = attempts + 1 WHERE id IN (",
             );
             let mut list = query.separated(", ");
