@@ -19,8 +19,6 @@ use crate::load::{Load, TOPIC};
 
 /// The store has connections of its own beside this pool.
 const POOL: u32 = 2;
-/// So many rows are committed at a time when a table is filled.
-const CHUNK: u64 = 50_000;
 
 /// A server of our own, and a database in it.
 #[derive(Debug)]
@@ -158,10 +156,10 @@ impl Database for OnMariaDb {
         Ok(())
     }
 
-    async fn fill(&self, table: Table, load: &Load) -> Result<()> {
+    async fn insert(&self, table: Table, load: &Load, chunk: u64) -> Result<()> {
         let mut first = 0;
         while first < load.messages {
-            let last = (first + CHUNK).min(load.messages) - 1;
+            let last = (first + chunk).min(load.messages) - 1;
             let insert = format!(
                 "INSERT INTO {} (message_id, topic, `key`, payload) SELECT UNHEX(MD5(seq)), ?, CONCAT('key-', seq % ?), \
                  CONCAT(LPAD(LOWER(HEX(seq)), 16, '0'), ?) FROM seq_{first}_to_{last}",
@@ -176,6 +174,10 @@ impl Database for OnMariaDb {
                 .await?;
             first = last + 1;
         }
+        Ok(())
+    }
+
+    async fn tidy(&self, table: Table) -> Result<()> {
         self.run(format!("ANALYZE TABLE {}", table.name())).await
     }
 

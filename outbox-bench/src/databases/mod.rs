@@ -84,8 +84,17 @@ pub trait Database: Send + Sync {
     /// Empties all tables, and has the database tidy up.
     async fn clear(&self) -> Result<()>;
 
-    /// Commits messages into a table, and has the database tidy up after that.
-    async fn fill(&self, table: Table, load: &Load) -> Result<()>;
+    /// Puts messages into a table, and commits so many at a time.
+    async fn insert(&self, table: Table, load: &Load, chunk: u64) -> Result<()>;
+
+    /// Has the database do to a table what it would do in its own time.
+    async fn tidy(&self, table: Table) -> Result<()>;
+
+    /// Fills a table, and leaves the database at rest.
+    async fn fill(&self, table: Table, load: &Load) -> Result<()> {
+        self.insert(table, load, 50_000).await?;
+        self.tidy(table).await
+    }
 
     /// How many messages of a table are not delivered.
     async fn waiting(&self, table: Table) -> Result<u64>;

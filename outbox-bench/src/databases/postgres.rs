@@ -19,8 +19,6 @@ use crate::load::{Load, TOPIC};
 
 /// What the documentation recommends for a relay's pool, and one more.
 const POOL: u32 = 5;
-/// So many rows are committed at a time when a table is filled.
-const CHUNK: u64 = 50_000;
 
 /// A server of our own, and a database in it.
 #[derive(Debug)]
@@ -162,7 +160,7 @@ impl Database for OnPostgres {
         self.run("TRUNCATE outbox_message, plain, marked, claimed, business").await
     }
 
-    async fn fill(&self, table: Table, load: &Load) -> Result<()> {
+    async fn insert(&self, table: Table, load: &Load, chunk: u64) -> Result<()> {
         let insert = format!(
             "INSERT INTO {} (topic, key, payload) SELECT $1, 'key-' || n % $2, \
              convert_to(lpad(to_hex(n), 16, '0') || $3, 'UTF8') FROM generate_series($4, $5) AS n",
@@ -170,7 +168,7 @@ impl Database for OnPostgres {
         );
         let mut first = 0;
         while first < load.messages {
-            let last = (first + CHUNK).min(load.messages);
+            let last = (first + chunk).min(load.messages);
             sqlx::query(AssertSqlSafe(insert.clone()))
                 .bind(TOPIC)
                 .bind(load.keys.cast_signed())
@@ -181,6 +179,10 @@ impl Database for OnPostgres {
                 .await?;
             first = last;
         }
+        Ok(())
+    }
+
+    async fn tidy(&self, table: Table) -> Result<()> {
         self.run(format!("VACUUM (ANALYZE) {}", table.name())).await?;
         self.run("CHECKPOINT").await
     }

@@ -157,7 +157,7 @@ impl Database for OnSqlite {
         self.run("PRAGMA wal_checkpoint(TRUNCATE)").await
     }
 
-    async fn fill(&self, table: Table, load: &Load) -> Result<()> {
+    async fn insert(&self, table: Table, load: &Load, _: u64) -> Result<()> {
         let insert = format!(
             "WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?4)
              INSERT INTO {} (topic, key, payload)
@@ -171,6 +171,10 @@ impl Database for OnSqlite {
             .bind(load.messages.cast_signed())
             .execute(&self.pool)
             .await?;
+        Ok(())
+    }
+
+    async fn tidy(&self, _: Table) -> Result<()> {
         self.run("PRAGMA wal_checkpoint(TRUNCATE)").await
     }
 

@@ -101,7 +101,8 @@ async fn drain(database: &Arc<dyn Database>, load: &Load, count: usize, slow: bo
         false => Watched::noop(load.messages, None),
     };
     let relays = start(database, &publisher, count).await?;
-    database.fill(Table::Outbox, load).await?;
+    // In one transaction: it is there all at once, when the clock is started.
+    database.insert(Table::Outbox, load, load.messages).await?;
     let (before, started) = (publisher.confirmed(), Instant::now());
     publisher.all_confirmed().await;
     let (messages, took) = (load.messages - before, started.elapsed());
