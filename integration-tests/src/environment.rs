@@ -43,6 +43,12 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Whether what a server confirms shall outlive a power failure, as it would in service. Tests do without: a
+    /// killed server loses nothing either way.
+    pub(crate) fn durable(&self) -> bool {
+        self.get("OUTBOX_TEST_DURABLE").is_some()
+    }
+
     /// The entries of a variable that holds a comma-separated list.
     pub(crate) fn list(&self, name: &str) -> impl Iterator<Item = &str> {
         self.get(name).unwrap_or("").split(',').map(str::trim).filter(|entry| !entry.is_empty())

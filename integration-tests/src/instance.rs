@@ -1,6 +1,7 @@
 //! A server, in whichever way it was had, and the faults that can be done to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -85,6 +86,17 @@ impl Instance {
             Kind::Local(server) => server.cont(),
             #[cfg(feature = "containers")]
             Kind::Container(container) => container.unpause().await,
+        }
+    }
+
+    /// The processor time that the server has used so far, to a hundredth of a second.
+    ///
+    /// # Errors
+    /// If the server does not run as processes of this machine, or is down.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        match &self.0 {
+            Kind::Local(server) => server.cpu_time(),
+            _ => bail!("this server does not run as processes of ours"),
         }
     }
 

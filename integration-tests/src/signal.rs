@@ -46,6 +46,17 @@ pub(crate) fn terminate(pid: u32) {
     send(pid, Signal::TERM);
 }
 
+/// The processor time that a process, its descendants, and those of its children that have ended have used so far, in
+/// ticks of the system's clock.
+pub(crate) fn ticks(pid: u32) -> u64 {
+    let used = |pid: u32, fields: std::ops::RangeInclusive<usize>| -> u64 {
+        let stat = stat(pid).unwrap_or_default();
+        stat.get(fields).unwrap_or_default().iter().filter_map(|field| field.parse::<u64>().ok()).sum()
+    };
+    // User and system time of its own, and of children that it has waited for.
+    used(pid, 11..=14) + children(pid).into_iter().map(ticks).sum::<u64>()
+}
+
 /// Kills a process and its descendants, and gives their numbers.
 pub(crate) fn kill_tree(pid: u32) -> Vec<u32> {
     let tree = stop_tree(pid);

@@ -37,6 +37,9 @@ pub(super) const COMMON: [&str; 8] = [
     "--binlog-format=ROW",
 ];
 
+/// The options, behind those above, of a server that a power failure would not harm.
+const DURABLE: [&str; 2] = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
+
 /// An installed server of one of the products.
 #[derive(Clone, Debug)]
 pub struct Installation {
@@ -50,6 +53,7 @@ pub struct Installation {
     options: &'static [&'static str],
     path: String,
     user: Option<User>,
+    durable: bool,
 }
 
 impl Installation {
@@ -72,6 +76,7 @@ impl Installation {
             options: &[],
             path,
             user: User::for_server("mysql")?,
+            durable: environment.durable(),
         })
     }
 
@@ -104,6 +109,7 @@ impl Installation {
             ],
             path: "/usr/bin:/bin".to_owned(),
             user: User::for_server("mysql")?,
+            durable: environment.durable(),
         })
     }
 
@@ -125,7 +131,8 @@ impl Installation {
             // The system allows so many asynchronous requests in all, and several servers together want more.
             "--innodb-use-native-aio=OFF".to_owned(),
         ];
-        let options = COMMON.iter().chain(self.options).map(|&option| option.to_owned());
+        let durable: &[&str] = if self.durable { &DURABLE } else { &[] };
+        let options = COMMON.iter().chain(self.options).chain(durable).map(|&option| option.to_owned());
         let arguments = arguments.iter().cloned().chain(own).chain(options).collect();
         LocalServer::start(vec![self.command(self.name, program, arguments)], scratch)
     }

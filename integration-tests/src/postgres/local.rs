@@ -20,12 +20,13 @@ const NEXT_BIN: &str = "OUTBOX_TEST_POSTGRES_NEXT_BIN";
 pub struct Installation {
     bin: PathBuf,
     user: Option<User>,
+    durable: bool,
 }
 
 impl Installation {
     pub(super) fn of_the_system(environment: &Environment) -> Result<Self> {
         let bin = find_folder(environment, BIN, "postgres", postgres_folders())?;
-        Ok(Self { bin, user: User::for_server("postgres")? })
+        Ok(Self { bin, user: User::for_server("postgres")?, durable: environment.durable() })
     }
 
     pub(super) fn downloaded(environment: &Environment) -> Result<Self> {
@@ -33,7 +34,7 @@ impl Installation {
             Some(bin) => bin,
             None => downloads::folder(environment, "postgres-next")?.join("bin"),
         };
-        Ok(Self { bin, user: User::for_server("postgres")? })
+        Ok(Self { bin, user: User::for_server("postgres")?, durable: environment.durable() })
     }
 
     pub(super) fn launch(&self, port: u16) -> Result<LocalServer> {
@@ -50,8 +51,8 @@ impl Installation {
             ["-c", "unix_socket_directories="],
             // What the system has taken it keeps even if the server is killed, and no test cuts the power. Not
             // `synchronous_commit`: without it a killed server may lose what it confirmed.
-            ["-c", "fsync=off"],
-            ["-c", "full_page_writes=off"],
+            ["-c", if self.durable { "fsync=on" } else { "fsync=off" }],
+            ["-c", if self.durable { "full_page_writes=on" } else { "full_page_writes=off" }],
             ["-c", "max_connections=200"],
             ["-c", "wal_level=logical"],
             ["-c", "max_wal_senders=10"],

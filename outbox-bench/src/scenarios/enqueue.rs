@@ -1,0 +1,125 @@
+//! What a message costs the transaction that enqueues it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use outbox_core::{Message, Relay};
+
+use super::{Entrants, say};
+use crate::databases::{Database, Table, Write};
+use crate::line::{Line, Output};
+use crate::load::Load;
+use crate::options::{Common, Enqueue};
+use crate::servers;
+use crate::verify::{Watched, verify};
+
+/// What a transaction writes beside its messages.
+const BUSINESS: [u8; 200] = [b'b'; 200];
+const BATCH: u64 = 100;
+
+/// Runs it with the options' servers.
+///
+/// # Errors
+/// If a server cannot be had, or a run was not right.
+pub async fn run(common: &Common, options: &Enqueue) -> Result<()> {
+    let database = servers::database(common).await?;
+    let output = Output::new(common);
+    for clients in &options.clients {
+        for batch in [1, BATCH] {
+            let mut entrants = Entrants::new(common, &["bare", "ours", "ours+relay"])?;
+            let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+            for round in 0..common.rounds {
+                for name in entrants.next_round() {
+                    let run = Run {
+                        common,
+                        database: &database,
+                        clients: *clients,
+                        batch,
+                        seconds: options.seconds,
+                    };
+                    let rate = run.measure(name).await?;
+                    say(format_args!(
+                        "round {round}: {clients} clients, {batch} a transaction, {name}: {rate:.0}/s"
+                    ));
+                    rates.entry(name).or_default().push(rate);
+                }
+            }
+            for (name, rounds) in &rates {
+                let mut line = Line::new("enqueue", "rate", "commits/s", *name, common, rounds)
+                    .with("store", database.name())
+                    .with("clients", *clients)
+                    .with("batch", batch);
+                if let Some(bare) = rates.get("bare").filter(|_| *name != "bare") {
+                    line = line.against("bare", bare);
+                }
+                output.emit(&line)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Run<'a> {
+    common: &'a Common,
+    database: &'a Arc<dyn Database>,
+    clients: usize,
+    batch: u64,
+    seconds: f64,
+}
+
+impl Run<'_> {
+    /// Transactions in a second.
+    async fn measure(&self, name: &str) -> Result<f64> {
+        self.database.clear().await?;
+        let publisher = Watched::noop(0, None);
+        let relay = match name {
+            "ours+relay" => {
+                let relay =
+                    Relay::builder(self.database.own_store().await?, publisher.clone()).build()?.spawn();
+                relay.status().wait_for(|status| !status.owned.is_empty()).await?;
+                Some(relay)
+            }
+            _ => None,
+        };
+        let bare = name == "bare";
+        let load = Load::new(u64::MAX, self.common.payload, self.common.keys);
+        let (next, started) = (Arc::new(AtomicU64::new(0)), Instant::now());
+        let deadline = started + Duration::from_secs_f64(self.seconds);
+        let mut clients = Vec::new();
+        for _ in 0..self.clients {
+            let (database, load, next, batch) =
+                (self.database.clone(), load.clone(), next.clone(), self.batch);
+            clients.push(tokio::spawn(async move {
+                while Instant::now() < deadline {
+                    let first = next.fetch_add(batch, Ordering::Relaxed);
+                    let numbers = first..first + batch;
+                    let messages: Vec<Message> = numbers.map(|n| load.message(n)).collect::<Result<_>>()?;
+                    let write = if bare { Write::Bare(&messages) } else { Write::Enqueue(&messages) };
+                    database.commit(&[Write::Business(&BUSINESS), write]).await?;
+                }
+                anyhow::Ok(())
+            }));
+        }
+        for client in clients {
+            client.await??;
+        }
+        let took = started.elapsed();
+        let messages = next.load(Ordering::Relaxed);
+        let table = if bare { Table::Plain } else { Table::Outbox };
+        if let Some(relay) = relay {
+            publisher.some_confirmed(messages).await;
+            relay.shutdown().await?;
+            // Neighbours of a key may be committed in either order where there are few keys.
+            let load = Load::new(messages, self.common.payload, self.common.keys);
+            verify(&load, &publisher.arrivals(), false)?;
+            ensure!(self.database.waiting(table).await? == 0, "no figure: messages are left in the table");
+        } else {
+            let written = self.database.waiting(table).await?;
+            ensure!(written == messages, "no figure: {messages} were committed and {written} are there");
+        }
+        Ok((messages / self.batch) as f64 / took.as_secs_f64())
+    }
+}

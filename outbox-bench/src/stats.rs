@@ -1,0 +1,96 @@
+//! Numbers of several rounds, and what is said of them.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// What came of the rounds of one contender.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Summary {
+    /// The middle one.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// All of them, in the order of the rounds.
+    pub rounds: Vec<f64>,
+}
+
+impl Summary {
+    /// Of at least one round.
+    pub fn of(rounds: &[f64]) -> Self {
+        let mut sorted = rounds.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let median = match sorted.len() {
+            0 => f64::NAN,
+            even if even % 2 == 0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+            _ => sorted[middle],
+        };
+        let end = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
+        Self { median, min: end(sorted.first()), max: end(sorted.last()), rounds: rounds.to_vec() }
+    }
+
+    /// Of the quotients of two contenders in the same rounds, which are nearer to each other than the rounds are.
+    pub fn ratio(of: &Self, to: &Self) -> Self {
+        Self::of(&of.rounds.iter().zip(&to.rounds).map(|(of, to)| of / to).collect::<Vec<_>>())
+    }
+}
+
+/// Latencies, to a thousandth of their size.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u64>);
+
+impl Latencies {
+    /// None yet. From a microsecond to a minute.
+    ///
+    /// # Errors
+    /// None that could happen.
+    pub fn new() -> Result<Self> {
+        Ok(Self(Histogram::new_with_bounds(1, 60_000_000, 3)?))
+    }
+
+    /// Adds one. What is longer than a minute counts as a minute.
+    pub fn record(&mut self, latency: Duration) {
+        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency, in milliseconds, that this part of them does not exceed.
+    pub fn quantile(&self, part: f64) -> f64 {
+        self.0.value_at_quantile(part) as f64 / 1_000.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let summary = Summary::of(&[3.0, 1.0, 10.0]);
+        assert_eq!((summary.median, summary.min, summary.max), (3.0, 1.0, 10.0));
+        assert_eq!(Summary::of(&[1.0, 2.0]).median, 1.5);
+    }
+
+    #[test]
+    fn ratios_are_those_of_the_same_round() {
+        let ratio = Summary::ratio(&Summary::of(&[10.0, 1.0]), &Summary::of(&[20.0, 2.0]));
+        assert_eq!((ratio.min, ratio.max), (0.5, 0.5));
+    }
+
+    #[test]
+    fn quantiles_are_in_milliseconds() {
+        let mut latencies = Latencies::new().unwrap();
+        (1..=100).for_each(|n| latencies.record(Duration::from_millis(n)));
+        assert!((latencies.quantile(0.5) - 50.0).abs() < 0.1);
+        assert!((latencies.quantile(0.99) - 99.0).abs() < 0.1);
+    }
+}
