@@ -9,12 +9,16 @@ const RIGHT = 12;
 const TOP = 10;
 const BOTTOM = 24;
 
-// The steps of an axis that people can read: 1, 2 or 5, times a power of ten; and whole ones for what is counted.
-export function steps(highest, whole) {
-  const least = whole ? 1 : 1e-6;
-  const raw = Math.max(highest, whole ? 4 : 0.004) / 4;
+// Beyond a second, times are not read by powers of ten.
+const TIMES = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400];
+
+// The steps of an axis that people can read: 1, 2 or 5, times a power of ten; whole ones for what is counted, and those
+// of a clock for times.
+function steps(highest, kind) {
+  const raw = Math.max(highest, { count: 4, time: 0.004, rate: 0.4 }[kind]) / 4;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = Math.max(least, [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999));
+  const decimal = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
+  const step = kind === 'time' && raw > 0.5 ? TIMES.find((size) => size >= raw * 0.999) ?? decimal : decimal;
   const ticks = [];
   for (let at = 0; at < highest + step * 0.999 || ticks.length < 3; at += step) ticks.push(Math.round(at * 1e9) / 1e9);
   return ticks;
@@ -50,9 +54,10 @@ function runs(samples, value, gap) {
 }
 
 export class Chart {
-  // `value` gives the figure of a sample or null, `format` a figure for people, `axis` one for the axis.
-  constructor({ name, unit, color, value, format, axis, whole }) {
-    Object.assign(this, { name, unit, value, format, axis, whole });
+  // `value` gives the figure of a sample or null, `format` a figure for people, `axis` one for the axis; `kind` is
+  // `count`, `time` or `rate`.
+  constructor({ name, unit, color, value, format, axis, kind }) {
+    Object.assign(this, { name, unit, value, format, axis, kind });
     this.samples = [];
     this.readout = el('output', { class: 'readout' });
     this.figure = svg('svg', { class: `plot ${color}`, height: HEIGHT, role: 'img', tabindex: '0' });
@@ -94,7 +99,7 @@ export class Chart {
     if (this.from === undefined || this.width === 0) return;
     const values = this.samples.map(this.value).filter((value) => value !== null);
     const highest = Math.max(0, ...values);
-    const ticks = steps(highest, this.whole);
+    const ticks = steps(highest, this.kind);
     const top = ticks.at(-1);
     this.y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
     const right = this.width - RIGHT;

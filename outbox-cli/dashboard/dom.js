@@ -10,7 +10,7 @@ function make(element, attributes, children) {
     else if (name === 'checked' || name === 'disabled' || name === 'indeterminate' || name === 'value') element[name] = value;
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -31,7 +31,7 @@ export function replace(container, ...children) {
   const active = document.activeElement;
   const focus = container.contains(active) ? active.dataset.focus : undefined;
   const top = container.scrollTop;
-  container.replaceChildren(...children.flat().filter(Boolean));
+  container.replaceChildren(...children.flat(Infinity).filter(Boolean));
   container.scrollTop = top;
   if (focus === undefined) return;
   const again = [...container.querySelectorAll('[data-focus]')].find((element) => element.dataset.focus === focus);
@@ -81,11 +81,16 @@ export function clock(at) {
   return new Date(at).toLocaleTimeString('en-GB');
 }
 
+// Only the first unit of a duration: nobody needs the seconds of an hour ago.
+function roughly(seconds) {
+  return duration(Math.floor(seconds)).split(' ').slice(0, 2).join(' ');
+}
+
 // How long ago, with the whole time for who points at it.
 export function ago(text) {
   const at = new Date(text);
   const seconds = Math.max(0, (Date.now() - at.getTime()) / 1000);
-  const words = seconds < 5 ? 'just now' : `${duration(Math.floor(seconds))} ago`;
+  const words = seconds < 5 ? 'just now' : `${roughly(seconds)} ago`;
   return el('time', { datetime: text, title: at.toLocaleString('en-GB') }, words);
 }
 

@@ -118,7 +118,7 @@ function draw() {
   });
   const heads = ['Position', 'Topic', 'Key', 'Error', 'Attempts', 'Died', ''];
   replace(list, bar(filtered),
-    el('table', {}, el('caption', { class: 'hidden' }, 'Dead letters'),
+    el('table', { class: 'of-letters' }, el('caption', { class: 'hidden' }, 'Dead letters'),
       el('thead', {}, el('tr', {}, el('th', { class: 'tick-box' }, everyone),
         heads.map((head) => (head === '' ? el('td', {}) : el('th', { scope: 'col' }, head))))),
       el('tbody', {}, here.flatMap(rows))),
@@ -193,14 +193,15 @@ async function toggle(letter) {
   }
   const fact = (name, value) => (value === null || value === undefined ? null : [el('dt', {}, name), el('dd', {}, value)]);
   const content = el('div', { class: 'payload-box' });
-  details.set(position, el('div', { class: 'detail' },
+  const facts = el('div', {},
     el('dl', { class: 'facts' },
       [fact('Id', letter.id), fact('Topic', letter.topic), fact('Key', letter.key),
         fact('Enqueued', ago(letter.enqueued_at)), fact('Died', ago(letter.died_at)),
         fact('Content type', letter.content_type),
         fact('Size', letter.payload_bytes === undefined ? null : bytes(letter.payload_bytes)),
         fact('Its key', letter.blocks_key ? 'waits for this one' : null)].flat().filter(Boolean)),
-    el('h4', {}, 'Error'), el('pre', { class: 'payload' }, letter.error), content));
+    el('h4', {}, 'Error'), el('pre', { class: 'payload' }, letter.error));
+  details.set(position, el('div', { class: 'detail' }, facts, content));
   draw();
   if (!may.payloads) {
     replace(content, el('p', { class: 'muted small' }, 'Payloads and headers are hidden. http.payloads = true shows them.'));

@@ -14,15 +14,15 @@ const lag = (sample) => (sample.backlog === undefined ? null : sample.lag_second
 
 const charts = [
   new Chart({
-    name: 'Backlog', unit: 'messages', color: 'first', whole: true,
+    name: 'Backlog', unit: 'messages', color: 'first', kind: 'count',
     value: (sample) => sample.backlog?.count ?? null, format: number, axis: compact,
   }),
   new Chart({
-    name: 'Lag', unit: 'age of the oldest message', color: 'second', whole: false,
+    name: 'Lag', unit: 'age of the oldest message', color: 'second', kind: 'time',
     value: lag, format: duration, axis: (value) => (value === 0 ? '0 s' : duration(value)),
   }),
   new Chart({
-    name: 'Throughput', unit: 'messages per second', color: 'third', whole: false,
+    name: 'Throughput', unit: 'messages per second', color: 'third', kind: 'rate',
     value: rate, format: perSecond, axis: compact,
   }),
 ];
@@ -94,4 +94,6 @@ export function show(state) {
   shown = state;
   replace(byId('tiles'), tiles(state));
   for (const chart of charts) chart.show(state.samples, span, state.every);
+  const from = Date.now() - span * 1000;
+  byId('legend').hidden = !state.samples.some((sample) => sample.circuit_open && sample.at > from);
 }

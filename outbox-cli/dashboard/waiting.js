@@ -62,7 +62,7 @@ function show(messages) {
   const here = messages.slice(0, PAGE);
   const heads = ['Position', 'Topic', 'Key', 'State', 'Attempts', 'Error', 'Enqueued'];
   replace(byId('waiting'),
-    el('table', {}, el('caption', { class: 'hidden' }, 'Waiting messages'),
+    el('table', { class: 'of-waiting' }, el('caption', { class: 'hidden' }, 'Waiting messages'),
       el('thead', {}, el('tr', {}, heads.map((head) => el('th', { scope: 'col' }, head)))),
       el('tbody', {}, here.map(row))),
     el('div', { class: 'pages' },
