@@ -1,6 +1,6 @@
 // The page: which route is shown, and asking the relay again and again.
 
-import { byId, compact, el, replace } from './dom.js';
+import { byId, compact, el, now, replace, setClock } from './dom.js';
 import { Gone, Refused, get, routePath, token } from './client.js';
 import { askForToken } from './dialogs.js';
 import * as failures from './failures.js';
@@ -99,7 +99,8 @@ async function refresh(name) {
   states.set(name, state);
   try {
     const answer = await get(routePath(name, 'history'), { after: state.samples.at(-1)?.at ?? 0 });
-    const oldest = Date.now() - HOUR;
+    setClock(answer.now);
+    const oldest = now() - HOUR;
     const known = state.samples.at(-1)?.at ?? 0;
     state.samples = [...state.samples, ...answer.samples.filter((sample) => sample.at > known)].filter((sample) => sample.at > oldest);
     [state.relay, state.every, state.error] = [answer.relay, answer.every_seconds, null];
@@ -122,9 +123,9 @@ async function panel(rest, show) {
 
 async function update() {
   // Asked again each time: a relay that was started anew may have other routes.
-  const now = await get('/api/v1/routes');
-  const changed = JSON.stringify(now) !== JSON.stringify(about);
-  about = now;
+  const told = await get('/api/v1/routes');
+  const changed = JSON.stringify(told) !== JSON.stringify(about);
+  about = told;
   await Promise.all(about.routes.map(({ route }) => refresh(route)));
   if (changed || current === null) {
     const wanted = current ?? decodeURIComponent(location.hash.slice(1));

@@ -1,7 +1,7 @@
 // One line over time, as SVG: an axis with units, the line, the spans in which the circuit was open, and what is under
 // the pointer or, with the arrow keys, under the cursor.
 
-import { clock, el, svg } from './dom.js';
+import { clock, el, now, svg } from './dom.js';
 
 const HEIGHT = 180;
 const LEFT = 52;
@@ -83,7 +83,7 @@ export class Chart {
   }
 
   show(samples, seconds, every) {
-    const to = samples.length > 0 ? Math.max(samples.at(-1).at, Date.now() - 10_000) : Date.now();
+    const to = samples.length > 0 ? Math.max(samples.at(-1).at, now() - 10_000) : now();
     Object.assign(this, { from: to - seconds * 1000, to, gap: Math.max(every * 3_000, 15_000) });
     this.samples = samples.filter((sample) => sample.at >= this.from);
     if (!this.samples.includes(this.pointed)) this.pointed = null;

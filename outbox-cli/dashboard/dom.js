@@ -77,6 +77,17 @@ export function bytes(size) {
   return size < 1024 * 1024 ? `${compact(size / 1024)} KiB` : `${compact(size / 1024 / 1024)} MiB`;
 }
 
+let ahead = 0;
+
+// The relay's clock is the one that counts: a browser's may be an hour off.
+export function setClock(at) {
+  ahead = at - Date.now();
+}
+
+export function now() {
+  return Date.now() + ahead;
+}
+
 export function clock(at) {
   return new Date(at).toLocaleTimeString('en-GB');
 }
@@ -89,7 +100,7 @@ function roughly(seconds) {
 // How long ago, with the whole time for who points at it.
 export function ago(text) {
   const at = new Date(text);
-  const seconds = Math.max(0, (Date.now() - at.getTime()) / 1000);
+  const seconds = Math.max(0, (now() - at.getTime()) / 1000);
   const words = seconds < 5 ? 'just now' : `${roughly(seconds)} ago`;
   return el('time', { datetime: text, title: at.toLocaleString('en-GB') }, words);
 }

@@ -1,7 +1,7 @@
 // How a route is doing: the figures of now, and the lines of the last hour.
 
 import { Chart } from './chart.js';
-import { byId, compact, count, duration, el, number, plural, replace } from './dom.js';
+import { byId, compact, count, duration, el, now, number, plural, replace } from './dom.js';
 
 const SPANS = [['5 min', 300], ['15 min', 900], ['1 h', 3600]];
 let span = 900;
@@ -61,7 +61,7 @@ function trend(samples) {
 function since(samples) {
   const closed = samples.findLastIndex((sample) => !sample.circuit_open);
   const first = samples[closed + 1];
-  return first ? `for ${duration((Date.now() - first.at) / 1000)}` : 'just now';
+  return first ? `for ${duration((now() - first.at) / 1000)}` : 'just now';
 }
 
 function tiles(state) {
@@ -94,6 +94,6 @@ export function show(state) {
   shown = state;
   replace(byId('tiles'), tiles(state));
   for (const chart of charts) chart.show(state.samples, span, state.every);
-  const from = Date.now() - span * 1000;
+  const from = now() - span * 1000;
   byId('legend').hidden = !state.samples.some((sample) => sample.circuit_open && sample.at > from);
 }

@@ -257,7 +257,9 @@ async fn the_dashboard_is_served_with_a_policy_that_lets_nothing_else_in() {
         seen.push(path);
     }
     assert!(seen.len() >= 14, "{seen:?}");
-    assert!(!page.body.contains("<style") && !page.body.contains(" style=") && !page.body.contains("onclick"));
+    assert!(
+        !page.body.contains("<style") && !page.body.contains(" style=") && !page.body.contains("onclick")
+    );
     for head in [page.head, relay.get("/dashboard/app.js").head] {
         for part in [
             "default-src 'none'",

@@ -56,7 +56,7 @@ impl Lately {
         let kept = lock(&self.kept);
         let samples: Vec<_> =
             kept.samples.iter().filter(|sample| sample.at > after).map(Sample::json).collect();
-        json!({ "every_seconds": self.every.as_secs_f64(), "samples": samples })
+        json!({ "now": milliseconds(), "every_seconds": self.every.as_secs_f64(), "samples": samples })
     }
 
     /// The last failures, the newest first.
@@ -227,6 +227,12 @@ impl Kept {
     }
 }
 
+/// The time, in milliseconds since 1970.
+fn milliseconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
 /// It is never held across anything that waits.
 fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -266,9 +272,8 @@ async fn sample(
         };
         let took = began.elapsed();
         let circuit_open = status.borrow().circuit_open;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         lock(&kept).add(Sample {
-            at: now.as_millis().try_into().unwrap_or(u64::MAX),
+            at: milliseconds(),
             seconds: since.elapsed().as_secs_f64(),
             counts: Counts::default(),
             stats,

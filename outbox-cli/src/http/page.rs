@@ -45,10 +45,8 @@ const FILES: &[(&str, &str, &str)] = files! {
 };
 
 fn file(kind: &'static str, content: &'static str) -> Response {
-    let headers: [(HeaderName, HeaderValue); 2] = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-    ];
+    let headers: [(HeaderName, HeaderValue); 2] =
+        [(header::CONTENT_TYPE, HeaderValue::from_static(kind)), (header::CONTENT_SECURITY_POLICY, POLICY)];
     (headers, content).into_response()
 }
 

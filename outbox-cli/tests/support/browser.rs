@@ -92,7 +92,8 @@ impl Browser {
 
     /// Clicks where a person would, once it is there.
     pub(crate) async fn click(&self, css: &str) {
-        self.until_done(css, |element| self.session.post(&format!("element/{element}/click"), &json!({}))).await;
+        self.until_done(css, |element| self.session.post(&format!("element/{element}/click"), &json!({})))
+            .await;
     }
 
     /// Types into a field.
