@@ -281,18 +281,32 @@ async fn hostile_texts_are_only_texts_and_every_window_and_scheme_can_be_read() 
     let payload = format!("{{\"id\":12345678901234567890,\"html\":\"{}\"}}", HOSTILE.replace('"', "\\\""));
     place.run(&["enqueue", HOSTILE, &payload, "--key", HOSTILE, "--header", &format!("x={HOSTILE}")]);
     place.run(&["enqueue", HOSTILE, &format!("{HOSTILE}{}", "W".repeat(3_000)), "--key", &"M".repeat(200)]);
+    let mut lines = serde_json::json!({ "topic": HOSTILE, "payload_base64": "AP8+eA==" }).to_string();
+    for number in 0..22 {
+        lines.push_str(&format!(
+            "\n{}",
+            serde_json::json!({ "topic": HOSTILE, "payload": number.to_string() })
+        ));
+    }
+    assert_cmd::Command::from_std(place.command(&["enqueue"])).write_stdin(lines).assert().success();
     let relay = Relay::start(&place, &[]).await;
     let Some(browser) = Browser::open(&relay.page()).await else { return };
-    browser.rows(2).await;
+    browser.reads("#tile-dead .value", |text| text == "25").await;
+    browser.rows(20).await;
     browser.reads("#letters-list", |text| text.contains(HOSTILE)).await;
     browser.reads("#failures", |text| text.contains(HOSTILE)).await;
     browser.click("#letters-list tr[data-position]:first-child [data-action=details]").await;
     // Indented, and with every digit of its number.
     browser.reads("#letters-list .detail", |text| text.contains("\"id\": 12345678901234567890,\n")).await;
     browser.reads("#letters-list .detail", |text| text.contains("document.title=1")).await;
-    let position = "tr[data-position]:last-child [data-action=details]";
-    browser.click(position).await;
-    browser.reads("#letters-list tr:last-child .detail", |text| text.contains("WWWW")).await;
+    // Each that is open has a row of its own.
+    browser.click("#letters-list tr[data-position]:nth-child(3) [data-action=details]").await;
+    browser.reads("#letters-list tr:nth-child(4) .detail", |text| text.contains("WWWW")).await;
+    browser.click("#letters-list tr[data-position]:nth-child(5) [data-action=details]").await;
+    let bytes = "000000  00 ff 3e 78";
+    browser
+        .reads("#letters-list tr:nth-child(6) .detail", |text| text.contains(bytes) && text.contains("..>x"))
+        .await;
     assert_eq!(browser.run("return document.title"), "default · outbox");
     let made = browser.run("return document.querySelectorAll('main img, main script, main iframe').length");
     assert_eq!(made, 0);
@@ -319,6 +333,16 @@ async fn hostile_texts_are_only_texts_and_every_window_and_scheme_can_be_read() 
         browser.reads("#theme", |shown| shown == text).await;
         assert_eq!(browser.run(ground), *expected, "{text}");
     }
+    // The other page, and what is on it.
+    browser.click("[data-focus='letters-Next']").await;
+    browser.rows(5).await;
+    browser.click("[data-focus=all]").await;
+    browser
+        .reads("#letters-bar", |text| text.contains("5 selected") && text.contains("Redrive 5 selected"))
+        .await;
+    browser.click("[data-focus='letters-Previous']").await;
+    browser.rows(20).await;
+    browser.reads("#letters-bar", |text| text.contains("All dead letters")).await;
     let complaints = browser.complaints();
     let unexpected: Vec<_> = complaints.iter().filter(|line| !line.contains("TrustedHTML")).collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");

@@ -202,11 +202,11 @@ impl Kept {
 
     fn keep(&mut self, failure: Failure) {
         // A broker that is down fails at every probe. That is one thing to read, and not two hundred.
-        if let Some(last) = self.failures.back_mut() {
-            if last.kind == failure.kind && last.error == failure.error && last.more == failure.more {
-                (last.at, last.times) = (failure.at, last.times + 1);
-                return;
-            }
+        if let Some(last) = self.failures.back_mut()
+            && (last.kind, &last.error, &last.more) == (failure.kind, &failure.error, &failure.more)
+        {
+            (last.at, last.times) = (failure.at, last.times + 1);
+            return;
         }
         if self.failures.len() == FAILURES {
             self.failures.pop_front();
