@@ -9,6 +9,13 @@ let span = 900;
 const rate = (sample) => (sample.seconds > 0 ? sample.confirmed / sample.seconds : null);
 const perSecond = (value) => `${compact(value)}/s`;
 
+// A time in one unit, which is all that there is room for beside an axis.
+function short(seconds) {
+  if (seconds < 120) return duration(seconds).includes('min') ? `${seconds} s` : duration(seconds);
+  const [size, unit] = seconds < 7200 ? [60, 'min'] : seconds < 172_800 ? [3600, 'h'] : [86_400, 'd'];
+  return `${compact(seconds / size)} ${unit}`;
+}
+
 // Without a lag nothing waits, which is a lag of nothing; without a backlog nobody has counted.
 const lag = (sample) => (sample.backlog === undefined ? null : sample.lag_seconds ?? 0);
 
@@ -19,7 +26,7 @@ const charts = [
   }),
   new Chart({
     name: 'Lag', unit: 'age of the oldest message', color: 'second', kind: 'time',
-    value: lag, format: duration, axis: (value) => (value === 0 ? '0 s' : duration(value)),
+    value: lag, format: duration, axis: short,
   }),
   new Chart({
     name: 'Throughput', unit: 'messages per second', color: 'third', kind: 'rate',
