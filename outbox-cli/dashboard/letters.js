@@ -87,7 +87,8 @@ export async function load() {
       load();
       return;
     }
-    const there = new Set(letters.map((letter) => letter.position));
+    // One more than is shown was asked for, to know whether there is another page. What cannot be seen is not selected.
+    const there = new Set(letters.slice(0, PAGE).map((letter) => letter.position));
     selected = new Set([...selected].filter((position) => there.has(position)));
     // Who reads, or is about to click, is not disturbed for nothing.
     const now = JSON.stringify(letters);
@@ -131,6 +132,7 @@ function draw() {
 function turn(name, disabled, change) {
   const onclick = () => {
     change();
+    selected = new Set();
     drawn = '';
     load();
   };
