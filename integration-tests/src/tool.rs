@@ -10,6 +10,10 @@ use crate::environment::Environment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Tool {
+    /// The browser.
+    Chromium,
+    /// What drives the browser.
+    Chromedriver,
     /// What gives a program another wall clock.
     Faketime,
     /// The client of PostgreSQL.
@@ -22,11 +26,14 @@ pub enum Tool {
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Self; 4] = [Self::Faketime, Self::Psql, Self::Python3, Self::Sqlite3];
+    pub const ALL: [Self; 6] =
+        [Self::Chromium, Self::Chromedriver, Self::Faketime, Self::Psql, Self::Python3, Self::Sqlite3];
 
     /// The name of the program, and the one in `OUTBOX_TEST_REQUIRE`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Chromium => "chromium",
+            Self::Chromedriver => "chromedriver",
             Self::Faketime => "faketime",
             Self::Psql => "psql",
             Self::Python3 => "python3",
@@ -37,6 +44,8 @@ impl Tool {
     /// The Debian package with the program.
     pub(crate) const fn package(self) -> &'static str {
         match self {
+            Self::Chromium => "chromium",
+            Self::Chromedriver => "chromium-driver",
             Self::Faketime => "faketime",
             Self::Psql => "postgresql-client",
             Self::Python3 => "python3",
@@ -69,7 +78,7 @@ impl Tool {
             Self::Psql => {
                 postgres_folders().into_iter().map(|bin| bin.join(name)).find(|file| file.is_file())
             }
-            Self::Faketime | Self::Python3 | Self::Sqlite3 => None,
+            _ => None,
         };
         let found = environment.find_program(name).or_else(elsewhere);
         found.ok_or_else(|| Unavailable::tool(self, format!("no program {name} in any folder of PATH")))

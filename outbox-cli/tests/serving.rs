@@ -219,6 +219,108 @@ async fn beyond_the_loopback_address_reading_needs_the_token_too() {
     assert_eq!(open.get("/api/v1/status").status, 401);
     assert_eq!(open.ask("GET", "/api/v1/status", &[BEARER], "").status, 200);
     assert_eq!((open.get("/healthz").status, open.get("/metrics").status), (200, 200));
+    // The page has nothing to hide, and what it would show it has to ask for.
+    assert_eq!((open.get("/").status, open.get("/dashboard/app.js").status), (200, 200));
+    for path in ["", "/default/history", "/default/failures", "/default/relays", "/default/dead-letters"] {
+        assert_eq!(open.get(&format!("/api/v1/routes{path}")).status, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_dashboard_is_served_with_a_policy_that_lets_nothing_else_in() {
+    let relay = Relay::start("").await;
+    let page = relay.get("/");
+    assert!(page.status == 200 && page.head.contains("content-type: text/html"), "{}", page.head);
+    // Everything it names is there, and nothing is elsewhere or within the page.
+    let parts: Vec<_> = page.body.split('"').filter(|text| text.starts_with("/dashboard/")).collect();
+    assert!(parts.len() >= 4, "{parts:?}");
+    let mut seen = Vec::new();
+    let mut left: Vec<String> = parts.into_iter().map(str::to_owned).collect();
+    while let Some(path) = left.pop() {
+        let part = relay.get(&path);
+        assert_eq!(part.status, 200, "{path}");
+        let kind = match path.rsplit_once('.').unwrap().1 {
+            "js" => "text/javascript",
+            "css" => "text/css",
+            _ => "image/svg+xml",
+        };
+        assert!(part.head.contains(&format!("content-type: {kind}")), "{path}: {}", part.head);
+        for name in part.body.split("from './").skip(1).filter_map(|rest| rest.split('\'').next()) {
+            let imported = format!("/dashboard/{name}");
+            if !seen.contains(&imported) && !left.contains(&imported) {
+                left.push(imported);
+            }
+        }
+        for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://"] {
+            assert!(!part.body.contains(sink), "{path} has {sink}");
+        }
+        seen.push(path);
+    }
+    assert!(seen.len() >= 14, "{seen:?}");
+    assert!(
+        !page.body.contains("<style") && !page.body.contains(" style=") && !page.body.contains("onclick")
+    );
+    for head in [page.head, relay.get("/dashboard/app.js").head] {
+        for part in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "x-content-type-options: nosniff",
+            "x-frame-options: deny",
+            "cache-control: no-store",
+        ] {
+            assert!(head.contains(part), "{part} is not in {head}");
+        }
+        assert!(!head.contains("unsafe") && !head.contains("access-control"), "{head}");
+    }
+    assert_eq!(relay.get("/dashboard/nothing.js").status, 404);
+    assert_eq!(relay.get("/dashboard/..%2f..%2fCargo.toml").status, 404);
+    assert!(!relay.get("/api/v1/status").head.contains("script-src"));
+}
+
+#[tokio::test]
+async fn who_looks_only_now_sees_what_happened_before() {
+    let relay = Relay::with_dead_letters("").await;
+    let routes = relay.get("/api/v1/routes").json();
+    let expected = json!([{ "route": "default", "store": "sqlite in shop.db, table outbox_message", "publisher": "the standard output" }]);
+    assert_eq!(routes, json!({ "routes": expected, "payloads": false, "changes": true }));
+
+    let history = "/api/v1/routes/default/history";
+    let told = eventually("a sample with the dead letters", DEADLINE, || async {
+        let told = relay.get(history).json();
+        let last = told["samples"].as_array()?.last()?.clone();
+        (last["dead_letters"]["count"] == 3).then_some(told)
+    })
+    .await;
+    let samples = told["samples"].as_array().unwrap();
+    let died: u64 = samples.iter().map(|sample| sample["died"].as_u64().unwrap()).sum();
+    assert_eq!(died, 3, "{told}");
+    assert_eq!(told["relay"], json!({ "relays": 1, "circuit_open": false }));
+    let times: Vec<_> = samples.iter().map(|sample| sample["at"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let later = relay.get(&format!("{history}?after={}", times[0])).json();
+    assert!(later["samples"][0]["at"].as_u64().unwrap() > times[0], "{later}");
+    assert_eq!(relay.get(&format!("{history}?after=soon")).status, 400);
+
+    let failures = relay.get("/api/v1/routes/default/failures").json();
+    let failures = failures["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 3, "{failures:?}");
+    assert_eq!((&failures[0]["kind"], &failures[0]["topic"]), (&json!("dead_letter"), &json!("lost")));
+    assert!(failures[0]["error"].as_str().unwrap().contains("nobody takes this topic"), "{failures:?}");
+
+    let relays = relay.get("/api/v1/routes/default/relays").json();
+    assert_eq!((&relays["partitions"], &relays["free"]), (&json!(16), &json!([])));
+    assert_eq!(relays["relays"][0]["this"], true);
+    assert_eq!(relays["relays"][0]["partitions"].as_array().unwrap().len(), 16);
+
+    for rest in ["history", "failures", "relays"] {
+        let unknown = relay.get(&format!("/api/v1/routes/other/{rest}"));
+        assert!(unknown.status == 404 && unknown.body.contains("no route"), "{}", unknown.body);
+        let rebound = [("Host", "evil.example")];
+        assert_eq!(relay.ask("GET", &format!("/api/v1/routes/default/{rest}"), &rebound, "").status, 403);
+    }
 }
 
 #[tokio::test]

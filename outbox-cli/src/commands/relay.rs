@@ -12,7 +12,7 @@ use tracing::{Instrument, error, info, warn};
 use crate::cli::RelayArgs;
 use crate::config::{Config, Route};
 use crate::exit::Failure;
-use crate::http::{Running, Server};
+use crate::http::{Lately, Running, Server};
 use crate::logging;
 use crate::outboxes::{self, Opened};
 
@@ -80,8 +80,11 @@ async fn relay(
     let publisher: Arc<dyn Publisher> = publisher.publisher();
     let relay = Relay::builder(store, publisher).settings(route.settings.clone()).build()?;
     if let Some(running) = server.and_then(|server| server.running(route)) {
+        let (store, status) = (opened.store.clone(), relay.status());
+        let lately =
+            Lately::watch(store.clone(), relay.events(), status.clone(), route.settings.stats_interval);
         // It is empty: each route has one relay.
-        let _ = running.set(Running { store: opened.store.clone(), status: relay.status() });
+        let _ = running.set(Running { store, status, lately });
     }
     let stopped = async {
         if args.until_empty {

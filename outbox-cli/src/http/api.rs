@@ -22,10 +22,10 @@ use crate::view;
 /// Whatever somebody asks for, this is the most of one answer, because of its payloads.
 const MOST: usize = 500;
 /// Counting goes no further.
-const COUNT: u64 = 100_000;
+pub(super) const COUNT: u64 = 100_000;
 
 /// Why there is no answer.
-pub(super) struct Trouble(StatusCode, String);
+pub(super) struct Trouble(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Trouble {
     fn into_response(self) -> Response {
@@ -57,9 +57,9 @@ impl From<JsonRejection> for Trouble {
     }
 }
 
-type Answer = Result<Json<Value>, Trouble>;
+pub(super) type Answer = Result<Json<Value>, Trouble>;
 
-fn served<'a>(shared: &'a Shared, name: &str) -> Result<(&'a Served, &'a Running), Trouble> {
+pub(super) fn served<'a>(shared: &'a Shared, name: &str) -> Result<(&'a Served, &'a Running), Trouble> {
     let found = shared.routes.iter().find(|served| served.name == name);
     let served =
         found.ok_or_else(|| Trouble(StatusCode::NOT_FOUND, format!("there is no route {name:?}")))?;

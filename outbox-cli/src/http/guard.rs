@@ -56,16 +56,18 @@ async fn answer(allowed: Result<(), Refusal>, request: Request, next: Next) -> R
     }
 }
 
-/// Keeps answers from being kept, guessed at, or shown within other pages.
+/// Keeps answers from being kept, guessed at, or shown within other pages. What is a page has a policy of its own.
 pub(super) async fn headers(mut response: Response) -> Response {
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (header::REFERRER_POLICY, "same-origin"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    let policy = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+    response.headers_mut().entry(header::CONTENT_SECURITY_POLICY).or_insert(policy);
     response
 }
 

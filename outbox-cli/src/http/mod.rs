@@ -3,7 +3,10 @@
 mod api;
 mod guard;
 mod health;
+mod lately;
+mod looking;
 mod metrics;
+mod page;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -22,6 +25,8 @@ use tracing::{error, info};
 use crate::config::{Http, Route};
 use crate::exit::Failure;
 
+pub(crate) use lately::Lately;
+
 /// What the handlers know.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -34,7 +39,10 @@ pub(crate) struct Shared {
 /// A route, and its relay once that runs.
 pub(crate) struct Served {
     name: String,
+    /// The store, for people.
     place: String,
+    /// The broker, for people.
+    goal: String,
     running: Arc<OnceLock<Running>>,
 }
 
@@ -42,6 +50,7 @@ pub(crate) struct Served {
 pub(crate) struct Running {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) status: watch::Receiver<Status>,
+    pub(crate) lately: Lately,
 }
 
 /// The server, and where relays say that they run.
@@ -68,6 +77,7 @@ impl Server {
         let served = |route: &&Route| Served {
             name: route.name.clone(),
             place: route.store.place(),
+            goal: route.publisher.place(),
             running: Arc::default(),
         };
         let routes: Arc<Vec<Served>> = Arc::new(routes.iter().map(served).collect());
@@ -107,6 +117,10 @@ impl Drop for Server {
 fn app(shared: Shared) -> Router {
     let reading = Router::new()
         .route("/api/v1/status", get(api::status))
+        .route("/api/v1/routes", get(looking::routes))
+        .route("/api/v1/routes/{route}/history", get(looking::history))
+        .route("/api/v1/routes/{route}/failures", get(looking::failures))
+        .route("/api/v1/routes/{route}/relays", get(looking::relays))
         .route("/api/v1/routes/{route}/messages", get(api::messages))
         .route("/api/v1/routes/{route}/dead-letters", get(api::dead_letters))
         .route("/api/v1/routes/{route}/dead-letters/{position}", get(api::dead_letter))
@@ -116,6 +130,8 @@ fn app(shared: Shared) -> Router {
         .route("/api/v1/routes/{route}/dead-letters/discard", post(api::discard))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::changing));
     Router::new()
+        .route("/", get(page::index))
+        .route("/dashboard/{file}", get(page::part))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))
