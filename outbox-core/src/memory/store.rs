@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::dead_letter::DeadLetters;
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 use crate::message::{Message, MessageId};
 use crate::store::{
     Content, Membership, Partition, Position, Reader, RelayId, Settle, Stats, Store, Wakeups,
@@ -251,6 +252,10 @@ impl Store for MemoryStore {
     }
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+
+    fn inspection(&self) -> Option<&dyn Inspection> {
         Some(self)
     }
 }
