@@ -3,7 +3,7 @@
 mod api;
 mod guard;
 mod health;
-mod metrics;
+pub(crate) mod metrics;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,7 @@ use tracing::{error, info};
 
 use crate::config::{Http, Route};
 use crate::exit::Failure;
+use crate::telemetry::Telemetry;
 
 /// What the handlers know.
 #[derive(Clone)]
@@ -59,12 +60,13 @@ impl Server {
         settings: &Http,
         routes: &[&Route],
         stopping: CancellationToken,
+        telemetry: &Telemetry,
     ) -> Result<Self, Failure> {
         let listener = TcpListener::bind(settings.listen)
             .await
             .map_err(|error| Failure::failed(format!("cannot listen at {}: {error}", settings.listen)))?;
         let address = listener.local_addr()?;
-        let metrics = metrics::install()?;
+        let metrics = metrics::install(telemetry)?;
         let served = |route: &&Route| Served {
             name: route.name.clone(),
             place: route.store.place(),
