@@ -66,7 +66,7 @@ impl traces::trace_service_server::TraceService for Collector {
                 received.spans.extend(part.scope_spans.into_iter().flat_map(|scope| scope.spans));
             }
         });
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 }
 
@@ -82,7 +82,7 @@ impl metrics::metrics_service_server::MetricsService for Collector {
                 received.metrics.extend(part.scope_metrics.into_iter().flat_map(|scope| scope.metrics));
             }
         });
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 }
 

@@ -42,11 +42,10 @@ pub(crate) async fn the_group_is_shown_as_it_is(fixture: &dyn StoreFixture) -> C
     ensure!(free, "a new outbox belongs to nobody, and this one so: {:?}", empty.partitions);
     let all = store.heartbeat(first, LONG).await?;
     ensure_eq!(empty.partitions.len(), all.partitions, "number of partitions");
-    let ttl = Duration::from_secs(2);
-    store.heartbeat(second, ttl).await?;
+    store.heartbeat(second, LONG).await?;
     let half = store.heartbeat(first, LONG).await?;
     store.release(first, half.owned.get(half.share..).unwrap_or_default()).await?;
-    let taken = store.heartbeat(second, ttl).await?.owned;
+    let taken = store.heartbeat(second, LONG).await?.owned;
     let mut both = vec![first, second];
     both.sort_unstable();
     // Another handle shows the same.
@@ -54,12 +53,15 @@ pub(crate) async fn the_group_is_shown_as_it_is(fixture: &dyn StoreFixture) -> C
     ensure_eq!(seen.relays, both, "relays");
     ensure_eq!(owned_by(&seen, second), taken, "partitions of the second relay");
     ensure_eq!(owned_by(&seen, first).len() + taken.len(), all.partitions, "partitions of both");
-    // The second one dies: it and its leases run out.
+    // One that takes the place of the second dies: it and its leases run out.
+    store.leave(second).await?;
+    let (third, ttl) = (RelayId::new(), Duration::from_millis(500));
+    store.heartbeat(third, ttl).await?;
     let deadline = Deadline::new(fixture);
     fixture.pass_time(ttl).await;
     loop {
         let seen = group(&*store).await?;
-        if seen.relays == [first] && owned_by(&seen, second).is_empty() {
+        if seen.relays == [first] && owned_by(&seen, third).is_empty() {
             break;
         }
         deadline.pause(fixture, || format!("the end of a dead relay; there are {:?}", seen.relays)).await?;
