@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::NAME;
 use crate::builder::AmqpPublisherBuilder;
+use crate::check;
 use crate::connections::Connections;
 use crate::error::{Stage, is_not_found, judge, text};
 use crate::exchanges::{self, Unusable};
@@ -84,6 +85,34 @@ impl AmqpPublisher {
             .await
             .map(drop)
             .map_err(|failure| failure.to_error(&self.connections.dialer().endpoint))
+    }
+
+    /// Connects, and looks for everything that the settings lead to: that each exchange is there and this user may publish
+    /// to it, and that the queues which topics name are there. Where a closure routes, or a message's own options do,
+    /// nobody knows before there is a message.
+    ///
+    /// No message is sent: whether the user may publish is tried in a transaction of the broker's that is taken back.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), or what is missing first: [`ErrorKind::NotFound`] or [`ErrorKind::Permission`] with
+    /// the name of the exchange or queue.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn check(&self) -> Result<()> {
+        let link = self
+            .connections
+            .get()
+            .await
+            .map_err(|failure| failure.to_error(&self.connections.dialer().endpoint))?;
+        let limit = Instant::now() + self.confirm_timeout;
+        match tokio::time::timeout_at(limit, check::run(&link, &self.routing)).await {
+            Ok(checked) => checked.map_err(|error| self.locate(error)),
+            Err(_) => {
+                link.cut();
+                Err(self.locate(Error::new(ErrorKind::Timeout, "the broker did not answer in time")))
+            }
+        }
     }
 
     async fn publish_ready(&self, ready: Vec<Outgoing<'_>>, outcomes: &mut Outcomes) {

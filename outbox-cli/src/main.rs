@@ -25,6 +25,7 @@ mod outboxes;
 mod output;
 mod publishers;
 mod stores;
+mod telemetry;
 mod view;
 
 use std::process::ExitCode;

@@ -218,6 +218,10 @@ async fn what_servers_refuse_is_one_clear_line_each() {
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     let right = settings(setup._database.url(), setup.vhost.uri());
+    let mut wrong_role = url::Url::parse(setup._database.url()).unwrap();
+    wrong_role.set_username("nobody_of_this_name").unwrap();
+    wrong_role.set_password(Some("s3cret")).unwrap();
+    let wrong_role = format!("store.url={wrong_role}");
     let (code, said) = doctor(&right, &[]);
     assert_eq!(code, Some(0), "{said}");
     for (flags, expected) in [
@@ -228,6 +232,10 @@ async fn what_servers_refuse_is_one_clear_line_each() {
             &["--set", "store.url=postgres://me@127.0.0.1:1/x", "--set", "store.acquire_timeout=1s"],
             "unavailable",
         ),
+        (&["--set", &wrong_role], "check user and password"),
+        (&["--set", "publisher.exchange=nowhere"], "exchange: nowhere"),
+        (&["--set", "publisher.topics.t.exchange=not-there"], "exchange: not-there"),
+        (&["--set", "publisher.topics.t.routing_key=no-queue"], "queue: no-queue"),
     ] {
         let (code, said) = doctor(&right, flags);
         assert_eq!(code, Some(4), "{said}");

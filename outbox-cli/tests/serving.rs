@@ -129,6 +129,38 @@ async fn metrics_and_health_tell_what_the_relay_does() {
 }
 
 #[tokio::test]
+async fn the_metrics_of_several_routes_are_told_apart() {
+    let route = |name: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\n[route.store]\ntype = \"sqlite\"\npath = \"{name}.db\"\n\
+             [route.publisher]\ntype = \"terminal\"\n"
+        )
+    };
+    let place =
+        Place::new(&format!("[http]\nlisten = \"127.0.0.1:0\"\n{}{}", route("orders"), route("bills")));
+    place.run(&["migrate"]);
+    place.run(&["enqueue", "--route", "orders", "t", "1"]);
+    let relay = Subprocess::start("outbox-relay", place.command(&["relay"]));
+    let address = eventually("the address", DEADLINE, || async { served_at(&relay.log()) }).await;
+    eventually("a confirmed message of one route and none of the other", DEADLINE, || async {
+        let metrics = support::get(&address, "/metrics");
+        let confirmed = |route: &str| {
+            let name = "outbox_confirmed_total{";
+            let of_route =
+                |line: &&str| line.starts_with(name) && line.contains(&format!("route=\"{route}\""));
+            metrics.lines().find(of_route).map(|line| line.ends_with(" 1"))
+        };
+        (confirmed("orders") == Some(true) && confirmed("bills") != Some(true)).then_some(())
+    })
+    .await;
+    let metrics = support::get(&address, "/metrics");
+    assert!(metrics.contains("outbox_circuit_open{") || metrics.contains("outbox_leases{"), "{metrics}");
+    for line in metrics.lines().filter(|line| line.starts_with("outbox_")) {
+        assert!(line.contains("route=\""), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn dead_letters_are_shown_and_changed_by_who_has_the_token() {
     let relay = Relay::with_dead_letters("").await;
     let list = relay.get("/api/v1/routes/default/dead-letters?topic=lost&limit=2").json();

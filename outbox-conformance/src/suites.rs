@@ -221,6 +221,17 @@ macro_rules! __store_cases {
                 an_outbox_is_drained_when_all_is_delivered = "Waiting until drained ends when the last message is delivered.";
                 names_are_stable = "A store has a short name for metrics, the same for every handle.";
             }
+            inspecting {
+                the_group_is_shown_as_it_is = "Whoever looks sees the live relays and who holds which partition.";
+                waiting_messages_are_shown_with_their_state =
+                    "Undelivered messages are shown in position order, with what they wait for.";
+                waiting_messages_are_shown_page_by_page = "Page by page, each undelivered message is shown once.";
+                unreadable_messages_are_shown_as_far_as_they_go = "Of an unreadable row, what can be read is shown.";
+                open_transactions_are_not_shown = "What is not committed is not shown, and nobody waits for it.";
+                looking_changes_nothing = "Looking changes nothing.";
+                the_clock_is_the_database_s = "The clock that is shown is the one that the outbox goes by.";
+                a_new_outbox_has_no_problem = "Of a new outbox no problem is told, and nothing is told without words.";
+            }
         }
     };
 }

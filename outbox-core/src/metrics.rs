@@ -1,7 +1,9 @@
 //! The metrics a relay records through the [`metrics`] facade.
 //!
-//! Every one carries the labels `store` and `publisher` with the names of the two. Install a recorder before the
-//! relay starts; without one, recording costs next to nothing.
+//! Every one carries the labels `store` and `publisher` with the names of the two, and those of
+//! [`RelayBuilder::metrics_label`](crate::relay::RelayBuilder::metrics_label): without one of these, several relays of
+//! the same kinds in one process write into the same metrics. Install a recorder before the relay starts; without one,
+//! recording costs next to nothing.
 //!
 //! | name | kind | unit | meaning |
 //! | --- | --- | --- | --- |
@@ -26,7 +28,34 @@
 //! | `outbox_store_errors_total` | counter | calls | failed calls to the store |
 //! | `outbox_purged_total` | counter | messages | kept delivered messages that were purged |
 
-use metrics::{Counter, Gauge, Histogram};
+use metrics::{Counter, Gauge, Histogram, Label};
+
+use crate::error::{Error, Result};
+
+const STORE: &str = "store";
+const PUBLISHER: &str = "publisher";
+
+/// Checks a label that somebody adds, so that no recorder is surprised by it.
+pub(crate) fn validate(labels: &[Label]) -> Result<()> {
+    let is_name = |name: &str| {
+        let mut letters = name.chars();
+        letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+            && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+    };
+    for (number, label) in labels.iter().enumerate() {
+        let taken = [STORE, PUBLISHER].contains(&label.key())
+            || labels[..number].iter().any(|other| other.key() == label.key());
+        let problem = match is_name(label.key()) {
+            false => {
+                "the name of a label must be letters, digits and underscores, and not begin with a digit"
+            }
+            true if taken => "a label of this name is there already",
+            true => continue,
+        };
+        return Err(Error::config(problem).with("label", label.key()));
+    }
+    Ok(())
+}
 
 macro_rules! instruments {
     ($($field:ident: $kind:ident = $constructor:ident($name:literal);)*) => {
@@ -36,10 +65,10 @@ macro_rules! instruments {
         }
 
         impl Metrics {
-            pub(crate) fn new(store: &'static str, publisher: &'static str) -> Self {
-                Self {
-                    $($field: metrics::$constructor!($name, "store" => store, "publisher" => publisher),)*
-                }
+            pub(crate) fn new(store: &'static str, publisher: &'static str, more: &[Label]) -> Self {
+                let mut labels = vec![Label::new(STORE, store), Label::new(PUBLISHER, publisher)];
+                labels.extend_from_slice(more);
+                Self { $($field: metrics::$constructor!($name, labels.clone()),)* }
             }
         }
 
@@ -73,6 +102,70 @@ instruments! {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, Recorder, SharedString, Unit};
+
+    /// Keeps what is asked for.
+    #[derive(Default)]
+    struct Keys(Mutex<Vec<Key>>);
+
+    impl Recorder for Keys {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.0.lock().unwrap().push(key.clone());
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.0.lock().unwrap().push(key.clone());
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            self.0.lock().unwrap().push(key.clone());
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn every_metric_carries_every_label() {
+        let keys = Keys::default();
+        metrics::with_local_recorder(&keys, || {
+            super::Metrics::new("a store", "a publisher", &[Label::new("route", "orders")]);
+        });
+        let keys = keys.0.into_inner().unwrap();
+        assert_eq!(keys.len(), super::NAMES.len());
+        for key in keys {
+            let labels: Vec<_> = key.labels().map(|label| (label.key(), label.value())).collect();
+            let expected = [("store", "a store"), ("publisher", "a publisher"), ("route", "orders")];
+            assert_eq!(labels, expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_label_has_a_name_of_its_own() {
+        let validate = |names: &[&'static str]| {
+            let labels: Vec<_> = names.iter().map(|name| Label::new(*name, "x")).collect();
+            super::validate(&labels).map_err(|error| error.to_string())
+        };
+        assert_eq!(validate(&["route", "_x9"]), Ok(()));
+        for (names, problem) in [
+            (&["store"][..], "there already"),
+            (&["publisher"], "there already"),
+            (&["a", "a"], "there already"),
+            (&[""], "must be letters"),
+            (&["9a"], "must be letters"),
+            (&["a-b"], "must be letters"),
+        ] {
+            let error = validate(names).unwrap_err();
+            assert!(error.contains(problem), "{names:?}: {error}");
+        }
+    }
+
     #[test]
     fn every_metric_is_in_the_documented_table() {
         let source = include_str!("metrics.rs");

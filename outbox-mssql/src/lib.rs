@@ -6,6 +6,7 @@ mod dead_letters;
 mod error;
 mod group;
 mod inbox;
+mod inspection;
 mod keys;
 mod migrate;
 mod outbox;

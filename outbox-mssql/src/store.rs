@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outbox_core::{Count, DeadLetters, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store};
+use outbox_core::{
+    Count, DeadLetters, Inspection, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store,
+};
 use tiberius::ToSql;
 use tokio::sync::OnceCell;
 
@@ -158,6 +160,10 @@ impl Store for MssqlStore {
     }
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+
+    fn inspection(&self) -> Option<&dyn Inspection> {
         Some(self)
     }
 }

@@ -6,6 +6,7 @@ use outbox_sql::row::attempts;
 use sqlx::mysql::MySqlRow;
 use uuid::Uuid;
 
+use crate::diagnosis;
 use crate::error::map_error;
 use crate::row::Columns;
 use crate::store::MySqlStore;
@@ -86,6 +87,12 @@ impl Inspection for MySqlStore {
             Finding::warning("durability", "the last commits may vanish with a power loss", advice)
         });
         findings.push(self.transactions().await?);
+        // One connection, to see whether it stays the same.
+        let mut connection = pool.acquire().await.map_err(map_error)?;
+        findings.push(diagnosis::rights(&mut connection, &inner.shared.names).await?);
+        findings.push(diagnosis::indexes(&mut connection, &inner.shared.names).await?);
+        findings.push(diagnosis::isolation(&mut connection).await?);
+        findings.push(diagnosis::pooler(&mut connection).await?);
         Ok(findings)
     }
 }

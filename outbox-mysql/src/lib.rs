@@ -3,6 +3,7 @@
 mod config;
 mod connections;
 mod dead_letters;
+mod diagnosis;
 mod error;
 mod group;
 mod inbox;

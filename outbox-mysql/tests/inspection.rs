@@ -18,6 +18,7 @@ on_both!(
     the_group_is_who_is_alive_and_holds_what,
     waiting_messages_come_in_order_with_what_they_wait_for,
     the_diagnosis_says_what_it_saw,
+    the_diagnosis_finds_what_somebody_has_broken,
 );
 
 async fn the_group_is_who_is_alive_and_holds_what(product: Product) {
@@ -73,9 +74,48 @@ async fn the_diagnosis_says_what_it_saw(product: Product) {
     assert!(clock.since(ours).max(ours.since(clock)) < Duration::from_secs(60), "{clock} {ours}");
     let findings = store.diagnose().await.unwrap();
     let checks: Vec<_> = findings.iter().map(|finding| &*finding.check).collect();
-    assert_eq!(checks, ["server", "message size", "durability", "transactions"]);
+    let expected = [
+        "server",
+        "message size",
+        "durability",
+        "transactions",
+        "rights",
+        "indexes",
+        "isolation level",
+        "pooler",
+    ];
+    assert_eq!(checks, expected);
     for finding in findings {
         assert!(finding.health != Health::Problem && !finding.seen.is_empty(), "{finding:?}");
         assert_eq!(finding.advice.is_some(), finding.health == Health::Warning, "{finding:?}");
     }
+}
+
+async fn the_diagnosis_finds_what_somebody_has_broken(product: Product) {
+    let Some(scene) = product.scene().await else { return };
+    scene.run("ALTER TABLE outbox_message DROP KEY due").await;
+    let findings = scene.store().diagnose().await.unwrap();
+    let found = findings.iter().find(|finding| finding.check == "indexes").unwrap();
+    assert_eq!(found.health, Health::Problem, "{found:?}");
+    assert!(found.seen.contains("`outbox_message` has 2 of 3"), "{found:?}");
+
+    // A user who may do less than a relay does.
+    let database = scene.database.name();
+    // As long as names of users may be.
+    let poor = &database[database.len().saturating_sub(30)..];
+    scene
+        .run(&format!(
+            "CREATE USER '{poor}'@'%'; GRANT SELECT ON `{database}`.* TO '{poor}'@'%';
+            GRANT INSERT, UPDATE, DELETE ON `{database}`.`outbox_relay` TO '{poor}'@'%'"
+        ))
+        .await;
+    let (_, place) = scene.database.url().rsplit_once('@').unwrap();
+    let pool = sqlx::MySqlPool::connect(&format!("mysql://{poor}@{place}")).await.unwrap();
+    let findings = scene.outbox.store(pool).diagnose().await;
+    scene.run(&format!("DROP USER '{poor}'@'%'")).await;
+    let findings = findings.unwrap();
+    let found = findings.iter().find(|finding| finding.check == "rights").unwrap();
+    assert_eq!(found.health, Health::Problem, "{found:?}");
+    assert!(found.seen.contains("INSERT, UPDATE, DELETE on `outbox_message`"), "{found:?}");
+    assert!(!found.seen.contains("outbox_relay"), "{found:?}");
 }

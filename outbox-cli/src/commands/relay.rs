@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::join_all;
+use metrics::NoopRecorder;
 use outbox_core::{Error, ErrorKind, Publisher, Relay, Store, StoreExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, warn};
@@ -15,22 +16,51 @@ use crate::exit::Failure;
 use crate::http::{Lately, Running, Server};
 use crate::logging;
 use crate::outboxes::{self, Opened};
+use crate::telemetry::Telemetry;
 
 /// How often `--until-empty` looks.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// How long what was measured last may take to be sent.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 pub(crate) async fn run(config: &Config, args: &RelayArgs) -> Result<(), Failure> {
     logging::start(&config.log)?;
+    let telemetry = Telemetry::start(config.telemetry.as_ref())?;
+    let result = relays(config, args, &telemetry).await;
+    // Who was asked twice to stop does not wait for a collector.
+    let at_most = if matches!(result, Ok(Ended::AtOnce)) { Duration::ZERO } else { FAREWELL };
+    telemetry.end(at_most).await;
+    match result? {
+        Ended::Drained => Ok(()),
+        Ended::Undrained(routes) => Err(Failure::not_drained(routes)),
+        Ended::AtOnce => Err(Failure::not_drained(vec!["stopped by a second signal".to_owned()])),
+    }
+}
+
+/// How the relays ended.
+enum Ended {
+    Drained,
+    /// These had messages in flight.
+    Undrained(Vec<String>),
+    AtOnce,
+}
+
+/// Runs the relays of all routes until a signal.
+async fn relays(config: &Config, args: &RelayArgs, telemetry: &Telemetry) -> Result<Ended, Failure> {
     let routes = outboxes::select(config, &args.route)?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new()?;
     let server = match &config.http {
-        Some(http) => Some(Server::start(http, &routes, stop.clone()).await?),
-        None => None,
+        Some(http) => Some(Server::start(http, &routes, stop.clone(), telemetry).await?),
+        None => {
+            telemetry.record(None::<NoopRecorder>)?;
+            None
+        }
     };
     let runs = join_all(routes.iter().map(|route| {
         let span = tracing::info_span!("route", name = %route.name);
-        relay(route, args, stop.clone(), server.as_ref()).instrument(span)
+        relay(route, args, stop.clone(), server.as_ref(), telemetry).instrument(span)
     }));
     tokio::pin!(runs);
     let results = tokio::select! {
@@ -42,7 +72,7 @@ pub(crate) async fn run(config: &Config, args: &RelayArgs) -> Result<(), Failure
                 results = &mut runs => results,
                 name = signals.next() => {
                     warn!(signal = name, "stopping at once: what was in flight may be published once more");
-                    return Err(Failure::not_drained(vec!["stopped by a second signal".to_owned()]));
+                    return Ok(Ended::AtOnce);
                 }
             }
         }
@@ -56,7 +86,7 @@ pub(crate) async fn run(config: &Config, args: &RelayArgs) -> Result<(), Failure
             }
         }
     }
-    if undrained.is_empty() { Ok(()) } else { Err(Failure::not_drained(undrained)) }
+    Ok(if undrained.is_empty() { Ended::Drained } else { Ended::Undrained(undrained) })
 }
 
 /// Runs the relay of one route until `stop`.
@@ -65,6 +95,7 @@ async fn relay(
     args: &RelayArgs,
     stop: CancellationToken,
     server: Option<&Server>,
+    telemetry: &Telemetry,
 ) -> Result<(), Error> {
     info!(from = route.store.place(), to = route.publisher.place(), "starting");
     let Some(opened) = patiently("open the store", &stop, || outboxes::open(route)).await? else {
@@ -77,8 +108,11 @@ async fn relay(
         return Ok(());
     }
     let store: Arc<dyn Store> = opened.store.clone();
-    let publisher: Arc<dyn Publisher> = publisher.publisher();
-    let relay = Relay::builder(store, publisher).settings(route.settings.clone()).build()?;
+    let publisher: Arc<dyn Publisher> = telemetry.trace(publisher.publisher(), &route.name);
+    let relay = Relay::builder(store, publisher)
+        .settings(route.settings.clone())
+        .metrics_label("route", &route.name)
+        .build()?;
     if let Some(running) = server.and_then(|server| server.running(route)) {
         let (store, status) = (opened.store.clone(), relay.status());
         let lately =

@@ -9,6 +9,7 @@ mod relay;
 mod route;
 mod secret;
 mod section;
+mod telemetry;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub(crate) use self::log::{Format, Log};
 pub(crate) use self::route::Route;
 pub(crate) use self::secret::Secret;
 pub(crate) use self::section::Section;
+pub(crate) use self::telemetry::Telemetry;
 
 /// The file that is read if none is named.
 pub(crate) const DEFAULT_FILE: &str = "outbox.toml";
@@ -35,6 +37,7 @@ pub(crate) const DEFAULT_FILE: &str = "outbox.toml";
 pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) http: Option<Http>,
+    pub(crate) telemetry: Option<Telemetry>,
     pub(crate) routes: Vec<Route>,
     /// What was set, and where, for people.
     pub(crate) explanation: String,
@@ -69,11 +72,12 @@ impl Config {
         let section = Section::new(&reading, "", &root, &Origin::Nowhere);
         let log = log::read(section.section("log"));
         let http = http::read(section.section("http"));
+        let telemetry = telemetry::read(section.section("telemetry"), cfg!(feature = "otel"));
         let routes = route::read_all(&section);
         section.finish();
         let made = routes.map(|routes| (log, routes));
         let (log, routes) = faults.or(made)?;
-        Ok(Self { log, http, routes, explanation: explanation.to_string() })
+        Ok(Self { log, http, telemetry, routes, explanation: explanation.to_string() })
     }
 }
 

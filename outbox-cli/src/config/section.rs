@@ -167,6 +167,21 @@ impl<'a> Section<'a> {
         self.read(name, format_args!("a number of at least {least}"), read, f64::to_string)
     }
 
+    /// A number from 0 to 1.
+    pub(crate) fn ratio(&self, name: &str) -> Option<f64> {
+        let read = |value: &Value| {
+            let number = match value {
+                Value::Float(number) => Some(*number),
+                Value::Integer(0) => Some(0.0),
+                Value::Integer(1) => Some(1.0),
+                Value::Raw(text) => text.trim().parse().ok(),
+                _ => None,
+            };
+            number.filter(|number| (0.0..=1.0).contains(number))
+        };
+        self.read(name, "a number from 0 to 1", read, f64::to_string)
+    }
+
     /// `true` or `false`.
     pub(crate) fn truth(&self, name: &str) -> Option<bool> {
         let read = |value: &Value| match value {
@@ -329,6 +344,14 @@ impl<'a> Section<'a> {
             Some(value) => *setting = value,
             None if !self.has(name) => self.reading.explanation.unset(self.path_of(name), setting.show()),
             None => {}
+        }
+    }
+
+    /// Refuses every other field while `field`, without which they mean nothing, is not written.
+    pub(crate) fn alone(&self, field: &str) {
+        let known = self.known.borrow();
+        for name in self.table.keys().filter(|name| known.contains(name)) {
+            self.fault_in(name, format!("is of no use without {field}"));
         }
     }
 

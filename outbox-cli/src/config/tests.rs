@@ -52,6 +52,7 @@ fn settings_with(section: &str, lines: &str) -> (String, usize) {
             let head = match section {
                 "log" => "[log]\n".to_owned(),
                 "http" => "[http]\nlisten = \"127.0.0.1:1\"\n".to_owned(),
+                "telemetry" => "[telemetry]\nendpoint = \"http://localhost:1\"\n".to_owned(),
                 section => format!("[route.{section}]\n"),
             };
             [format!("{STORE}{PUBLISHER}"), head, String::new()]
@@ -80,6 +81,18 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("http", "token", "\"short\"", "at least 16 characters"),
     ("http", "token_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("http", "token_file", "\"/not/there\"", "the file /not/there cannot be read"),
+    ("telemetry", "endpoint", "\"localhost:4317\"", "a URL such as"),
+    ("telemetry", "protocol", "\"http/protobuf\"", "\"grpc\""),
+    ("telemetry", "headers", "\"s3cret\"", "must be name=value"),
+    ("telemetry", "headers_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
+    ("telemetry", "headers_file", "\"/not/there\"", "the file /not/there cannot be read"),
+    ("telemetry", "traces", "1", "true or false"),
+    ("telemetry", "metrics", "\"no\"", "true or false"),
+    ("telemetry", "sampling_ratio", "1.5", "a number from 0 to 1"),
+    ("telemetry", "service_name", "\"\"", "a text that is not empty"),
+    ("telemetry", "interval", "\"1ms\"", TIME),
+    ("telemetry", "timeout", "5", TIME),
+    ("telemetry", "resource", "\"a=b\"", "must be a table"),
     ("route", "name", "\"a b\"", "1 to 40 letters, digits, hyphens and underscores"),
     ("route", "store", "1", "must be a table"),
     ("route", "publisher", "\"amqp\"", "must be a table"),
@@ -231,7 +244,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
 /// The path of a section in messages.
 fn path(section: &str) -> String {
     match section.split_once('/').map_or(section, |(part, _)| part) {
-        part @ ("log" | "http") => part.to_owned(),
+        part @ ("log" | "http" | "telemetry") => part.to_owned(),
         "route" => "route.default".to_owned(),
         part => format!("route.default.{part}"),
     }

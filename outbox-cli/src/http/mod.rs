@@ -5,7 +5,7 @@ mod guard;
 mod health;
 mod lately;
 mod looking;
-mod metrics;
+pub(crate) mod metrics;
 mod page;
 
 use std::net::SocketAddr;
@@ -24,6 +24,7 @@ use tracing::{error, info};
 
 use crate::config::{Http, Route};
 use crate::exit::Failure;
+use crate::telemetry::Telemetry;
 
 pub(crate) use lately::Lately;
 
@@ -68,12 +69,13 @@ impl Server {
         settings: &Http,
         routes: &[&Route],
         stopping: CancellationToken,
+        telemetry: &Telemetry,
     ) -> Result<Self, Failure> {
         let listener = TcpListener::bind(settings.listen)
             .await
             .map_err(|error| Failure::failed(format!("cannot listen at {}: {error}", settings.listen)))?;
         let address = listener.local_addr()?;
-        let metrics = metrics::install()?;
+        let metrics = metrics::install(telemetry)?;
         let served = |route: &&Route| Served {
             name: route.name.clone(),
             place: route.store.place(),

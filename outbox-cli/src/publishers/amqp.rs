@@ -180,6 +180,6 @@ impl Broker for Open {
     }
 
     async fn check(&self) -> Result<(), Error> {
-        self.0.connect().await
+        self.0.check().await
     }
 }

@@ -9,6 +9,7 @@
 mod support;
 
 mod inbox_defects;
+mod inspection_defects;
 mod publisher_defects;
 mod reader_defects;
 mod store_defects;
@@ -115,7 +116,9 @@ fn judge<H: ?Sized>(found: &[Found<H>], failed: &Failed, cases: &[&'static str])
 #[test]
 fn every_broken_store_is_caught() {
     let cases: Vec<_> = store_suite().iter().map(|case| case.name).collect();
-    let found = [reader_defects::all(), store_defects::all(), transaction_defects::all()].concat();
+    let defects =
+        [reader_defects::all(), store_defects::all(), transaction_defects::all(), inspection_defects::all()];
+    let found = defects.concat();
     judge(&found, &run(&found, failed_store_cases), &cases);
 }
 

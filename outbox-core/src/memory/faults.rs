@@ -39,6 +39,8 @@ pub enum Operation {
     Redrive,
     /// [`DeadLetters::discard`](crate::DeadLetters::discard).
     Discard,
+    /// Any of [`Inspection`](crate::Inspection).
+    Inspect,
 }
 
 impl Operation {
@@ -59,6 +61,7 @@ impl Operation {
             Self::List => "list",
             Self::Redrive => "redrive",
             Self::Discard => "discard",
+            Self::Inspect => "inspect",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::inspection::Group;
 use crate::store::{Membership, Partition, RelayId};
 use crate::time::Timestamp;
 
@@ -90,6 +91,13 @@ impl Leases {
         if let Some(known) = self.relays.get_mut(&relay) {
             known.idle = idle;
         }
+    }
+
+    /// Who is alive, and who holds what.
+    pub(super) fn group(&self, now: Timestamp) -> Group {
+        let alive = self.relays.iter().filter(|(_, relay)| relay.until > now).map(|(id, _)| *id).collect();
+        let owner = |lease: &Option<Lease>| lease.filter(|lease| lease.until > now).map(|lease| lease.owner);
+        Group::new(alive, (0..).map(Partition).zip(self.partitions.iter().map(owner)).collect())
     }
 
     pub(super) fn idle_relays(&self, now: Timestamp) -> Vec<RelayId> {

@@ -27,6 +27,7 @@
 mod clock;
 mod dead_letters;
 mod faults;
+mod inspection;
 mod lease;
 mod publisher;
 mod reader;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::dead_letter::DeadLetters;
 use crate::error::{Error, Result};
+use crate::inspection::Inspection;
 use crate::message::{Message, MessageId};
 use crate::store::{
     Content, Membership, Partition, Position, Reader, RelayId, Settle, Stats, Store, Wakeups,
@@ -256,6 +257,10 @@ impl Store for MemoryStore {
     }
 
     fn dead_letters(&self) -> Option<&dyn DeadLetters> {
+        Some(self)
+    }
+
+    fn inspection(&self) -> Option<&dyn Inspection> {
         Some(self)
     }
 }

@@ -22,6 +22,7 @@ mod window;
 use std::fmt;
 use std::sync::Arc;
 
+use ::metrics::Label;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,7 @@ pub use self::settings::{KeyOrder, Settings};
 use self::engine::Engine;
 use crate::error::Result;
 use crate::event::{EventSender, Events};
+use crate::metrics::{self, Metrics};
 use crate::publisher::Publisher;
 use crate::store::Store;
 
@@ -53,6 +55,7 @@ pub struct Relay<S, P> {
     store: Arc<S>,
     publisher: Arc<P>,
     settings: Settings,
+    labels: Vec<Label>,
     events: EventSender,
     status: watch::Sender<Status>,
     waker: Waker,
@@ -61,7 +64,7 @@ pub struct Relay<S, P> {
 impl<S: Store, P: Publisher> Relay<S, P> {
     /// Starts to build a relay. `Arc<dyn Store>` and `Arc<dyn Publisher>` fit as well.
     pub fn builder(store: S, publisher: P) -> RelayBuilder<S, P> {
-        RelayBuilder { store, publisher, settings: Settings::default() }
+        RelayBuilder { store, publisher, settings: Settings::default(), labels: Vec::new() }
     }
 }
 
@@ -95,7 +98,9 @@ impl<S: Store, P: Publisher> Relay<S, P> {
     /// once more, and other relays take over when the leases have run out.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let poke = self.waker.poke;
-        let engine = Engine::new(self.store, self.publisher, self.settings, self.events, self.status);
+        let metrics = Metrics::new(self.store.name(), self.publisher.name(), &self.labels);
+        let engine =
+            Engine::new(self.store, self.publisher, self.settings, metrics, self.events, self.status);
         // On the heap: the loop's state is large, and callers often keep this future inside others.
         Box::pin(engine.run(shutdown, poke)).await
     }
@@ -127,6 +132,7 @@ pub struct RelayBuilder<S, P> {
     store: S,
     publisher: P,
     settings: Settings,
+    labels: Vec<Label>,
 }
 
 impl<S: Store, P: Publisher> RelayBuilder<S, P> {
@@ -142,12 +148,22 @@ impl<S: Store, P: Publisher> RelayBuilder<S, P> {
         self
     }
 
+    /// Adds a label to every metric of this relay, such as `route` for one of several relays in a process.
+    ///
+    /// Each value makes time series of its own, so it should be one of few.
+    pub fn metrics_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push(Label::new(name.into(), value.into()));
+        self
+    }
+
     /// Checks the settings and gives the relay.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) as [`Settings::validate`] says.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) as [`Settings::validate`] says, and if a label has a name that is
+    /// taken or not allowed: letters, digits and underscores are, the first of them no digit.
     pub fn build(self) -> Result<Relay<S, P>> {
         self.settings.validate()?;
+        metrics::validate(&self.labels)?;
         Ok(Relay {
             store: Arc::new(self.store),
             publisher: Arc::new(self.publisher),
@@ -155,6 +171,7 @@ impl<S: Store, P: Publisher> RelayBuilder<S, P> {
             status: watch::Sender::new(Status::default()),
             waker: Waker { poke: Arc::new(Notify::new()) },
             settings: self.settings,
+            labels: self.labels,
         })
     }
 }

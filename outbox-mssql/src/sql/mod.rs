@@ -9,6 +9,7 @@ mod admin;
 mod ddl;
 mod group;
 mod inbox;
+pub(crate) mod inspecting;
 mod keys;
 mod reading;
 mod settling;
@@ -51,6 +52,7 @@ pub(crate) struct Statements {
     pub(crate) claim_leases: String,
     pub(crate) release_leases: String,
     pub(crate) leave_group: String,
+    pub(crate) group: String,
     pub(crate) versions: ReadStatements,
     pub(crate) locks: ReadStatements,
     pub(crate) deliver: String,
@@ -90,6 +92,7 @@ impl Statements {
             claim_leases: group::claim(names),
             release_leases: group::release(names),
             leave_group: group::leave(names),
+            group: inspecting::group(names),
             versions: ReadStatements::new(names, Reading::Versions),
             locks: ReadStatements::new(names, Reading::Locks),
             deliver: settling::deliver(names, false),

@@ -62,6 +62,7 @@ pub(crate) struct ReadStatements {
     pub(crate) due: String,
     pub(crate) fetch: String,
     pub(crate) stats: String,
+    pub(crate) peek: String,
 }
 
 impl ReadStatements {
@@ -72,6 +73,7 @@ impl ReadStatements {
             due: due(names, reading),
             fetch: fetch(names, reading),
             stats: super::admin::stats(names, &reading.with(&[])),
+            peek: super::inspecting::peek(names, &reading.with(&[])),
         }
     }
 }

@@ -18,6 +18,7 @@ fn texts() {
         claim_leases,
         release_leases,
         leave_group,
+        group,
         versions,
         locks,
         deliver,
@@ -54,6 +55,11 @@ fn texts() {
         ("claim_leases", claim_leases),
         ("release_leases", release_leases),
         ("leave_group", leave_group),
+        ("group", group),
+        ("database", &inspecting::DATABASE.to_owned()),
+        ("transactions", &inspecting::TRANSACTIONS.to_owned()),
+        ("rights", &inspecting::RIGHTS.to_owned()),
+        ("indexes", &inspecting::INDEXES.to_owned()),
         ("deliver", deliver),
         ("deliver_and_keep", deliver_and_keep),
         ("lock_leases", lock_leases),
@@ -78,9 +84,11 @@ fn texts() {
     ] {
         insta::assert_snapshot!(name, text);
     }
-    for (mode, ReadStatements { look, read, due, fetch, stats }) in [("versions", versions), ("locks", locks)]
+    for (mode, ReadStatements { look, read, due, fetch, stats, peek }) in
+        [("versions", versions), ("locks", locks)]
     {
-        for (name, text) in [("look", look), ("read", read), ("due", due), ("fetch", fetch), ("stats", stats)]
+        for (name, text) in
+            [("look", look), ("read", read), ("due", due), ("fetch", fetch), ("stats", stats), ("peek", peek)]
         {
             insta::assert_snapshot!(format!("{name}_by_{mode}"), text);
         }
@@ -114,7 +122,7 @@ fn what_is_read_without_versions_is_read_twice_and_waits_for_nobody() {
         assert!(count(other, "DATALENGTH") == 2 * count(one, "DATALENGTH"));
     }
     // All that may be locked by those who enqueue: every look into the table of messages, but for blocking rows.
-    for text in [&locks.look, &locks.read, &locks.due, &locks.fetch] {
+    for text in [&locks.look, &locks.read, &locks.due, &locks.fetch, &locks.peek] {
         for from in text.split("[outbox_message] AS m").skip(1) {
             let hints = from.lines().next().unwrap_or_default();
             assert!(hints.contains("READPAST") || hints.contains("READUNCOMMITTED"), "{from}");

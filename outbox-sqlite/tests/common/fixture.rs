@@ -26,6 +26,7 @@ impl StoreHarness for Harness {
         &[
             // SQLite has one writer at a time, so that nothing commits late.
             "blocking::a_late_row_in_front_is_not_blocked",
+            "inspecting::open_transactions_are_not_shown",
             "reading::late_commits_are_delivered",
             "reading::late_commits_come_before_later_rows_of_their_key",
             "reading::open_transactions_hold_up_nobody",

@@ -88,6 +88,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         store: Arc<S>,
         publisher: Arc<P>,
         settings: Settings,
+        metrics: Metrics,
         events: EventSender,
         status: watch::Sender<Status>,
     ) -> Self {
@@ -95,7 +96,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let seed = settings.seed.unwrap_or_else(|| fastrand::u64(..));
         Self {
             capabilities: publisher.capabilities(),
-            metrics: Metrics::new(store.name(), publisher.name()),
+            metrics,
             reader: Some(store.reader()),
             events,
             status,

@@ -1,0 +1,222 @@
+//! Looking at an outbox, for people.
+
+use std::time::Duration;
+
+use outbox_core::{Group, Health, Inspection, Message, Partition, Position, RelayId, Store, Waiting};
+
+use super::scene::{
+    Deadline, LONG, Scene, dead, enqueue, held, keyed, needs_concurrent_writers, retry, retry_aside,
+};
+use crate::case::{CaseResult, Stop, ensure, ensure_eq};
+use crate::store_harness::StoreFixture;
+
+/// The clocks of two machines in the same room, and what a slow machine adds.
+const SKEW: Duration = Duration::from_secs(5);
+
+fn inspection(store: &dyn Store) -> Result<&dyn Inspection, Stop> {
+    store.inspection().ok_or_else(|| Stop::NotApplicable("the store cannot be looked at".to_owned()))
+}
+
+/// What the store does not know is `None`, and then nothing is promised of it.
+fn known<T>(part: Option<T>, what: &str) -> Result<T, Stop> {
+    part.ok_or_else(|| Stop::NotApplicable(format!("the store does not know {what}")))
+}
+
+async fn group(store: &dyn Store) -> Result<Group, Stop> {
+    let mut group = known(inspection(store)?.group().await?, "its relays")?;
+    group.relays.sort_unstable();
+    Ok(group)
+}
+
+fn owned_by(group: &Group, relay: RelayId) -> Vec<Partition> {
+    let own = group.partitions.iter().filter(|(_, owner)| *owner == Some(relay));
+    own.map(|(partition, _)| *partition).collect()
+}
+
+pub(crate) async fn the_group_is_shown_as_it_is(fixture: &dyn StoreFixture) -> CaseResult {
+    let store = fixture.store().await?;
+    let (first, second) = (RelayId::new(), RelayId::new());
+    let empty = group(&*store).await?;
+    ensure_eq!(empty.relays, [], "relays of a new outbox");
+    let free = empty.partitions.iter().all(|(_, owner)| owner.is_none());
+    ensure!(free, "a new outbox belongs to nobody, and this one so: {:?}", empty.partitions);
+    let all = store.heartbeat(first, LONG).await?;
+    ensure_eq!(empty.partitions.len(), all.partitions, "number of partitions");
+    store.heartbeat(second, LONG).await?;
+    let half = store.heartbeat(first, LONG).await?;
+    store.release(first, half.owned.get(half.share..).unwrap_or_default()).await?;
+    let taken = store.heartbeat(second, LONG).await?.owned;
+    let mut both = vec![first, second];
+    both.sort_unstable();
+    // Another handle shows the same.
+    let seen = group(&*fixture.store().await?).await?;
+    ensure_eq!(seen.relays, both, "relays");
+    ensure_eq!(owned_by(&seen, second), taken, "partitions of the second relay");
+    ensure_eq!(owned_by(&seen, first).len() + taken.len(), all.partitions, "partitions of both");
+    // One that takes the place of the second dies: it and its leases run out.
+    store.leave(second).await?;
+    let (third, ttl) = (RelayId::new(), Duration::from_millis(500));
+    store.heartbeat(third, ttl).await?;
+    let deadline = Deadline::new(fixture);
+    fixture.pass_time(ttl).await;
+    loop {
+        let seen = group(&*store).await?;
+        if seen.relays == [first] && owned_by(&seen, third).is_empty() {
+            break;
+        }
+        deadline.pause(fixture, || format!("the end of a dead relay; there are {:?}", seen.relays)).await?;
+    }
+    store.leave(first).await?;
+    ensure_eq!(group(&*store).await?, empty, "the group after everybody has left");
+    Ok(())
+}
+
+async fn peek(store: &dyn Store, after: Option<Position>, limit: usize) -> Result<Vec<Waiting>, Stop> {
+    known(inspection(store)?.peek(after, limit).await?, "what waits")
+}
+
+fn name(waiting: &Waiting) -> String {
+    match &waiting.message {
+        Some(message) => String::from_utf8_lossy(message.payload()).into_owned(),
+        None => format!("<malformed: {}>", waiting.error.as_deref().unwrap_or_default()),
+    }
+}
+
+fn names(waiting: &[Waiting]) -> Vec<String> {
+    waiting.iter().map(name).collect()
+}
+
+pub(crate) async fn waiting_messages_are_shown_with_their_state(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), [""; 0], "what waits in a new outbox");
+    let now = fixture.now();
+    let rows = scene.fetch_keyed("k", &["retrying", "held", "aside", "dead", "delivered"]).await?;
+    let batch = [retry(&rows[0], LONG), held(&rows[1]), retry_aside(&rows[2], LONG), dead(&rows[3], false)];
+    scene.settle(&batch).await?;
+    scene.deliver(&rows[4..]).await?;
+    let later = now.saturating_add(LONG);
+    scene.enqueue(&[Message::bytes("t", "scheduled").deliver_at(later).build()?]).await?;
+    scene.enqueue(&[Message::bytes("t", "ready").header("h", "v").build()?]).await?;
+    let found = peek(&*scene.store, None, 10).await?;
+    ensure_eq!(names(&found), ["retrying", "held", "aside", "scheduled", "ready"], "what waits");
+    let expected = [
+        (1, true, Some("error of retrying")),
+        (0, true, None),
+        (1, false, Some("error of aside")),
+        (0, false, None),
+        (0, false, None),
+    ];
+    for (row, expected) in found.iter().zip(expected) {
+        let state = (row.attempts, row.blocks_key, row.error.as_deref());
+        ensure_eq!(state, expected, "attempts, whether it blocks its key, and error of {}", name(row));
+        let off = now.since(row.enqueued_at) + row.enqueued_at.since(now);
+        ensure!(off < SKEW, "{} was enqueued just now, and is said to have been {off:?} off", name(row));
+    }
+    for (row, fetched) in found.iter().zip(&rows) {
+        let place = (row.position, row.partition, row.key.as_deref());
+        ensure_eq!(place, (fetched.position, fetched.partition, Some("k")), "place of {}", name(row));
+    }
+    let due = |place: usize| found[place].available_at.map(|at| at.since(now));
+    for place in [0, 2, 3] {
+        let near = due(place).is_some_and(|due| due + SKEW > LONG && due < LONG + SKEW);
+        ensure!(near, "row {place} is due in {LONG:?}, and is said to be in {:?}", due(place));
+    }
+    ensure!(due(1).is_some_and(|due| due > LONG * 1_000), "a held message is due in {:?}", due(1));
+    ensure_eq!(due(4), None, "when a ready message is due");
+    let Some(message) = &found[4].message else {
+        return Err(Stop::Failed("a readable message should be shown as a whole".to_owned()));
+    };
+    ensure_eq!(message.headers().get("h").map(String::as_str), Some("v"), "header");
+    ensure_eq!(found[4].topic.as_deref(), Some("t"), "topic");
+    ensure_eq!(found[4].id, Some(message.id()), "id");
+    Ok(())
+}
+
+pub(crate) async fn waiting_messages_are_shown_page_by_page(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let all: Vec<String> = (0..25).map(|number| format!("{number:02}")).collect();
+    let messages: outbox_core::Result<Vec<_>> =
+        all.iter().map(|name| keyed(&format!("key of {name}"), name)).collect();
+    scene.enqueue(&messages?).await?;
+    let (mut seen, mut after) = (Vec::new(), None);
+    for _ in 0..5 {
+        let page = peek(&*scene.store, after, 7).await?;
+        ensure!(page.len() <= 7, "a page of at most 7 has {} rows", page.len());
+        seen.extend(names(&page));
+        after = page.last().map(|row| row.position).or(after);
+    }
+    ensure_eq!(seen, all, "all pages together");
+    ensure_eq!(names(&peek(&*scene.store, None, 0).await?), [""; 0], "a page of nothing");
+    Ok(())
+}
+
+pub(crate) async fn unreadable_messages_are_shown_as_far_as_they_go(
+    fixture: &dyn StoreFixture,
+) -> CaseResult {
+    let malformed = fixture.insert_malformed().await?;
+    if malformed.is_empty() {
+        return Err(Stop::NotApplicable("the store's tables let no malformed rows in".to_owned()));
+    }
+    let scene = Scene::new(fixture).await?;
+    let found = peek(&*scene.store, None, 100).await?;
+    ensure_eq!(found.len(), malformed.len(), "number of rows");
+    for wanted in malformed {
+        let fits = found.iter().any(|row| {
+            let told = row.error.as_deref().is_some_and(|error| error.contains(&wanted.mentions));
+            let same = (row.id, &row.topic, &row.key) == (wanted.id, &wanted.topic, &wanted.key);
+            row.message.is_none() && told && same
+        });
+        ensure!(fits, "there should be {wanted:?} among {found:?}");
+    }
+    Ok(())
+}
+
+pub(crate) async fn open_transactions_are_not_shown(fixture: &dyn StoreFixture) -> CaseResult {
+    needs_concurrent_writers(fixture)?;
+    let scene = Scene::new(fixture).await?;
+    let mut open = fixture.begin().await?;
+    open.enqueue(&[keyed("k", "open")?]).await?;
+    enqueue(fixture, &[keyed("l", "committed")?]).await?;
+    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), ["committed"], "beside an open transaction");
+    open.rollback().await?;
+    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), ["committed"], "after its rollback");
+    Ok(())
+}
+
+pub(crate) async fn looking_changes_nothing(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    scene.enqueue_keyed("k", &["a", "b"]).await?;
+    let before = names(&peek(&*scene.store, None, 10).await?);
+    let look = inspection(&*scene.store)?;
+    let _ = (look.group().await?, look.clock().await?, look.diagnose().await?);
+    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), before, "what waits after looking");
+    let rows = scene.expect_names(&["a", "b"]).await?;
+    scene.deliver(&rows).await?;
+    scene.expect_drained().await
+}
+
+pub(crate) async fn the_clock_is_the_database_s(fixture: &dyn StoreFixture) -> CaseResult {
+    let store = fixture.store().await?;
+    let look = inspection(&*store)?;
+    let before = known(look.clock().await?, "the time")?;
+    let apart = fixture.now().since(before) + before.since(fixture.now());
+    ensure!(apart < SKEW, "the clock is {apart:?} off");
+    let passed = Duration::from_millis(300);
+    fixture.pass_time(passed).await;
+    let moved = known(look.clock().await?, "the time")?.since(before);
+    let right = moved > passed.mul_f64(0.9) && moved < passed + SKEW;
+    ensure!(right, "{passed:?} passed, and the clock moved by {moved:?}");
+    Ok(())
+}
+
+pub(crate) async fn a_new_outbox_has_no_problem(fixture: &dyn StoreFixture) -> CaseResult {
+    let scene = Scene::new(fixture).await?;
+    for finding in inspection(&*scene.store)?.diagnose().await? {
+        let words = !finding.check.is_empty() && !finding.seen.is_empty();
+        ensure!(words, "a finding without words: {finding:?}");
+        ensure!(finding.health != Health::Problem, "a new outbox is said to have a problem: {finding:?}");
+        let advised = finding.advice.as_ref().is_some_and(|advice| !advice.is_empty());
+        ensure!(finding.health != Health::Warning || advised, "a warning without advice: {finding:?}");
+    }
+    Ok(())
+}
