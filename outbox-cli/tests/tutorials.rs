@@ -12,7 +12,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use integration_tests::{Postgres, RabbitMq, Tool};
+use integration_tests::{Postgres, RabbitMq, Server, Tool};
 use serde_json::{Value, json};
 use support::{DEADLINE, Place};
 
