@@ -7,7 +7,6 @@
 )]
 
 mod availability;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "pubsub", feature = "sqs"))]
 mod downloads;
 mod environment;
 mod eventually;

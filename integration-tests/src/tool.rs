@@ -4,7 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::availability::{Unavailable, available};
+use crate::downloads;
 use crate::environment::Environment;
+
+/// Where Debian puts the sources of Go's driver for PostgreSQL.
+const GO_DRIVER: &str = "/usr/share/gocode/src/github.com/lib/pq";
 
 /// A client program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,18 +20,39 @@ pub enum Tool {
     Chromedriver,
     /// What gives a program another wall clock.
     Faketime,
+    /// Go, with the driver for PostgreSQL that Debian packages for it.
+    Go,
+    /// Node.
+    Node,
+    /// The driver of PostgreSQL for Node: the folder that has `node_modules`.
+    NodePg,
+    /// What checks rules of Prometheus.
+    Promtool,
     /// The client of PostgreSQL.
     Psql,
     /// Python 3.
     Python3,
+    /// The driver of PostgreSQL for Python: a folder for `PYTHONPATH`.
+    PythonPsycopg,
     /// The shell of SQLite.
     Sqlite3,
 }
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Self; 6] =
-        [Self::Chromium, Self::Chromedriver, Self::Faketime, Self::Psql, Self::Python3, Self::Sqlite3];
+    pub const ALL: [Self; 11] = [
+        Self::Chromium,
+        Self::Chromedriver,
+        Self::Faketime,
+        Self::Go,
+        Self::Node,
+        Self::NodePg,
+        Self::Promtool,
+        Self::Psql,
+        Self::Python3,
+        Self::PythonPsycopg,
+        Self::Sqlite3,
+    ];
 
     /// The name of the program, and the one in `OUTBOX_TEST_REQUIRE`.
     pub const fn name(self) -> &'static str {
@@ -35,25 +60,35 @@ impl Tool {
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
             Self::Faketime => "faketime",
+            Self::Go => "go",
+            Self::Node => "node",
+            Self::NodePg => "node-pg",
+            Self::Promtool => "promtool",
             Self::Psql => "psql",
             Self::Python3 => "python3",
+            Self::PythonPsycopg => "python-psycopg",
             Self::Sqlite3 => "sqlite3",
         }
     }
 
-    /// The Debian package with the program.
+    /// The Debian packages with the program, or with what it takes to fetch it.
     pub(crate) const fn package(self) -> &'static str {
         match self {
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromium-driver",
             Self::Faketime => "faketime",
+            Self::Go => "golang-go golang-github-lib-pq-dev",
+            Self::Node => "nodejs",
+            Self::NodePg => "npm",
+            Self::Promtool => "prometheus",
             Self::Psql => "postgresql-client",
             Self::Python3 => "python3",
+            Self::PythonPsycopg => "python3-venv",
             Self::Sqlite3 => "sqlite3",
         }
     }
 
-    /// The program's file.
+    /// The program's file, or the folder of a driver.
     ///
     /// `None` means that the test is to return, because there is no such program here and nobody requires it; the
     /// skip has been reported already.
@@ -74,6 +109,13 @@ impl Tool {
 
     fn locate(self, environment: &Environment) -> Result<PathBuf, Unavailable> {
         let name = self.name();
+        if matches!(self, Self::NodePg | Self::PythonPsycopg) {
+            return downloads::folder(environment, name)
+                .map_err(|error| Unavailable::tool(self, format!("{error:#}")));
+        }
+        if self == Self::Go && !Path::new(GO_DRIVER).is_dir() {
+            return Err(Unavailable::tool(self, format!("there is no {GO_DRIVER}")));
+        }
         let elsewhere = || match self {
             Self::Psql => {
                 postgres_folders().into_iter().map(|bin| bin.join(name)).find(|file| file.is_file())
