@@ -92,7 +92,8 @@ fn request(number: u8) -> (String, String, String) {
     (format!("00-{trace}-{span}-01"), trace, span)
 }
 
-#[tokio::test]
+// The collector answers while this thread waits for the program.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_trace_leads_from_the_request_through_the_relay_to_the_consumer() {
     let (collector, address) = Collector::start().await;
     let Some(setup) = Setup::new(&format!("http://{address}")).await else { return };
@@ -177,7 +178,7 @@ async fn one_trace_leads_from_the_request_through_the_relay_to_the_consumer() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_failed_is_told_with_its_error_and_what_was_not_sampled_is_not_told() {
     let (collector, address) = Collector::start().await;
     let Some(setup) = Setup::new(&format!("http://{address}")).await else { return };
