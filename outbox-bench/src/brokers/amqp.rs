@@ -82,7 +82,7 @@ impl Place for InVhost {
         Ok(Arc::new(AmqpPublisher::builder(self.vhost.uri()).build()?))
     }
 
-    async fn from_memory(&self, load: &Load) -> Result<Duration> {
+    async fn publish_alone(&self, load: &Load) -> Result<Duration> {
         let connection = self.vhost.connect().await;
         let messages = shared_out(load, CALLS);
         let started = Instant::now();

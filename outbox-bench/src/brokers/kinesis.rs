@@ -56,7 +56,7 @@ impl Place for InStream {
         Ok(Arc::new(builder.build()?))
     }
 
-    async fn from_memory(&self, load: &Load) -> Result<Duration> {
+    async fn publish_alone(&self, load: &Load) -> Result<Duration> {
         let client = self.server.client();
         let shares = shared_out(load, REQUESTS);
         let started = Instant::now();

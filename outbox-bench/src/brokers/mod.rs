@@ -42,7 +42,7 @@ pub trait Place: Send + Sync {
 
     /// Publishes from memory with the driver alone, with as many messages in flight as our relay has, and waits for all
     /// confirms. Within a key in order.
-    async fn from_memory(&self, load: &Load) -> Result<Duration>;
+    async fn publish_alone(&self, load: &Load) -> Result<Duration>;
 
     /// Takes everything out, and gives the numbers in the order in which they arrived.
     async fn arrivals(&self, expected: u64) -> Result<Vec<u64>>;

@@ -141,7 +141,7 @@ impl Database for OnMariaDb {
                     query.build().execute(&mut *transaction).await?;
                 }
                 Write::Enqueue([message]) => self.outbox.enqueue(&mut *transaction, message).await?,
-                Write::Enqueue(messages) => self.outbox.enqueue_batch(&mut *transaction, messages).await?,
+                Write::Enqueue(messages) => self.outbox.enqueue_batch(&mut transaction, messages).await?,
             }
         }
         let committing = Instant::now();

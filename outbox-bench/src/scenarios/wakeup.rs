@@ -76,7 +76,7 @@ async fn measure(database: &Arc<dyn Database>, load: &Load, directly: bool) -> R
             publisher.publish(&[message]).await;
             at
         } else {
-            database.commit(&[business, Write::Enqueue(&[message.clone()])]).await?
+            database.commit(&[business, Write::Enqueue(std::slice::from_ref(&message))]).await?
         };
         let called = tokio::time::timeout(PATIENCE, called.recv()).await?;
         ensure!(called.is_some(), "the publisher is gone");
