@@ -2,29 +2,22 @@
 
 use outbox_conformance::{PublisherHarness, StoreHarness};
 
-#[allow(dead_code, unused_macros, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-mssql/tests/support/mod.rs"]
 mod mssql;
-#[allow(dead_code, unused_macros, unused_imports, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-mysql/tests/support/mod.rs"]
 mod mysql;
-#[allow(dead_code, unused_macros, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-postgres/tests/support/mod.rs"]
 mod postgres;
-#[allow(dead_code, unused_macros, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-sqlite/tests/common/mod.rs"]
 mod sqlite;
 
 #[allow(dead_code, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-amqp/tests/support/mod.rs"]
 mod amqp;
-#[allow(dead_code, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-kinesis/tests/support/mod.rs"]
 mod kinesis;
-#[allow(dead_code, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-pubsub/tests/support/mod.rs"]
 mod pubsub;
-#[allow(dead_code, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-sqs/tests/support/mod.rs"]
 mod sqs;
 
