@@ -106,7 +106,8 @@ async fn outcome(contender: Arc<dyn Contender>) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_run_that_loses_repeats_or_reorders_gives_no_figure() {
     outcome(Arc::new(Floor)).await.expect("the floor is right");
-    let cases: [(&str, fn(&mut Vec<Message>)); 3] = [
+    type Spoil = fn(&mut Vec<Message>);
+    let cases: [(&str, Spoil); 3] = [
         ("lost", |batch| drop(batch.remove(7))),
         ("duplicates", |batch| batch.push(batch[99].clone())),
         ("overtaken", |batch| batch.swap(5, 15)),
