@@ -11,7 +11,6 @@ mod postgres;
 #[path = "../../../outbox-sqlite/tests/common/mod.rs"]
 mod sqlite;
 
-#[allow(dead_code, reason = "the adapters' own tests use more of it")]
 #[path = "../../../outbox-amqp/tests/support/mod.rs"]
 mod amqp;
 #[path = "../../../outbox-kinesis/tests/support/mod.rs"]

@@ -1,5 +1,7 @@
 //! A consumer that reads what the README promises to consumers, and nothing else.
 
+#![allow(dead_code, reason = "every test binary uses another part of it")]
+
 pub(crate) mod fixture;
 
 use std::collections::BTreeMap;
