@@ -16,6 +16,8 @@ const MOST_DIRTY: u32 = 2;
 /// work wait for it. Applications keep the server's setting, 50 seconds by default.
 const LOCK_WAIT: u32 = 10;
 
+/// The most that is waited for a connection. What the application's pool may wait is about its users' patience.
+const ACQUIRE: Duration = Duration::from_secs(5);
 /// How many seconds the server waits for the next statement before it ends a session and what was begun in it. A relay that
 /// stands still or has vanished in the middle of a transaction would keep its locks for eight hours, and all relays wait
 /// for the lock of the group. Between two statements of ours there is nothing but a round trip; a pooled connection that was
@@ -58,7 +60,8 @@ SET SESSION autocommit = 1, innodb_lock_wait_timeout = {LOCK_WAIT}, wait_timeout
     );
     MySqlPoolOptions::new()
         .max_connections(most)
-        .acquire_timeout(options.get_acquire_timeout())
+        // The pool tries out idle connections one by one, and waits so long for each one that has vanished.
+        .acquire_timeout(options.get_acquire_timeout().min(ACQUIRE))
         .idle_timeout(options.get_idle_timeout())
         .max_lifetime(options.get_max_lifetime())
         .after_connect(move |connection, _| {

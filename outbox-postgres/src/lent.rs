@@ -18,7 +18,7 @@ use crate::error::map_error;
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
-/// How long the pool may try out a connection that comes back.
+/// How long the pool may try out a connection.
 const RETURN: Duration = Duration::from_secs(5);
 
 /// A connection of the pool for one call. If the call fails or is dropped half way, the connection is closed: sqlx would try it
@@ -28,7 +28,13 @@ pub(crate) struct Lent(PoolConnection<Postgres>);
 
 impl Lent {
     pub(crate) async fn from(pool: &PgPool) -> Result<Self> {
-        let mut connection = pool.acquire().await.map_err(map_error)?;
+        let mut connection = match pool.acquire().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                sift(pool);
+                return Err(map_error(error));
+            }
+        };
         connection.close_on_drop();
         Ok(Self(connection))
     }
@@ -41,6 +47,18 @@ impl Lent {
     /// The call has come to its end.
     pub(crate) fn give_back(mut self) {
         tokio::spawn(tokio::time::timeout(RETURN, self.0.return_to_pool()));
+    }
+}
+
+/// Tries out all idle connections at a time, after one of them did not answer. The pool does that one by one, as long as it waits
+/// for each, so that a relay would stand still for minutes after a network has forgotten all of them.
+fn sift(pool: &PgPool) {
+    for _ in 0..pool.num_idle() {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            // One that does not answer is closed when this is given up.
+            drop(tokio::time::timeout(RETURN, pool.acquire()).await);
+        });
     }
 }
 
