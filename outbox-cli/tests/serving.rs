@@ -113,13 +113,13 @@ async fn metrics_and_health_tell_what_the_relay_does() {
     let metrics = eventually("a confirmed message", DEADLINE, || async {
         let metrics = relay.get("/metrics").body;
         metrics
-            .contains("outbox_confirmed_total{store=\"sqlite\",publisher=\"terminal\"} 1")
+            .contains("outbox_confirmed_total{store=\"sqlite\",publisher=\"terminal\",route=\"default\"} 1")
             .then_some(metrics)
     })
     .await;
     for line in [
-        "outbox_dead_total{store=\"sqlite\",publisher=\"terminal\"} 3",
-        "outbox_commit_to_confirm_seconds_bucket{store=\"sqlite\",publisher=\"terminal\",le=\"60\"} 1",
+        "outbox_dead_total{store=\"sqlite\",publisher=\"terminal\",route=\"default\"} 3",
+        "outbox_commit_to_confirm_seconds_bucket{store=\"sqlite\",publisher=\"terminal\",route=\"default\",le=\"60\"} 1",
         "outbox_publish_batch_messages_count",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");

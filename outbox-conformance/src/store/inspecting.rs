@@ -112,7 +112,7 @@ pub(crate) async fn waiting_messages_are_shown_with_their_state(fixture: &dyn St
         let off = now.since(row.enqueued_at) + row.enqueued_at.since(now);
         ensure!(off < SKEW, "{} was enqueued just now, and is said to have been {off:?} off", name(row));
     }
-    for (row, fetched) in found.iter().zip(&rows) {
+    for (row, fetched) in found.iter().zip(&rows[..3]) {
         let place = (row.position, row.partition, row.key.as_deref());
         ensure_eq!(place, (fetched.position, fetched.partition, Some("k")), "place of {}", name(row));
     }
