@@ -67,14 +67,14 @@ impl StoreFixture for Fixture {
         let table = self.message_table();
         let mut written = Vec::new();
         for (number, (values, mentions, topic)) in [
-            ("'', '{}', '{}'", "topic", ""),
-            ("'t', '{\"a\": 1}', '{}'", "headers", "t"),
-            ("'t', '[1]', '{}'", "headers", "t"),
-            ("'t', 'null', '{}'", "headers", "t"),
-            ("'t', '{\"\": \"x\"}', '{}'", "headers", "t"),
-            ("'t', '{}', '[]'", "options", "t"),
-            ("'t', '{}', '\"x\"'", "options", "t"),
-            ("'a\\0b', '{}', '{}'", "topic", ""),
+            ("'', '{}', '{}'", "topic", Some("")),
+            ("'t', '{\"a\": 1}', '{}'", "headers", Some("t")),
+            ("'t', '[1]', '{}'", "headers", Some("t")),
+            ("'t', 'null', '{}'", "headers", Some("t")),
+            ("'t', '{\"\": \"x\"}', '{}'", "headers", Some("t")),
+            ("'t', '{}', '[]'", "options", Some("t")),
+            ("'t', '{}', '\"x\"'", "options", Some("t")),
+            ("'a\\0b', '{}', '{}'", "topic", None),
         ]
         .into_iter()
         .enumerate()
@@ -89,7 +89,10 @@ impl StoreFixture for Fixture {
                 ))
                 .await;
             let row = MalformedRow::new(mentions).id(id).key(key);
-            written.push(if topic.is_empty() { row } else { row.topic(topic) });
+            written.push(match topic {
+                Some(topic) => row.topic(topic),
+                None => row,
+            });
         }
         Ok(written)
     }
