@@ -279,8 +279,10 @@ impl Broken {
                     notes.retried.insert(position, 1);
                 }
                 (Defect::LetsHeldOvertake, settlement @ Settlement::Held) if notes.retried.is_empty() => {
-                    // Behind nothing, each is free by itself.
-                    let (after, error) = (Duration::ZERO, "free".to_owned());
+                    // Behind nothing, each is free by itself, in the order in which they were held.
+                    let before = notes.settled.len() as u32;
+                    notes.settled.insert(position);
+                    let (after, error) = (Duration::from_millis(200) * before, "free".to_owned());
                     *settlement = Settlement::Retry { after, attempts: 0, error, block_key: false };
                 }
                 (Defect::HoldsBlindlyBesideDeliveries, settlement @ Settlement::Held) if delivers => {
