@@ -285,13 +285,15 @@ impl fmt::Debug for Message {
 #[must_use = "a builder does nothing until it is built"]
 pub struct MessageBuilder {
     message: Message,
+    /// A new one is made only where none is given: it costs a call to the system.
+    id: Option<MessageId>,
     error: Option<String>,
 }
 
 impl MessageBuilder {
     fn new(topic: String, payload: Bytes) -> Self {
         let message = Message {
-            id: MessageId::new(),
+            id: MessageId(Uuid::nil()),
             topic,
             key: None,
             payload,
@@ -300,12 +302,12 @@ impl MessageBuilder {
             options: Options::new(),
             deliver_at: None,
         };
-        Self { message, error: None }
+        Self { message, id: None, error: None }
     }
 
     /// Sets the id, for instance one that the business row already has. Default: a new UUID version 7.
     pub fn id(mut self, id: impl Into<MessageId>) -> Self {
-        self.message.id = id.into();
+        self.id = Some(id.into());
         self
     }
 
@@ -371,7 +373,8 @@ impl MessageBuilder {
         if let Some(error) = self.error {
             return Err(Error::new(ErrorKind::Malformed, error));
         }
-        let message = self.message;
+        let mut message = self.message;
+        message.id = self.id.unwrap_or_else(MessageId::new);
         check_text("topic", &message.topic)?;
         if message.topic.is_empty() {
             return Err(Error::malformed("the topic is empty; name a destination"));

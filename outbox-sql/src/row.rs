@@ -67,21 +67,18 @@ impl RawMessage<'_> {
         let mut note = |problem: String| problems.push(problem);
 
         let id = id(self.message_id).map_err(&mut note).ok();
-        let topic = text("topic", self.topic)
-            .and_then(|topic| topic.ok_or_else(|| "column topic is NULL; name a destination".to_owned()))
-            .map_err(&mut note)
-            .ok();
+        let topic = topic(self.topic).map_err(&mut note).ok();
         let key = text("key", self.key).map_err(&mut note).ok();
         let payload = payload(self.payload).map_err(&mut note).ok();
         let content_type = text("content_type", self.content_type).map_err(&mut note).ok();
         let headers = headers(self.headers).map_err(&mut note).ok();
         let options = options(self.options).map_err(&mut note).ok();
 
-        let readable_key = key.clone().flatten();
-        let malformed = |topic: Option<String>, reason: String| Content::Malformed {
+        // Read again where it is needed, so that a sound row is copied once.
+        let malformed = |reason: String| Content::Malformed {
             id,
-            topic,
-            key: readable_key.clone(),
+            topic: self::topic(self.topic).ok(),
+            key: text("key", self.key).ok().flatten(),
             reason,
         };
         let (
@@ -92,11 +89,11 @@ impl RawMessage<'_> {
             Some(content_type),
             Some(headers),
             Some(options),
-        ) = (id, topic.clone(), key, payload, content_type, headers, options)
+        ) = (id, topic, key, payload, content_type, headers, options)
         else {
-            return malformed(topic, problems.join("; "));
+            return malformed(problems.join("; "));
         };
-        let mut builder = Message::bytes(topic.clone(), payload).id(id).headers(headers).raw_options(options);
+        let mut builder = Message::bytes(topic, payload).id(id).headers(headers).raw_options(options);
         if let Some(time) = deliver_at {
             builder = builder.deliver_at(time);
         }
@@ -106,16 +103,17 @@ impl RawMessage<'_> {
         if let Some(content_type) = content_type {
             builder = builder.content_type(content_type);
         }
-        match builder.build() {
-            Ok(message) => Content::Message(message),
-            Err(error) => malformed(Some(topic), error.to_string()),
-        }
+        builder.build().map_or_else(|error| malformed(error.to_string()), Content::Message)
     }
 }
 
 /// A count of attempts: none if it is negative, and the most that we count if it is beyond that.
 pub fn attempts(stored: i64) -> u32 {
     u32::try_from(stored.max(0)).unwrap_or(u32::MAX)
+}
+
+fn topic(cell: Cell<'_>) -> Result<String, String> {
+    text("topic", cell)?.ok_or_else(|| "column topic is NULL; name a destination".to_owned())
 }
 
 fn id(cell: Cell<'_>) -> Result<MessageId, String> {
