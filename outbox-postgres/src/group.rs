@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outbox_core::{Membership, Partition, RelayId, Result};
+use outbox_core::{ErrorKind, Membership, Partition, RelayId, Result};
 use outbox_sql::partitions::share;
 use outbox_sql::text::micros;
 use uuid::Uuid;
@@ -20,8 +20,73 @@ fn partition(number: i16) -> Option<Partition> {
     u16::try_from(number).ok().map(Partition)
 }
 
+/// What a heartbeat finds: how many relays there are, how many of them come before this one, how many partitions there are,
+/// and those it has.
+struct Group {
+    relays: i64,
+    before: i64,
+    partitions: i64,
+    owned: Vec<i16>,
+}
+
+impl Group {
+    fn share(&self) -> usize {
+        share(count(self.partitions), count(self.relays), count(self.before))
+    }
+
+    fn wanted(&self) -> usize {
+        self.share().saturating_sub(self.owned.len())
+    }
+
+    fn membership(mut self) -> Membership {
+        self.owned.sort_unstable();
+        Membership {
+            share: self.share(),
+            relays: count(self.relays).max(1),
+            partitions: count(self.partitions),
+            owned: self.owned.into_iter().filter_map(partition).collect(),
+        }
+    }
+}
+
+fn count(number: i64) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}
+
 impl PostgresStore {
     pub(crate) async fn beat(&self, relay: RelayId, ttl: Duration) -> Result<Membership> {
+        let group = match self.renew(relay, ttl).await? {
+            Some(group) => group,
+            None => self.rebalance(relay, ttl).await?,
+        };
+        Ok(group.membership())
+    }
+
+    /// What nearly every heartbeat is: nobody has come or gone, and nothing is to be taken. `None` if that is not so.
+    async fn renew(&self, relay: RelayId, ttl: Duration) -> Result<Option<Group>> {
+        let (pool, _, sql) = self.checked().await?;
+        let mut lent = Lent::from(pool).await?;
+        let renewed = sqlx::query_as(sql.renew.clone())
+            .bind(relay.0)
+            .bind(micros(ttl))
+            .fetch_one(&mut *lent)
+            .await
+            .map_err(map_error);
+        let (is_member, gone, relays, before, partitions, owned, free): (bool, i64, i64, i64, i64, _, i64) =
+            match renewed {
+                Ok(renewed) => renewed,
+                // A database that isolates more than READ COMMITTED by default fails where others wait.
+                Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        lent.give_back();
+        let group = Group { relays, before, partitions, owned };
+        let as_it_was = is_member && gone == 0 && (free == 0 || group.wanted() == 0);
+        Ok(as_it_was.then_some(group))
+    }
+
+    /// The whole heartbeat: joins, drops relays that are gone, takes what is free of the share.
+    async fn rebalance(&self, relay: RelayId, ttl: Duration) -> Result<Group> {
         let (pool, names, sql) = self.checked().await?;
         let ttl = micros(ttl);
         let mut lent = Lent::from(pool).await?;
@@ -32,27 +97,21 @@ impl PostgresStore {
             .execute(&mut *tx)
             .await
             .map_err(map_error)?;
-        sqlx::query(sql.join_group.clone())
-            .bind(relay.0)
-            .bind(ttl)
-            .execute(&mut *tx)
-            .await
-            .map_err(map_error)?;
-        sqlx::query(sql.extend_leases.clone())
-            .bind(relay.0)
-            .bind(ttl)
-            .execute(&mut *tx)
-            .await
-            .map_err(map_error)?;
-        let (relays, before, partitions, mut owned): (i64, i64, i64, Vec<i16>) =
-            sqlx::query_as(sql.read_group.clone())
+        for statement in [&sql.join_group, &sql.extend_leases] {
+            sqlx::query(statement.clone())
                 .bind(relay.0)
-                .fetch_one(&mut *tx)
+                .bind(ttl)
+                .execute(&mut *tx)
                 .await
                 .map_err(map_error)?;
-        let count = |number: i64| usize::try_from(number).unwrap_or(0);
-        let share = share(count(partitions), count(relays), count(before));
-        let wanted = share.saturating_sub(owned.len());
+        }
+        let (relays, before, partitions, owned) = sqlx::query_as(sql.read_group.clone())
+            .bind(relay.0)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(map_error)?;
+        let mut group = Group { relays, before, partitions, owned };
+        let wanted = group.wanted();
         if wanted > 0 {
             let claimed: Vec<i16> = sqlx::query_scalar(sql.claim_leases.clone())
                 .bind(relay.0)
@@ -61,17 +120,11 @@ impl PostgresStore {
                 .fetch_all(&mut *tx)
                 .await
                 .map_err(map_error)?;
-            owned.extend(claimed);
-            owned.sort_unstable();
+            group.owned.extend(claimed);
         }
         tx.commit().await.map_err(map_error)?;
         lent.give_back();
-        Ok(Membership {
-            owned: owned.into_iter().filter_map(partition).collect(),
-            share,
-            relays: count(relays).max(1),
-            partitions: count(partitions),
-        })
+        Ok(group)
     }
 
     pub(crate) async fn release_leases(&self, relay: RelayId, partitions: &[Partition]) -> Result<()> {

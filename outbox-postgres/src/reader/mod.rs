@@ -232,11 +232,11 @@ impl Fetch<'_> {
             }
         }
         let row = Columns(about);
-        let snapshot = row.own_text(Column::Snapshot as usize)?.ok_or_else(incomplete)?;
-        let fence = row.own_text(Column::Fence as usize)?.map(str::parse).transpose();
+        let snapshot = row.own_text(Column::SNAPSHOT as usize)?.ok_or_else(incomplete)?;
+        let fence = row.own_text(Column::FENCE as usize)?.map(str::parse).transpose();
         let about = About {
-            now: row.timestamp(Column::FetchedAt as usize)?.ok_or_else(incomplete)?,
-            next_due: row.timestamp(Column::NextDue as usize)?,
+            now: row.timestamp(Column::FETCHED_AT as usize)?.ok_or_else(incomplete)?,
+            next_due: row.timestamp(Column::NEXT_DUE as usize)?,
             snapshot: Snapshot::parse(snapshot)?,
             fence: fence.map_err(|_| incomplete())?,
         };
@@ -294,8 +294,8 @@ impl Fetch<'_> {
             if let Some(position) = row.position()? {
                 slice.push(row, position, true)?;
             } else {
-                let now = row.timestamp(Column::FetchedAt as usize)?.ok_or_else(incomplete)?;
-                next_due = row.timestamp(Column::NextDue as usize)?.map(|time| time.since(now));
+                let now = row.timestamp(Column::FETCHED_AT as usize)?.ok_or_else(incomplete)?;
+                next_due = row.timestamp(Column::NEXT_DUE as usize)?.map(|time| time.since(now));
             }
         }
         slice.note_full(quota, bytes);

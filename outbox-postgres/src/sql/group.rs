@@ -29,6 +29,30 @@ FROM {relay}"
     )
 }
 
+/// Renews a relay that is in the group, and its leases, in one statement that waits for no other relay. Returns whether it was in
+/// the group, how many others have run out of time, what [`read`] does, and how many partitions there are to be taken.
+///
+/// The relay's row comes first and its leases in order, as everywhere, so that nobody waits in a circle.
+pub(super) fn renew(names: &Names) -> String {
+    let Names { relay, lease, .. } = names;
+    let until = "now() + $2 * interval '1 microsecond'";
+    format!(
+        "WITH me AS (
+    UPDATE {relay} SET expires_at = {until} WHERE relay_id = $1 AND expires_at > now() RETURNING relay_id
+), mine AS (
+    SELECT partition FROM {lease} WHERE owner = $1 AND (SELECT true FROM me) ORDER BY partition FOR UPDATE
+), renewed AS (
+    UPDATE {lease} l SET expires_at = {until} FROM mine WHERE l.partition = mine.partition RETURNING l.partition
+)
+SELECT EXISTS (SELECT FROM me), count(*) FILTER (WHERE relay_id <> $1 AND expires_at <= now()),
+    count(*), count(*) FILTER (WHERE relay_id < $1),
+    (SELECT count(*) FROM {lease}),
+    ARRAY(SELECT partition FROM renewed ORDER BY partition),
+    (SELECT count(*) FROM {lease} WHERE owner IS NULL OR (owner <> $1 AND expires_at <= now()))
+FROM {relay}"
+    )
+}
+
 /// Takes free and expired partitions. Waits for the locks of a former owner that is just settling.
 pub(super) fn claim(names: &Names) -> String {
     let lease = &names.lease;

@@ -30,6 +30,7 @@ pub(crate) struct Statements {
     pub(crate) create_schema: SqlStr,
     pub(crate) create_tables: SqlStr,
     pub(crate) read_meta: SqlStr,
+    pub(crate) renew: SqlStr,
     pub(crate) join_group: SqlStr,
     pub(crate) extend_leases: SqlStr,
     pub(crate) read_group: SqlStr,
@@ -40,6 +41,7 @@ pub(crate) struct Statements {
     pub(crate) fetch: SqlStr,
     pub(crate) fetch_late: SqlStr,
     pub(crate) fetch_due: SqlStr,
+    pub(crate) deliver_free: SqlStr,
     pub(crate) deliver: SqlStr,
     pub(crate) deliver_and_keep: SqlStr,
     pub(crate) lock_leases: SqlStr,
@@ -80,6 +82,7 @@ ORDER BY number"
             create_schema: text(ddl::schema(names)),
             create_tables: text(ddl::tables(names)),
             read_meta: text(format!("SELECT schema_version, partitions FROM {}", names.meta)),
+            renew: text(group::renew(names)),
             join_group: text(group::join(names)),
             extend_leases: text(group::extend(names)),
             read_group: text(group::read(names)),
@@ -90,6 +93,7 @@ ORDER BY number"
             fetch: text(reading::fetch(names)),
             fetch_late: text(reading::fetch_late(names)),
             fetch_due: text(reading::fetch_due(names)),
+            deliver_free: text(settling::deliver_free(names)),
             deliver: text(settling::deliver(names, false)),
             deliver_and_keep: text(settling::deliver(names, true)),
             lock_leases: text(settling::lock_leases(names)),
@@ -141,4 +145,11 @@ fn blocked_by_earlier(names: &Names, row: &str) -> String {
 /// arrive. This keeps PostgreSQL planning anew for the table as it is, which takes a fraction of a millisecond.
 fn never_generic(flag: &str) -> String {
     format!("FROM generate_series(1, 10000) x, generate_series(1, 10000) y WHERE {flag}::boolean")
+}
+
+/// The same as a condition, which is true.
+fn never_generic_condition(flag: &str) -> String {
+    format!(
+        "(NOT {flag}::boolean OR (SELECT count(*) FROM generate_series(1, 10000) x, generate_series(1, 10000) y) = 0)"
+    )
 }

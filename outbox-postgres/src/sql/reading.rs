@@ -20,22 +20,35 @@ pub(crate) enum Column {
     /// When it was to be delivered, of a scheduled message that has not been tried.
     DeliverAt,
     Blocked,
-    /// From here on only in the last row, which is about the fetch: `NULL` elsewhere.
-    FetchedAt,
-    NextDue,
-    Snapshot,
-    Fence,
+}
+
+/// What the last row, which is about the fetch and has no position, says in columns of the same types. Columns of their own
+/// would be in every row.
+impl Column {
+    pub(crate) const FETCHED_AT: Self = Self::EnqueuedAt;
+    pub(crate) const NEXT_DUE: Self = Self::DeliverAt;
+    pub(crate) const SNAPSHOT: Self = Self::Topic;
+    pub(crate) const FENCE: Self = Self::Key;
 }
 
 /// The first of them, which the tables have.
 const COLUMNS: &str = "position, partition, attempts, enqueued_at, message_id, topic, key, payload, content_type, \
                        headers, options";
 
-/// The last ones in a row of a message.
-const NO_FETCH: &str = "NULL::timestamptz AS fetched_at, NULL::timestamptz AS next_due, NULL::text AS snapshot, NULL::text AS fence";
-
-/// The first ones in the row about the fetch. Their types come from the other rows.
+/// A row of nothing. Its types come from the other rows.
 const NO_ROW: &str = "NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL";
+
+/// The row about the fetch.
+fn about(snapshot: &str, fence: &str, next_due: &str) -> String {
+    format!("NULL, NULL, NULL, now(), NULL, {snapshot}, {fence}, NULL, NULL, NULL, NULL, {next_due}, NULL")
+}
+
+/// How many bytes of payload there are up to each row, in the order given. By rows, as no two are equal in it.
+fn bytes_so_far(row: &str, order: &str) -> String {
+    format!(
+        "sum(octet_length({row}.payload)) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS bytes_so_far"
+    )
+}
 
 /// Whether a row is ready, in a form that the planner sees nothing in and takes for true of half of the rows. In the
 /// plain form it takes it for true of one row in two hundred while there are no statistics, and then reads and sorts
@@ -51,31 +64,35 @@ const READY: &str = "coalesce(m.available_at IS NULL, false)";
 /// limits inside, takes a tenth of each partition for granted, and would compile the statement to machine code.
 /// Likewise, of a condition put this way around it expects that most rows meet it.
 ///
-/// If there are rows, the last one carries the id of this transaction. It was given out after the snapshot was taken,
+/// If there are rows, the one about the fetch carries the id of this transaction. It was given out after the snapshot was taken,
 /// so no transaction with a higher id had drawn a position by then. Fetches that find nothing use up no ids.
 pub(super) fn fetch(names: &Names) -> String {
     let message = &names.message;
     let ready = format!("m.partition = scan.own AND m.position > scan.cursor AND {READY}");
+    let fence = format!(
+        "CASE WHEN (
+        SELECT true FROM unnest($1::smallint[], $2::bigint[]) AS scan (own, cursor)
+        CROSS JOIN LATERAL (SELECT FROM {message} m WHERE {ready} ORDER BY m.position LIMIT 1) r
+        LIMIT 1
+    ) THEN pg_current_xact_id()::text END"
+    );
+    let next_due = next_due(names, "$5", "w.position NOT IN (SELECT unnest($6::bigint[]))");
     format!(
-        "(SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked, {NO_FETCH}
+        "(SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS scan (own, cursor, quota, bytes)
 CROSS JOIN LATERAL (
-    SELECT m.*, sum(octet_length(m.payload)) OVER (ORDER BY m.position) AS bytes_so_far
-    FROM (SELECT m.* FROM {message} m WHERE {ready} ORDER BY m.position LIMIT scan.quota) m
+    SELECT m.*, {bytes_so_far}
+    FROM (SELECT {COLUMNS} FROM {message} m WHERE {ready} ORDER BY m.position LIMIT scan.quota) m
 ) r
 WHERE (r.bytes_so_far - octet_length(r.payload) >= scan.bytes) IS NOT TRUE
 LIMIT $8)
 UNION ALL
-SELECT {NO_ROW}, now(), {next_due}, pg_current_snapshot()::text,
-    CASE WHEN (
-        SELECT true FROM unnest($1::smallint[], $2::bigint[]) AS scan (own, cursor)
-        CROSS JOIN LATERAL (SELECT FROM {message} m WHERE {ready} ORDER BY m.position LIMIT 1) r
-        LIMIT 1
-    ) THEN pg_current_xact_id()::text END
+SELECT {about}
 UNION ALL
-SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
+SELECT {NO_ROW} {never}",
+        bytes_so_far = bytes_so_far("m", "m.position"),
         blocked = blocked(names, "r", "$5"),
-        next_due = next_due(names, "$5", "w.position NOT IN (SELECT unnest($6::bigint[]))"),
+        about = about("pg_current_snapshot()::text", &fence, &next_due),
         never = never_generic("$7"),
     )
 }
@@ -87,14 +104,14 @@ SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
 pub(super) fn fetch_late(names: &Names) -> String {
     let message = &names.message;
     format!(
-        "SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked, {NO_FETCH}
+        "SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[],
             $6::text[]::pg_snapshot[], $7::text[]::pg_snapshot[])
     AS scan (own, after, upto, quota, bytes, base, snapshot)
 CROSS JOIN LATERAL (
-    SELECT m.*, sum(octet_length(m.payload)) OVER (ORDER BY m.position) AS bytes_so_far
+    SELECT m.*, {bytes_so_far}
     FROM (
-        SELECT m.* FROM {message} m
+        SELECT {COLUMNS} FROM {message} m
         WHERE m.partition = scan.own AND m.position > scan.after AND m.position <= scan.upto
             AND {READY}
             AND pg_visible_in_snapshot(m.xact, scan.snapshot) AND NOT pg_visible_in_snapshot(m.xact, scan.base)
@@ -103,7 +120,8 @@ CROSS JOIN LATERAL (
 ) r
 WHERE (r.bytes_so_far - octet_length(r.payload) >= scan.bytes) IS NOT TRUE
 UNION ALL
-SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
+SELECT {NO_ROW} {never}",
+        bytes_so_far = bytes_so_far("m", "m.position"),
         blocked = blocked(names, "r", "$8"),
         never = never_generic("$9"),
     )
@@ -118,13 +136,13 @@ pub(super) fn fetch_due(names: &Names) -> String {
     let message = &names.message;
     format!(
         "SELECT {COLUMNS}, CASE WHEN r.attempts = 0 AND NOT r.blocks_key THEN r.available_at END AS deliver_at,
-    NOT r.blocks_key AND {blocked} AS blocked, {NO_FETCH}
+    NOT r.blocks_key AND {blocked} AS blocked
 FROM (
-    SELECT w.*, sum(octet_length(w.payload)) OVER (ORDER BY w.available_at, w.position) AS bytes_so_far
+    SELECT w.*, {bytes_so_far}
     FROM (
         SELECT w.* FROM unnest($1::smallint[]) AS own (partition)
         CROSS JOIN LATERAL (
-            SELECT w.* FROM {message} w
+            SELECT {COLUMNS}, available_at, blocks_key FROM {message} w
             WHERE w.partition = own.partition AND w.available_at <= now()
                 AND w.position NOT IN (SELECT unnest($4::bigint[]))
             ORDER BY w.available_at, w.position LIMIT $2
@@ -134,11 +152,12 @@ FROM (
 ) r
 WHERE (r.bytes_so_far - octet_length(r.payload) >= $3) IS NOT TRUE
 UNION ALL
-SELECT {NO_ROW}, now(), {next_due}, NULL, NULL
+SELECT {about}
 UNION ALL
-SELECT {NO_ROW}, NULL, NULL, NULL, NULL {never}",
+SELECT {NO_ROW} {never}",
+        bytes_so_far = bytes_so_far("w", "w.available_at, w.position"),
         blocked = blocked(names, "r", "$1"),
-        next_due = next_due(names, "$1", "w.available_at > now()"),
+        about = about("NULL", "NULL", &next_due(names, "$1", "w.available_at > now()")),
         never = never_generic("$5"),
     )
 }

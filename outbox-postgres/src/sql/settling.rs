@@ -4,7 +4,7 @@
 //! two things true of the rows of a key that block: the later one is never due before the earlier one, and behind
 //! one that retries or is dead all of them wait.
 
-use super::{blocked_by_earlier, never_generic};
+use super::{blocked_by_earlier, never_generic, never_generic_condition};
 use crate::config::Names;
 
 /// How many of the first rows of a key may be due at a time after a release. It bounds the work of one settle call;
@@ -18,9 +18,17 @@ pub(super) const COMMON: &str = "position, message_id, topic, key, payload, cont
 /// The same rows of `m` as in `s`.
 const SAME_ROW: &str = "m.partition = s.partition AND m.position = s.position";
 
+/// `$1`, `$2`: partitions and positions; `$3`: false. Deletes those rows of them for which nothing waits: in quiet times all.
+pub(super) fn deliver_free(names: &Names) -> String {
+    format!(
+        "DELETE FROM {} m USING unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
+WHERE {SAME_ROW} AND NOT m.blocks_key AND {}",
+        names.message,
+        never_generic_condition("$3"),
+    )
+}
+
 /// `$1`, `$2`: partitions and positions; `$3`: false. Deletes, and releases what waited for the deleted rows.
-///
-/// In quiet times this is nothing but a `DELETE` by primary key, as nothing that was deleted did block.
 pub(super) fn deliver(names: &Names, keep: bool) -> String {
     let Names { message, delivered, .. } = names;
     let (returning, kept) = if keep {
