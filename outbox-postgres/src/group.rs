@@ -8,7 +8,6 @@ use outbox_sql::text::micros;
 use uuid::Uuid;
 
 use crate::error::map_error;
-use crate::lent::Lent;
 use crate::store::PostgresStore;
 
 /// Partitions as a parameter.
@@ -64,8 +63,8 @@ impl PostgresStore {
 
     /// What nearly every heartbeat is: nobody has come or gone, and nothing is to be taken. `None` if that is not so.
     async fn renew(&self, relay: RelayId, ttl: Duration) -> Result<Option<Group>> {
-        let (pool, _, sql) = self.checked().await?;
-        let mut lent = Lent::from(pool).await?;
+        let sql = self.sql().await?;
+        let mut lent = self.lend().await?;
         let renewed = sqlx::query_as(sql.renew.clone())
             .bind(relay.0)
             .bind(micros(ttl))
@@ -87,9 +86,9 @@ impl PostgresStore {
 
     /// The whole heartbeat: joins, drops relays that are gone, takes what is free of the share.
     async fn rebalance(&self, relay: RelayId, ttl: Duration) -> Result<Group> {
-        let (pool, names, sql) = self.checked().await?;
+        let (_, names, sql) = self.checked().await?;
         let ttl = micros(ttl);
-        let mut lent = Lent::from(pool).await?;
+        let mut lent = self.lend().await?;
         let mut tx = lent.begin().await?;
         // One at a time, so that each sees the relays and the leases as the one before left them.
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -128,8 +127,8 @@ impl PostgresStore {
     }
 
     pub(crate) async fn release_leases(&self, relay: RelayId, partitions: &[Partition]) -> Result<()> {
-        let (pool, _, sql) = self.checked().await?;
-        let mut lent = Lent::from(pool).await?;
+        let sql = self.sql().await?;
+        let mut lent = self.lend().await?;
         // In a transaction, so that a release which is on its way when the relay gives up on it cannot take effect later, when
         // the relay counts on these leases again: a transaction whose relay is gone ends with it, and if it was about to
         // commit, the next heartbeat waits for its locks.
@@ -146,17 +145,17 @@ impl PostgresStore {
     }
 
     pub(crate) async fn leave_group(&self, relay: RelayId) -> Result<()> {
-        let (pool, _, sql) = self.checked().await?;
-        let mut lent = Lent::from(pool).await?;
+        let sql = self.sql().await?;
+        let mut lent = self.lend().await?;
         sqlx::query(sql.leave_group.clone()).bind(relay.0).execute(&mut *lent).await.map_err(map_error)?;
         lent.give_back();
         Ok(())
     }
 
     pub(crate) async fn write_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
-        let (pool, _, sql) = self.checked().await?;
+        let sql = self.sql().await?;
         let relay: Uuid = relay.0;
-        let mut lent = Lent::from(pool).await?;
+        let mut lent = self.lend().await?;
         sqlx::query(sql.set_idle.clone())
             .bind(relay)
             .bind(idle)

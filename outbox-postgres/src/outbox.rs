@@ -147,8 +147,9 @@ impl Outbox {
 
     /// The store over the same tables, for a relay and for looking after dead letters.
     ///
-    /// The pool should have four connections or more: a relay fetches, settles and renews its leases at the same
-    /// time. Wake-ups use a connection of their own beside the pool's, made with the pool's options.
+    /// A relay works on sessions of its own, made with the pool's options: as many as the pool may have, which should be four
+    /// or more, since it fetches, settles and renews its leases at the same time, and one for wake-ups. What the pool's
+    /// `after_connect` does is not done to them. Dead letters and what is looked at go by the pool.
     pub fn store(&self, pool: PgPool) -> PostgresStore {
         PostgresStore::over(pool, self.shared.clone())
     }

@@ -8,7 +8,6 @@ use sqlx::{PgConnection, SqlStr};
 
 use crate::error::map_error;
 use crate::group::numbers;
-use crate::lent::Lent;
 use crate::sql::Statements;
 use crate::store::PostgresStore;
 
@@ -46,14 +45,14 @@ pub(crate) fn place(partition: i16, position: i64) -> Place {
 
 impl PostgresStore {
     pub(crate) async fn write(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
-        let (pool, _, sql) = self.checked().await?;
+        let sql = self.sql().await?;
         let deliver = if keep_delivered { &sql.deliver_and_keep } else { &sql.deliver };
         let mut groups = Groups::of(batch);
         let delivered: Rows = groups.delivered.drain(..).collect();
         if groups.only_delivered() && delivered.is_empty() {
             return Ok(());
         }
-        let mut lent = Lent::from(pool).await?;
+        let mut lent = self.lend().await?;
         if groups.only_delivered() {
             // With fewer rows than there should be, some block their key, or are gone.
             if keep_delivered

@@ -17,11 +17,11 @@ use tokio::sync::OnceCell;
 use crate::config::{Config, Names};
 use crate::error::map_error;
 use crate::group::numbers;
-use crate::lent::Lent;
 use crate::migrate::read_meta;
 use crate::outbox::Shared;
 use crate::reader::PostgresReader;
 use crate::row::Columns;
+use crate::sessions::{Lent, Sessions};
 use crate::sql::{SCHEMA_VERSION, Statements};
 use crate::wakeups::Listener;
 
@@ -35,6 +35,7 @@ const LAG_DEPTH: i64 = 1000;
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
+    sessions: Arc<Sessions>,
     shared: Arc<Shared>,
     meta: Arc<OnceCell<Meta>>,
 }
@@ -50,12 +51,17 @@ impl PostgresStore {
     }
 
     pub(crate) fn over(pool: PgPool, shared: Arc<Shared>) -> Self {
-        Self { pool, shared, meta: Arc::default() }
+        Self { sessions: Sessions::beside(pool.clone()), pool, shared, meta: Arc::default() }
+    }
+
+    /// A session for one call of a relay.
+    pub(crate) async fn lend(&self) -> Result<Lent> {
+        self.sessions.lend().await
     }
 
     pub(crate) async fn meta(&self) -> Result<Meta> {
         let read = async || {
-            let mut lent = Lent::from(&self.pool).await?;
+            let mut lent = self.lend().await?;
             let meta = read_meta(&mut lent, &self.shared).await?;
             lent.give_back();
             meta.check_version(SCHEMA_VERSION.into(), &self.shared.names.meta)?;
@@ -68,6 +74,11 @@ impl PostgresStore {
     pub(crate) async fn checked(&self) -> Result<(&PgPool, &Names, &Statements)> {
         self.meta().await?;
         Ok((&self.pool, &self.shared.names, &self.shared.statements))
+    }
+
+    /// The statements, once the version is known to be right.
+    pub(crate) async fn sql(&self) -> Result<&Statements> {
+        self.checked().await.map(|(_, _, sql)| sql)
     }
 }
 
@@ -104,8 +115,8 @@ impl Store for PostgresStore {
     }
 
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
-        let (pool, _, sql) = self.checked().await?;
-        let mut lent = Lent::from(pool).await?;
+        let sql = self.sql().await?;
+        let mut lent = self.lend().await?;
         let purged = sqlx::query(sql.purge.clone())
             .bind(micros(older_than))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
@@ -117,8 +128,8 @@ impl Store for PostgresStore {
     }
 
     async fn repair(&self, relay: RelayId, partitions: &[Partition], limit: usize) -> Result<u64> {
-        let (pool, _, sql) = self.checked().await?;
-        let mut lent = Lent::from(pool).await?;
+        let sql = self.sql().await?;
+        let mut lent = self.lend().await?;
         let repaired = sqlx::query(sql.repair.clone())
             .bind(relay.0)
             .bind(numbers(partitions))
@@ -133,7 +144,7 @@ impl Store for PostgresStore {
     async fn stats(&self, limit: u64) -> Result<Stats> {
         let meta = self.meta().await?;
         let count = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let mut lent = Lent::from(&self.pool).await?;
+        let mut lent = self.lend().await?;
         let row = sqlx::query(self.shared.statements.stats.clone())
             .bind(count)
             .bind(LAG_DEPTH)

@@ -20,7 +20,6 @@ use self::progress::{LateScan, Progress, Scan};
 use self::snapshot::Snapshot;
 use crate::error::map_error;
 use crate::group::numbers;
-use crate::lent::Lent;
 use crate::row::{Columns, aged};
 use crate::sql::Column;
 use crate::store::PostgresStore;
@@ -207,10 +206,10 @@ impl Fetch<'_> {
         messages: usize,
         bytes: usize,
     ) -> Result<(BTreeMap<Partition, Slice>, About)> {
-        let (pool, _, sql) = self.store.checked().await?;
+        let sql = self.store.sql().await?;
         let bytes_of = |scan: &Scan| (bytes.saturating_mul(scan.quota) / messages.max(1)).clamp(1, bytes);
-        let mut lent = Lent::from(pool).await?;
-        let rows = sqlx::query(sql.fetch.clone())
+        let mut lent = self.store.lend().await?;
+        let rows = sqlx::query(sql.fetch.on(&lent))
             .bind(partitions(scans.iter().map(|scan| scan.partition)))
             .bind(scans.iter().map(|scan| scan.after).collect::<Vec<_>>())
             .bind(scans.iter().map(|scan| number(scan.quota)).collect::<Vec<_>>())
@@ -248,12 +247,12 @@ impl Fetch<'_> {
         scans: &[(Partition, LateScan)],
         budget: &Budget,
     ) -> Result<BTreeMap<Partition, Slice>> {
-        let (pool, _, sql) = self.store.checked().await?;
+        let sql = self.store.sql().await?;
         let quota = (budget.messages / scans.len().max(1)).max(1);
         let bytes = (budget.bytes / scans.len().max(1)).max(1);
         let texts = |of: fn(&LateScan) -> &str| scans.iter().map(|(_, scan)| of(scan)).collect::<Vec<&str>>();
-        let mut lent = Lent::from(pool).await?;
-        let rows = sqlx::query(sql.fetch_late.clone())
+        let mut lent = self.store.lend().await?;
+        let rows = sqlx::query(sql.fetch_late.on(&lent))
             .bind(partitions(scans.iter().map(|(partition, _)| *partition)))
             .bind(scans.iter().map(|(_, scan)| scan.after).collect::<Vec<_>>())
             .bind(scans.iter().map(|(_, scan)| scan.upto).collect::<Vec<_>>())
@@ -275,9 +274,9 @@ impl Fetch<'_> {
     }
 
     async fn due(&self, budget: &Budget) -> Result<Due> {
-        let (pool, _, sql) = self.store.checked().await?;
+        let sql = self.store.sql().await?;
         let (quota, bytes) = (budget.messages.max(1), budget.bytes.max(1));
-        let mut lent = Lent::from(pool).await?;
+        let mut lent = self.store.lend().await?;
         let rows = sqlx::query(sql.fetch_due.clone())
             .bind(&self.own)
             .bind(number(quota))

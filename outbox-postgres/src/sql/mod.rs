@@ -17,6 +17,7 @@ pub(crate) use ddl::SCHEMA_VERSION;
 pub(crate) use reading::Column;
 
 use crate::config::Names;
+use crate::sessions::Lent;
 
 /// The columns of a message that neither the outbox nor the database computes, in the order of `INSERT_VALUES`.
 const ENQUEUE_COLUMNS: &str = "message_id, topic, key, payload, content_type, headers, options, available_at";
@@ -38,8 +39,8 @@ pub(crate) struct Statements {
     pub(crate) release_leases: SqlStr,
     pub(crate) leave_group: SqlStr,
     pub(crate) set_idle: SqlStr,
-    pub(crate) fetch: SqlStr,
-    pub(crate) fetch_late: SqlStr,
+    pub(crate) fetch: Planned,
+    pub(crate) fetch_late: Planned,
     pub(crate) fetch_due: SqlStr,
     pub(crate) deliver_free: SqlStr,
     pub(crate) deliver: SqlStr,
@@ -90,8 +91,8 @@ ORDER BY number"
             release_leases: text(group::release(names)),
             leave_group: text(group::leave(names)),
             set_idle: text(group::set_idle(names)),
-            fetch: text(reading::fetch(names)),
-            fetch_late: text(reading::fetch_late(names)),
+            fetch: Planned::new(|planning| reading::fetch(names, planning)),
+            fetch_late: Planned::new(|planning| reading::fetch_late(names, planning)),
             fetch_due: text(reading::fetch_due(names)),
             deliver_free: text(settling::deliver_free(names)),
             deliver: text(settling::deliver(names, false)),
@@ -113,6 +114,43 @@ ORDER BY number"
             owners: text(inspecting::owners(names)),
             peek: text(inspecting::peek(names)),
         }
+    }
+}
+
+/// How often a statement is planned.
+#[derive(Clone, Copy, Debug)]
+enum Planning {
+    /// Once, where the session's settings leave the planner no other way than the right one.
+    Once,
+    /// At each use; see [`never_generic`].
+    Anew,
+}
+
+impl Planning {
+    /// Where the rows come from of which there are none, since `flag` is always false.
+    fn never(self, flag: &str) -> String {
+        match self {
+            Self::Once => format!("WHERE {flag}::boolean"),
+            Self::Anew => never_generic(flag),
+        }
+    }
+}
+
+/// A statement that is run so often that planning it would be a good part of its time.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    once: SqlStr,
+    anew: SqlStr,
+}
+
+impl Planned {
+    fn new(build: impl Fn(Planning) -> String) -> Self {
+        Self { once: text(build(Planning::Once)), anew: text(build(Planning::Anew)) }
+    }
+
+    /// For a session.
+    pub(crate) fn on(&self, session: &Lent) -> SqlStr {
+        if session.keeps_plans() { self.once.clone() } else { self.anew.clone() }
     }
 }
 

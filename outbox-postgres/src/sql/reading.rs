@@ -1,6 +1,6 @@
 //! Fetching.
 
-use super::{blocked_by_earlier, never_generic};
+use super::{Planning, blocked_by_earlier, never_generic};
 use crate::config::Names;
 
 /// The columns of what a fetch returns.
@@ -66,7 +66,7 @@ const READY: &str = "coalesce(m.available_at IS NULL, false)";
 ///
 /// If there are rows, the one about the fetch carries the id of this transaction. It was given out after the snapshot was taken,
 /// so no transaction with a higher id had drawn a position by then. Fetches that find nothing use up no ids.
-pub(super) fn fetch(names: &Names) -> String {
+pub(super) fn fetch(names: &Names, planning: Planning) -> String {
     let message = &names.message;
     let ready = format!("m.partition = scan.own AND m.position > scan.cursor AND {READY}");
     let fence = format!(
@@ -93,7 +93,7 @@ SELECT {NO_ROW} {never}",
         bytes_so_far = bytes_so_far("m", "m.position"),
         blocked = blocked(names, "r", "$5"),
         about = about("pg_current_snapshot()::text", &fence, &next_due),
-        never = never_generic("$7"),
+        never = planning.never("$7"),
     )
 }
 
@@ -101,7 +101,7 @@ SELECT {NO_ROW} {never}",
 ///
 /// `$1` to `$7`: partitions, after which position, up to which, most rows, most bytes, the snapshot in which the rows
 /// were not visible yet, and the one in which they are; `$8`: all own partitions; `$9`: false.
-pub(super) fn fetch_late(names: &Names) -> String {
+pub(super) fn fetch_late(names: &Names, planning: Planning) -> String {
     let message = &names.message;
     format!(
         "SELECT {COLUMNS}, NULL::timestamptz AS deliver_at, {blocked} AS blocked
@@ -123,7 +123,7 @@ UNION ALL
 SELECT {NO_ROW} {never}",
         bytes_so_far = bytes_so_far("m", "m.position"),
         blocked = blocked(names, "r", "$8"),
-        never = never_generic("$9"),
+        never = planning.never("$9"),
     )
 }
 

@@ -57,8 +57,8 @@ fn texts() {
         ("release_leases", release_leases),
         ("leave_group", leave_group),
         ("set_idle", set_idle),
-        ("fetch", fetch),
-        ("fetch_late", fetch_late),
+        ("fetch", &fetch.once),
+        ("fetch_late", &fetch_late.once),
         ("fetch_due", fetch_due),
         ("deliver_free", deliver_free),
         ("deliver", deliver),
@@ -89,7 +89,7 @@ fn no_statement_has_a_bare_name() {
     let config = Config::new().schema("Some \"schema\"").prefix("Odd; name");
     let statements = Statements::new(&Names::new(&config).unwrap());
     for statement in
-        [&statements.fetch, &statements.deliver_and_keep, &statements.redrive, &statements.repair]
+        [&statements.fetch.anew, &statements.deliver_and_keep, &statements.redrive, &statements.repair]
     {
         let text = statement.as_str();
         assert!(!text.contains("outbox_") && !text.contains("public"), "{text}");
