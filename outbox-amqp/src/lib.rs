@@ -6,6 +6,9 @@ mod connections;
 mod dial;
 mod error;
 mod exchanges;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod options;
 mod outgoing;

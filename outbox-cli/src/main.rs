@@ -1,59 +1,7 @@
 //! The standalone relay of the transactional outbox, and the commands to look after it.
 
-// A program with fewer adapters needs fewer of the parts that they share.
-#![cfg_attr(
-    not(all(
-        feature = "amqp",
-        feature = "kinesis",
-        feature = "mssql",
-        feature = "mysql",
-        feature = "postgres",
-        feature = "pubsub",
-        feature = "sqlite",
-        feature = "sqs"
-    )),
-    allow(dead_code, unused_imports, unused_macros)
-)]
-
-mod cli;
-mod commands;
-mod config;
-mod exit;
-mod http;
-mod logging;
-mod outboxes;
-mod output;
-mod publishers;
-mod stores;
-mod telemetry;
-mod view;
-
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::cli::Cli;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    output::choose_colors(cli.color);
-    // The libraries leave the choice of a crypto provider to the program. It fails only if there is one already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = match runtime {
-        Ok(runtime) => {
-            let result = runtime.block_on(commands::run(cli));
-            // What is left are connections that nobody waits for.
-            runtime.shutdown_background();
-            result
-        }
-        Err(error) => Err(exit::Failure::failed(format!("the runtime cannot be started: {error}"))),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure.tell();
-            failure.code()
-        }
-    }
+    outbox_cli::main()
 }

@@ -145,6 +145,13 @@ impl Options {
     /// publisher passes this on as the message's outcome, so that it becomes a dead letter with the reason.
     pub fn get<O: PublisherOptions>(&self) -> Result<Option<O>> {
         let Some(value) = self.0.get(O::PUBLISHER) else { return Ok(None) };
+        // A list would be taken for the fields, in whatever order they happen to be declared.
+        if value.is_array() {
+            return Err(Error::malformed(
+                "the message's options for this publisher do not fit: they are a list, and must be an object",
+            )
+            .with("publisher", O::PUBLISHER));
+        }
         O::deserialize(value).map(Some).map_err(|source| {
             Error::malformed(format!("the message's options for this publisher do not fit: {source}"))
                 .with("publisher", O::PUBLISHER)
@@ -430,6 +437,16 @@ mod tests {
         let error = Options::from_json(map).get::<TestOptions>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert!(error.to_string().contains("prioritty"), "{error}");
+    }
+
+    #[test]
+    fn a_list_of_options_is_not_taken_for_their_fields() {
+        for list in [serde_json::json!({ "test": [3] }), serde_json::json!({ "test": [] })] {
+            let Value::Object(map) = list else { unreachable!() };
+            let error = Options::from_json(map).get::<TestOptions>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed);
+            assert!(error.to_string().contains("a list"), "{error}");
+        }
     }
 
     #[test]

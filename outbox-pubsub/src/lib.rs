@@ -3,6 +3,9 @@
 mod attributes;
 mod builder;
 mod call;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod options;
 mod outgoing;

@@ -2,6 +2,9 @@
 
 mod attributes;
 mod builder;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod options;
 mod outgoing;
 mod publisher;

@@ -28,8 +28,8 @@ pub(crate) fn variables(root: &mut Table, environment: &BTreeMap<String, String>
 /// Puts what the command line says over everything else.
 pub(crate) fn flags(root: &mut Table, flags: &[String], faults: &Faults) {
     for flag in flags {
-        // What is behind the sign may be a secret.
-        let Some((path, value)) = flag.split_once('=') else {
+        // What is behind the sign may be a secret; so may what is before it, where somebody left out the field of a URL.
+        let Some((path, value)) = flag.split_once('=').filter(|(path, _)| !path.contains('@')) else {
             let problem = "must be a field and a value, such as --set relay.publish_batch=100";
             faults.add(Fault::new(Origin::Flag("--set".to_owned()), "", problem));
             continue;

@@ -63,6 +63,16 @@ impl Config {
         Self::of(root, sources)
     }
 
+    /// Reads settings of which the file is a text, for tests.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn of_text(text: &str, sources: &Sources<'_>) -> Result<Self, Vec<Fault>> {
+        let root = tree::parse(&DEFAULT_FILE.into(), text).map_err(|fault| vec![fault])?;
+        Self::of(root, sources)
+    }
+
     fn of(mut root: Table, sources: &Sources<'_>) -> Result<Self, Vec<Fault>> {
         let (faults, explanation) = (Faults::default(), Explanation::default());
         layers::variables(&mut root, sources.environment, &faults);

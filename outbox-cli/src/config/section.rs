@@ -250,11 +250,11 @@ impl<'a> Section<'a> {
             Some(text) if way == name => Ok(text.to_owned()),
             Some(text) if way == variable => match self.reading.environment.get(text) {
                 Some(value) => Ok(value.clone()),
-                None => Err(format!("the variable {text} is not set")),
+                None => Err(format!("the variable {} is not set", place(text))),
             },
             Some(path) => match std::fs::read_to_string(path) {
                 Ok(value) => Ok(value.trim_end_matches(['\r', '\n']).to_owned()),
-                Err(error) => Err(format!("the file {path} cannot be read: {error}")),
+                Err(error) => Err(format!("the file {} cannot be read: {error}", place(path))),
             },
         };
         let found = found.and_then(|found| {
@@ -277,12 +277,30 @@ impl<'a> Section<'a> {
     }
 
     /// As [`secret`](Self::secret), and a fault without one.
-    pub(crate) fn required_secret(&self, name: &str, example: &str) -> Option<Secret> {
+    fn required_secret(&self, name: &str, example: &str) -> Option<Secret> {
         if [name.to_owned(), format!("{name}_env"), format!("{name}_file")].iter().any(|way| self.has(way)) {
             return self.secret(name);
         }
         self.fault(format!("{name} is missing; write {name}, {name}_env or {name}_file, such as {example}"));
         self.secret(name)
+    }
+
+    /// A URL that holds a password, as [`required_secret`](Self::required_secret). `example` is what one looks like.
+    ///
+    /// A password with a `/`, `?` or `#` that is not encoded ends the host for whoever reads the URL, and what is left of it
+    /// would be a name, which is shown. The `@` that should have ended the password gives it away.
+    pub(crate) fn url(&self, example: &str) -> Option<Secret> {
+        let secret = self.required_secret("url", &format!("url = \"{example}\""))?;
+        let rest = secret.reveal().split_once("://").map_or("", |(_, rest)| rest);
+        let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if !host.contains('@') && behind.contains('@') {
+            self.fault_in(
+                self.way("url"),
+                "has an @ behind its host; write / as %2F, ? as %3F, # as %23 and @ as %40 in a user or password",
+            );
+            return None;
+        }
+        Some(secret)
     }
 
     /// The way in which a secret was given, for faults of what is in it.
@@ -372,6 +390,11 @@ fn text(value: &Value) -> Option<&str> {
         Value::Text(text) | Value::Raw(text) => Some(text),
         _ => None,
     }
+}
+
+/// Where a secret was to be found, for people. Who writes the secret itself there is not shown it.
+fn place(text: &str) -> &str {
+    if text.contains('@') { "(hidden)" } else { text }
 }
 
 fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Option<Duration> {

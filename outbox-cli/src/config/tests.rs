@@ -2,16 +2,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
-const NAME: &str = "outbox.toml";
+const NAME: &str = DEFAULT_FILE;
 
 fn load(text: &str, environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, Vec<String>> {
     let environment: BTreeMap<String, String> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let sources = Sources { file: None, environment: &environment, flags: &flags };
-    let told = |faults: Vec<Fault>| faults.iter().map(Fault::to_string).collect();
-    let root = tree::parse(&NAME.into(), text).map_err(|fault| told(vec![fault]))?;
-    Config::of(root, &sources).map_err(told)
+    Config::of_text(text, &sources).map_err(|faults| faults.iter().map(Fault::to_string).collect())
 }
 
 fn faults(text: &str) -> Vec<String> {
@@ -491,4 +489,41 @@ fn a_secret_comes_from_one_of_three_places_and_is_nowhere_to_be_seen() {
     }
     let found = faults(&text("url = \"postgres://me@db/shop\"\nmax_connections = \"me:s3cret@db\""));
     assert!(found.len() == 1 && !found[0].contains("s3cret"), "{found:?}");
+    // Nor where it stands in place of where it is, or in the place of a field.
+    for wrong in ["url_env", "url_file"] {
+        let found = faults(&text(&format!("{wrong} = \"postgres://me:s3cret@db/shop\"")));
+        assert!(
+            found.len() == 1 && found[0].contains("(hidden)") && !found[0].contains("s3cret"),
+            "{found:?}"
+        );
+    }
+    let flag = "postgres://me:s3cret@db/shop?sslmode=require";
+    let found = load(&text("url = \"postgres://me@db/shop\""), &[], &[flag]).unwrap_err();
+    assert!(found.len() == 1 && found[0].starts_with("flag --set: must be"), "{found:?}");
+}
+
+#[test]
+fn a_password_that_is_not_encoded_is_not_taken_for_a_name_and_shown() {
+    for (kind, url) in [
+        ("store/postgres", "postgres://me:1/s3cret@db/shop"),
+        ("store/postgres", "postgres://me:?s3cret@db/shop"),
+        ("store/mysql", "mysql://me:1/s3cret@db/shop"),
+        ("store/mssql", "mssql://me:#s3cret@db/shop"),
+        ("publisher/amqp", "amqp://me:1/s3cret@broker/orders"),
+    ] {
+        let (text, line) = settings_with(kind, &format!("url = {url:?}"));
+        let (text, line) = replaced(&text, line, "url");
+        let found = faults(&text);
+        let expected = format!("{NAME}:{line}: {}.url: has an @ behind its host; write / as %2F", path(kind));
+        assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
+        assert!(!found[0].contains("s3cret"), "{found:?}");
+    }
+    for (kind, url) in [
+        ("store/postgres", "postgres://me:1%2Fs3cret@db/shop"),
+        ("store/postgres", "postgres://me@db/shop?application_name=a@b"),
+        ("publisher/amqp", "amqp://me:pw@broker/team@shop"),
+    ] {
+        let (text, line) = settings_with(kind, &format!("url = {url:?}"));
+        assert_eq!(faults(&replaced(&text, line, "url").0), [""; 0], "{url}");
+    }
 }

@@ -37,7 +37,7 @@ struct Settings {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
-    let url = section.required_secret("url", "url = \"amqp://user@host:5672/vhost\"");
+    let url = section.url("amqp://user@host:5672/vhost");
     let password = section.secret("password");
     let certificates = section.any_text("ca_file").and_then(|path| match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),

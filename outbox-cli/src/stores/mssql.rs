@@ -22,7 +22,7 @@ struct Mssql {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
-    let url = section.required_secret("url", "url = \"mssql://user@host:1433/database\"");
+    let url = section.url("mssql://user@host:1433/database");
     let password = section.secret("password");
     let mut config = Config::new();
     if let Some(schema) = section.any_text("schema") {

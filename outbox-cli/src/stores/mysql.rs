@@ -22,7 +22,7 @@ struct MySql {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
-    let url = section.required_secret("url", "url = \"mysql://user@host:3306/database\"");
+    let url = section.url("mysql://user@host:3306/database");
     let password = section.secret("password");
     let mut config = Config::new();
     if let Some(database) = section.any_text("database") {

@@ -22,7 +22,7 @@ struct Postgres {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
-    let url = section.required_secret("url", "url = \"postgres://user@host:5432/database\"");
+    let url = section.url("postgres://user@host:5432/database");
     let password = section.secret("password");
     let mut config = Config::new();
     if let Some(schema) = section.any_text("schema") {

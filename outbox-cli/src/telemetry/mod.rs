@@ -7,6 +7,9 @@ mod recorder;
 #[cfg(feature = "otel")]
 mod traced;
 
+#[cfg(all(fuzzing, feature = "otel"))]
+pub(crate) use traced::written_again;
+
 use std::sync::Arc;
 use std::time::Duration;
 

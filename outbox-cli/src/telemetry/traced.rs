@@ -161,6 +161,19 @@ impl Extractor for Carrier<'_> {
     }
 }
 
+/// The trace of a message as headers once more, for tests; `None` if the message carries none that is valid.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn written_again(headers: &Headers) -> Option<Headers> {
+    let propagator = TraceContextPropagator::new();
+    let context = propagator.extract(&Carrier(headers));
+    if !context.span().span_context().is_valid() {
+        return None;
+    }
+    let mut again = std::collections::HashMap::new();
+    propagator.inject_context(&context, &mut again);
+    Some(again.into_iter().collect())
+}
+
 /// The name that the conventions for messaging have for a broker.
 fn system(publisher: &'static str) -> &'static str {
     match publisher {
@@ -185,4 +198,29 @@ fn age(message: &Message, now: SystemTime) -> Option<Duration> {
 
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use outbox_core::{TRACEPARENT, TRACESTATE};
+
+    use super::*;
+
+    #[test]
+    fn what_is_read_of_a_trace_can_be_written_and_read_again() {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let headers = |parent: &str, state: &str| {
+            Headers::from([
+                (TRACEPARENT.to_owned(), parent.to_owned()),
+                (TRACESTATE.to_owned(), state.to_owned()),
+            ])
+        };
+        let given = headers(parent, "vendor=x,other=y");
+        assert_eq!(written_again(&given), Some(given));
+        // Who cannot read the vendors' data still goes on with the trace.
+        assert_eq!(written_again(&headers(parent, "\u{1}")), Some(headers(parent, "")));
+        for wrong in ["", "00", "00-0-0-01", &parent.replace("4bf9", "4Bf9"), &format!("{parent}-x")] {
+            assert_eq!(written_again(&headers(wrong, "")), None, "{wrong}");
+        }
+    }
 }
