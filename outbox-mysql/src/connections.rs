@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outbox_core::Result;
 use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, Connection, Executor, MySql, Transaction};
+use sqlx::{AssertSqlSafe, Executor, MySql, Transaction};
 
 use crate::error::map_error;
 
@@ -23,8 +23,6 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 /// for the lock of the group. Between two statements of ours there is nothing but a round trip; a pooled connection that was
 /// idle for so long is replaced.
 const IDLE: u32 = 15;
-/// A connection that was idle for less was tried out when it came back, and is used without another trial.
-const FRESH: Duration = Duration::from_secs(1);
 /// How long a connection that comes back to the pool may take to show that it is alive. Without a limit, one whose other
 /// end has vanished would keep its place taken.
 const RETURN: Duration = Duration::from_secs(5);
@@ -71,15 +69,6 @@ SET SESSION autocommit = 1, innodb_lock_wait_timeout = {LOCK_WAIT}, wait_timeout
             Box::pin(async move {
                 connection.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await?;
                 Ok(())
-            })
-        })
-        .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for >= FRESH {
-                    connection.ping().await?;
-                }
-                Ok(true)
             })
         })
         .after_release(|connection, _| {
