@@ -10,6 +10,8 @@ mod inspection;
 mod migrate;
 mod outbox;
 mod outboxer;
+#[cfg(test)]
+mod plans;
 mod reader;
 mod row;
 mod sessions;

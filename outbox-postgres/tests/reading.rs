@@ -10,10 +10,10 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outbox_core::{FetchLimit, Partition, Position, Settle, Settlement, Store};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Row, Transaction};
+use sqlx::{Postgres, Transaction};
 
 use support::{LIMIT, Scene, all_delivered, message, topics};
 
@@ -224,88 +224,4 @@ async fn keys_longer_than_an_index_takes_can_block() {
     let batch = reader.fetch(LIMIT, &[]).await.unwrap();
     assert_eq!(topics(&batch), ["first", "third"]);
     assert!(!batch.rows[0].blocked && batch.rows[1].blocked);
-}
-
-/// The statements that a connection has prepared.
-async fn prepared(pool: &PgPool, containing: &str) -> (String, i64, i64) {
-    let sql = "SELECT name, generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE $1";
-    let row = sqlx::query(sql).bind(format!("%{containing}%")).fetch_one(pool).await.unwrap();
-    (row.get(0), row.get(1), row.get(2))
-}
-
-#[tokio::test]
-async fn plans_follow_the_table_and_use_its_indexes() {
-    let Some(scene) = Scene::new().await else { return };
-    if scene.value::<i32>("SELECT current_setting('server_version_num')::integer").await < 140_000 {
-        // The counts of plans came with 14. What they show is the planner's doing, which is older.
-        return;
-    }
-    // Statistics of an empty table, and never again any newer ones: the worst for a planner.
-    scene.run("ALTER TABLE outbox_message SET (autovacuum_enabled = off)").await;
-    scene.run("ALTER TABLE outbox_message SET (toast.autovacuum_enabled = off)").await;
-    sqlx::query("VACUUM ANALYZE outbox_message").execute(&scene.pool).await.unwrap();
-    let pool = scene.database.pool(1).await;
-    let store = scene.outbox.store(pool.clone());
-    let relay = outbox_core::RelayId::new();
-    let owned = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap().owned;
-    let mut reader = store.reader();
-    owned.iter().for_each(|partition| reader.assign(*partition));
-    for _ in 0..20 {
-        reader.fetch(LIMIT, &[]).await.unwrap();
-        let unknown =
-            Settle { position: Position(1), partition: Partition(0), settlement: Settlement::Delivered };
-        store.settle(relay, &[unknown], false).await.unwrap();
-    }
-
-    let fill = "INSERT INTO outbox_message (topic, key, payload)
-         SELECT 't', (i % 500)::text, decode(repeat('ab', 200), 'hex') FROM generate_series(1, 50000) i";
-    scene.run(fill).await;
-    // One that is due, one that blocks, and late ones.
-    scene
-        .run("INSERT INTO outbox_message (topic, key, payload, available_at, blocks_key) VALUES ('due', 'x', '', now(), true)")
-        .await;
-    let mut late = scene.pool.begin().await.unwrap();
-    scene.outbox.enqueue(&mut *late, &message("late", Some("k"))).await.unwrap();
-    scene.run(fill).await;
-    let started = Instant::now();
-    let mut batch = reader.fetch(LIMIT, &[]).await.unwrap();
-    while batch.more {
-        store.settle(relay, &all_delivered(&batch), false).await.unwrap();
-        batch = reader.fetch(LIMIT, &[]).await.unwrap();
-    }
-    let drained = started.elapsed();
-    late.commit().await.unwrap();
-    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["late"]);
-    assert!(drained < Duration::from_secs(30), "{drained:?}");
-
-    scene.run(fill).await;
-    let all = "'{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}'";
-    let many = |value: i64| format!("'{{{}}}'", vec![value.to_string(); 16].join(","));
-    for (statement, parameters) in [
-        (
-            "pg_current_xact_id",
-            format!("{all}, {}, {}, {}, {all}, '{{1,2}}', false, 1000", many(0), many(62), many(9999)),
-        ),
-        (
-            "pg_visible_in_snapshot",
-            format!(
-                "'{{1}}', '{{0}}', '{{1000}}', '{{100}}', '{{1000}}', '{{1:1:}}', '{{9:9:}}', {all}, false"
-            ),
-        ),
-        ("w.available_at <= now()", format!("{all}, 100, 10000, '{{1,2}}', false")),
-        ("WITH gone", "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
-    ] {
-        let (name, generic, custom) = prepared(&pool, statement).await;
-        assert!(generic == 0 && custom > 0, "{statement}: {generic} generic, {custom} custom");
-        let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {name} ({parameters})"));
-        let plan: Vec<String> =
-            sqlx::raw_sql(explain).fetch_all(&pool).await.unwrap().iter().map(|row| row.get(0)).collect();
-        let plan = plan.join("\n");
-        assert!(!plan.contains("Seq Scan on outbox_message"), "{plan}");
-        // The others sort a few rows: due ones as they come together from all partitions, late ones, released ones.
-        assert!(statement != "pg_current_xact_id" || !plan.contains("Sort"), "{plan}");
-        assert!(plan.contains("outbox_message_pkey") || plan.contains("outbox_message_due"), "{plan}");
-        // PostgreSQL compiles statements that it takes for costly to machine code, which takes longer than they do.
-        assert!(!plan.contains("JIT"), "{plan}");
-    }
 }

@@ -1,0 +1,152 @@
+//! Plans that were made for an empty table, on a full one.
+
+use std::time::{Duration, Instant};
+
+use integration_tests::{Postgres, Server};
+use outbox_core::{
+    Batch, Content, FetchLimit, Message, Partition, Position, RelayId, Settle, Settlement, Store,
+};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+use crate::{Config, Outbox, PostgresStore};
+
+const LIMIT: FetchLimit = FetchLimit { messages: 1000, bytes: 16 << 20 };
+const ALL: &str = "'{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}'";
+
+struct Statement {
+    name: String,
+    /// How often a plan was used that had been kept, and how often one was made.
+    kept: i64,
+    made: i64,
+}
+
+async fn prepared(session: &mut PgConnection, containing: &str) -> Statement {
+    let sql = "SELECT name, generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE $1";
+    let row = sqlx::query(sql).bind(format!("%{containing}%")).fetch_one(session).await.unwrap();
+    Statement { name: row.get(0), kept: row.get(1), made: row.get(2) }
+}
+
+async fn plan(session: &mut PgConnection, statement: &Statement, parameters: &str) -> String {
+    let explain = AssertSqlSafe(format!("EXPLAIN EXECUTE {} ({parameters})", statement.name));
+    let lines = sqlx::raw_sql(explain).fetch_all(session).await.unwrap();
+    lines.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}
+
+fn topics(batch: &Batch) -> Vec<String> {
+    let topic = |row: &outbox_core::Fetched| match &row.content {
+        Content::Message(message) => message.topic().to_owned(),
+        Content::Malformed { reason, .. } => reason.clone(),
+    };
+    batch.rows.iter().map(topic).collect()
+}
+
+async fn deliver(store: &PostgresStore, relay: RelayId, batch: &Batch) {
+    let delivered: Vec<Settle> = batch
+        .rows
+        .iter()
+        .map(|row| Settle {
+            position: row.position,
+            partition: row.partition,
+            settlement: Settlement::Delivered,
+        })
+        .collect();
+    store.settle(relay, &delivered, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn plans_are_right_for_a_table_that_has_grown() {
+    let Some(server) = Postgres::shared().await else { return };
+    let database = server.database().await;
+    let pool = database.pool(5).await;
+    let outbox = Outbox::new(Config::new()).unwrap();
+    outbox.migrate(&pool).await.unwrap();
+    let run = async |sql: &str| {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
+    };
+    let version = "SELECT current_setting('server_version_num')::integer";
+    if sqlx::query_scalar::<_, i32>(version).fetch_one(&pool).await.unwrap() < 140_000 {
+        // The counts of plans came with 14. What they show is the planner's doing, which is older.
+        return;
+    }
+    // Statistics of an empty table, and never again any newer ones: the worst for a planner.
+    run("ALTER TABLE outbox_message SET (autovacuum_enabled = off)").await;
+    run("ALTER TABLE outbox_message SET (toast.autovacuum_enabled = off)").await;
+    sqlx::query("VACUUM ANALYZE outbox_message").execute(&pool).await.unwrap();
+    let (store, relay) = (outbox.store(pool.clone()), RelayId::new());
+    let owned = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap().owned;
+    let mut reader = store.reader();
+    owned.iter().for_each(|partition| reader.assign(*partition));
+    let unknown =
+        Settle { position: Position(1), partition: Partition(0), settlement: Settlement::Delivered };
+    for _ in 0..20 {
+        reader.fetch(LIMIT, &[]).await.unwrap();
+        store.settle(relay, std::slice::from_ref(&unknown), false).await.unwrap();
+    }
+    let late = Message::bytes("late", "late").key("k").build().unwrap();
+    for _ in 0..10 {
+        // One that commits after a cursor has gone past it.
+        let mut transaction = pool.begin().await.unwrap();
+        outbox.enqueue(&mut *transaction, &late).await.unwrap();
+        let in_time = Message::bytes("in time", "in time").key("k").build().unwrap();
+        outbox.enqueue(&pool, &in_time).await.unwrap();
+        deliver(&store, relay, &reader.fetch(LIMIT, &[]).await.unwrap()).await;
+        transaction.commit().await.unwrap();
+        let batch = reader.fetch(LIMIT, &[]).await.unwrap();
+        assert_eq!(topics(&batch), ["late"]);
+        deliver(&store, relay, &batch).await;
+    }
+
+    let fill = "INSERT INTO outbox_message (topic, key, payload)
+         SELECT 't', (i % 500)::text, decode(repeat('ab', 200), 'hex') FROM generate_series(1, 50000) i";
+    run(fill).await;
+    // One that is due, one that blocks, and late ones.
+    run("INSERT INTO outbox_message (topic, key, payload, available_at, blocks_key) VALUES ('due', 'x', '', now(), true)")
+        .await;
+    let mut transaction = pool.begin().await.unwrap();
+    outbox.enqueue(&mut *transaction, &late).await.unwrap();
+    run(fill).await;
+    let started = Instant::now();
+    let mut batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    while batch.more {
+        deliver(&store, relay, &batch).await;
+        batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    }
+    let drained = started.elapsed();
+    transaction.commit().await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["late"]);
+    assert!(drained < Duration::from_secs(30), "{drained:?}");
+
+    run(fill).await;
+    // There is only this one, as there was never more than one call at a time.
+    let mut session = store.lend().await.unwrap();
+    let many = |value: i64| format!("'{{{}}}'", vec![value.to_string(); 16].join(","));
+    for (text, keeps, parameters) in [
+        (
+            "pg_current_xact_id",
+            true,
+            format!("{ALL}, {}, {}, {}, {ALL}, '{{1,2}}', false, 1000", many(0), many(62), many(9999)),
+        ),
+        (
+            "pg_visible_in_snapshot",
+            true,
+            format!(
+                "'{{1}}', '{{0}}', '{{1000}}', '{{100}}', '{{1000}}', '{{1:1:}}', '{{9:9:}}', {ALL}, false"
+            ),
+        ),
+        ("w.available_at <= now()", false, format!("{ALL}, 100, 10000, '{{1,2}}', false")),
+        ("WITH gone", false, "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
+        ("AND NOT m.blocks_key AND", false, "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
+    ] {
+        let statement = prepared(&mut session, text).await;
+        let Statement { kept, made, .. } = statement;
+        assert!(made > 0 && (kept > 0) == keeps, "{text}: {kept} kept, {made} made");
+        let plan = plan(&mut session, &statement, &parameters).await;
+        assert!(!plan.contains("Seq Scan on outbox_message"), "{plan}");
+        // The others sort a few rows: due ones as they come together from all partitions, late ones, released ones.
+        assert!(text != "pg_current_xact_id" || !plan.contains("Sort"), "{plan}");
+        assert!(plan.contains("outbox_message_pkey") || plan.contains("outbox_message_due"), "{plan}");
+        // PostgreSQL compiles statements that it takes for costly to machine code, which takes longer than they do.
+        assert!(!plan.contains("JIT"), "{plan}");
+    }
+    session.give_back();
+}
