@@ -118,6 +118,7 @@ async fn metrics_and_health_tell_what_the_relay_does() {
     })
     .await;
     for line in [
+        "outbox_partitions{store=\"sqlite\",publisher=\"terminal\",route=\"default\"} 16",
         "outbox_dead_total{store=\"sqlite\",publisher=\"terminal\",route=\"default\"} 3",
         "outbox_commit_to_confirm_seconds_bucket{store=\"sqlite\",publisher=\"terminal\",route=\"default\",le=\"60\"} 1",
         "outbox_publish_batch_messages_count",

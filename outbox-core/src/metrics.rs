@@ -24,6 +24,7 @@
 //! | `outbox_publish_batch_messages` | histogram | messages | size of a publish call |
 //! | `outbox_settle_batch_messages` | histogram | messages | size of a settle call |
 //! | `outbox_leases` | gauge | partitions | owned by this relay |
+//! | `outbox_partitions` | gauge | partitions | of the whole group; 0 until the store has been reached once |
 //! | `outbox_circuit_open` | gauge | 0 or 1 | whether the broker is considered down |
 //! | `outbox_store_errors_total` | counter | calls | failed calls to the store |
 //! | `outbox_purged_total` | counter | messages | kept delivered messages that were purged |
@@ -95,6 +96,7 @@ instruments! {
     publish_batch: Histogram = histogram("outbox_publish_batch_messages");
     settle_batch: Histogram = histogram("outbox_settle_batch_messages");
     leases: Gauge = gauge("outbox_leases");
+    partitions: Gauge = gauge("outbox_partitions");
     circuit_open: Gauge = gauge("outbox_circuit_open");
     store_errors: Counter = counter("outbox_store_errors_total");
     purged: Counter = counter("outbox_purged_total");

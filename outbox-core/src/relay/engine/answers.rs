@@ -72,6 +72,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let valid = self.settings.lease_ttl.saturating_sub(self.settings.lease_margin());
         let relays_before = self.leases.relays();
         let changes = self.leases.renew(&membership, sent, valid, self.fetches + 1);
+        self.metrics.partitions.set(membership.partitions as f64);
         if changes.gained.is_empty() && changes.stopped.is_empty() && relays_before == membership.relays {
             return;
         }
