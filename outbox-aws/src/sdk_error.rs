@@ -64,7 +64,7 @@ where
     if !transmission.has_begun()
         && let Some(credentials) = chain(error).find_map(<dyn StdError>::downcast_ref::<CredentialsError>)
     {
-        return Error::new(ErrorKind::Permission, "the message was not sent: there are no credentials")
+        return Error::new(ErrorKind::Permission, "nothing was sent: there are no credentials")
             .with("reason", credentials);
     }
     let reason = chain_text(error);
@@ -76,7 +76,7 @@ where
     let judged = if !transmission.has_begun() {
         Error::new(
             ErrorKind::Unavailable,
-            "the message was not sent: the request could not be prepared (credentials, region, endpoint)",
+            "nothing was sent: the request could not be prepared (credentials, region, endpoint)",
         )
     } else if chain(error).any(is_no_connection) {
         Error::new(ErrorKind::Unavailable, "the service cannot be reached")

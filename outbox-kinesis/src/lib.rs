@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod builder;
+mod check;
 mod format;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]

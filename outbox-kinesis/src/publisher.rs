@@ -8,17 +8,17 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Builder as Overrides;
 use futures_util::StreamExt as _;
-use outbox_aws::{Call, Limits, Meaning, Transmission, complete, sdk_error};
+use outbox_aws::{Call, Limits, complete};
 use outbox_core::publishing::Routing;
 use outbox_core::{Message, Outcome, Publisher, PublisherCapabilities, Result};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::NAME;
 use crate::builder::KinesisPublisherBuilder;
 use crate::format::Format;
 use crate::outgoing::Outgoing;
 use crate::request::{Requests, cut};
 use crate::stream::Stream;
+use crate::{NAME, check};
 
 /// Publishes to streams of Amazon Kinesis Data Streams, with `PutRecords`.
 ///
@@ -83,25 +83,25 @@ impl KinesisPublisher {
     pub async fn connect(&self) -> Result<()> {
         let deadline = Instant::now() + self.call_timeout;
         for stream in self.routing.destinations() {
-            let (name, arn) = stream.name_and_arn();
-            let transmission = Transmission::new();
-            let looking = self
-                .client
-                .describe_stream_summary()
-                .set_stream_name(name)
-                .set_stream_arn(arn)
-                .customize()
-                .config_override(self.overrides.clone())
-                .interceptor(transmission.clone())
-                .send();
-            let error = match timeout_at(deadline, looking).await {
-                Ok(Ok(_)) => continue,
-                Ok(Err(error)) => sdk_error(&error, &transmission),
-                Err(_) => Meaning::Unavailable.error(),
-            };
-            return Err(error.with("stream", stream.as_str()));
+            check::look(self, stream, deadline).await?;
         }
         Ok(())
+    }
+
+    /// Looks at the streams that the settings name: whether they are there, and in a state in which they take records. Where
+    /// the settings name none, it asks whether the service answers and knows the credentials. Nobody knows before there is a
+    /// message where a closure or a topic's name leads.
+    ///
+    /// It needs the right `kinesis:DescribeStreamSummary`. Whether the credentials may put records does not show.
+    ///
+    /// # Errors
+    /// What is wrong first, with the name of the stream: those of [`connect`](Self::connect), or
+    /// [`ErrorKind::Rejected`](outbox_core::ErrorKind::Rejected) with the state of the stream.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn check(&self) -> Result<()> {
+        check::run(self).await
     }
 
     /// Publishes what has passed the checks. What has no outcome afterwards was forgotten.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::primitives::Blob;
+use integration_tests::kinesis::Fault;
 use integration_tests::{Kinesis, Mode, Proxy};
 use outbox_core::{ErrorKind, Message, Publisher, Scope, Verdict};
 use outbox_kinesis::{Format, KinesisOptions, KinesisPublisher, Stream, aws_sdk_kinesis};
@@ -187,6 +188,36 @@ async fn streams_are_routed_and_named_by_arn_too() {
     named.connect().await.unwrap();
     let lost = KinesisPublisher::builder(server.client()).stream(Stream::name("nowhere")).build().unwrap();
     assert_eq!(lost.connect().await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_check_looks_at_every_stream_of_the_settings() {
+    let server = Kinesis::start().await;
+    let (one, other) = (server.stream(1).await, server.stream(1).await);
+    let builder = || KinesisPublisher::builder(server.client());
+    let publisher = builder().stream(Stream::name(&one)).route("elsewhere", Stream::name(&other));
+    let publisher = publisher.build().unwrap();
+    // Whoever makes a stream looks at it, too.
+    let before = server.requests("DescribeStreamSummary");
+    publisher.check().await.unwrap();
+    assert_eq!(server.requests("DescribeStreamSummary") - before, 2);
+    let lost = builder().stream(Stream::name(&one)).route("lost", Stream::name("nowhere")).build().unwrap();
+    let error = lost.check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.report());
+    assert!(error.report().contains("nowhere"), "{}", error.report());
+
+    let anything = builder().build().unwrap();
+    anything.check().await.unwrap();
+    server.set(Fault::LookingDenied);
+    let error = publisher.check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Permission, "{}", error.report());
+    // Whoever may not list streams has been recognized.
+    anything.check().await.unwrap();
+    assert_eq!(server.requests("ListStreams"), 2);
+    server.kill().await;
+    for publisher in [publisher, anything] {
+        assert_eq!(publisher.check().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
 }
 
 #[tokio::test]

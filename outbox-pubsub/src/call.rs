@@ -18,7 +18,7 @@ use crate::verdict::Failure;
 use crate::wire::{MarkingCodec, PUBLISH, PublishRequest};
 
 /// Routes the request within Google: <https://google.aip.dev/client-libraries/4222>.
-const ROUTING: &str = "x-goog-request-params";
+pub(crate) const ROUTING: &str = "x-goog-request-params";
 
 pub(crate) struct Call<'a> {
     link: &'a Link,
@@ -126,7 +126,7 @@ fn fail_all(outcomes: &mut Vec<(usize, Outcome)>, requests: &VecDeque<Request>, 
 }
 
 /// For use in a query: what a name of a topic may have beyond letters, digits, `-`, `_`, `.` and `~` is escaped.
-fn encoded(topic: &str) -> String {
+pub(crate) fn encoded(topic: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     topic.bytes().fold(String::with_capacity(topic.len() + 8), |mut text, byte| {
         if plain(byte) {

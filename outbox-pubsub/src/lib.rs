@@ -3,6 +3,7 @@
 mod attributes;
 mod builder;
 mod call;
+mod check;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

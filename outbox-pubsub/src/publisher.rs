@@ -15,6 +15,7 @@ use tonic::metadata::MetadataMap;
 use crate::NAME;
 use crate::builder::PubSubPublisherBuilder;
 use crate::call::Call;
+use crate::check::Looker;
 use crate::link::Link;
 use crate::outgoing::{Outgoing, Rules};
 use crate::plan::{Limits, plan};
@@ -105,6 +106,46 @@ impl PubSubPublisher {
                 Err(Error::new(ErrorKind::Unavailable, "Pub/Sub cannot be reached within call_timeout"))
             }
         }
+    }
+
+    /// Looks at the topics that the settings name: whether they are there. Where the settings name none, it asks whether the
+    /// service answers and knows the credentials. Nobody knows before there is a message where a closure or a topic's name
+    /// leads.
+    ///
+    /// It needs the right `pubsub.topics.get`. Whether the credentials may publish does not show.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect), or what is wrong first: [`ErrorKind::NotFound`] or [`ErrorKind::Permission`]
+    /// with the name of the topic.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn check(&self) -> Result<()> {
+        self.looker().await?.run(self).await
+    }
+
+    /// The full names of subscriptions that do not keep the order of keys, because they were made without message ordering:
+    /// those of the topics that the settings name, as far as the credentials may look at them (which takes
+    /// `pubsub.topics.get` and `pubsub.subscriptions.get`). Without ordering keys there is no order to keep, and so there
+    /// are none.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn unordered_subscriptions(&self) -> Result<Vec<String>> {
+        if !self.ordering_keys {
+            return Ok(Vec::new());
+        }
+        self.looker().await?.unordered(self).await
+    }
+
+    async fn looker(&self) -> Result<Looker> {
+        let deadline = Instant::now() + self.call_timeout;
+        self.connect().await?;
+        let headers = self.headers(deadline).await.map_err(|failure| failure.to_error())?;
+        Ok(Looker::new(self.link.lease().channel, headers, deadline))
     }
 
     /// What shows who we are. The credentials keep their token, and get a new one in time.

@@ -86,11 +86,12 @@ impl Failure {
             .with("confirmed", confirmed),
             Self::NoCredentials { passing: true } => Error::new(
                 ErrorKind::Unavailable,
-                "the message was not sent: the credentials give no token at present",
+                "nothing was sent: the credentials give no token at present; Google's default ones ask the metadata server \
+                 of the machine if no file has them",
             ),
             Self::NoCredentials { passing: false } => Error::new(
                 ErrorKind::Permission,
-                "the message was not sent: the credentials give no token; ask them for one by hand to see why",
+                "nothing was sent: the credentials give no token; ask them for one by hand to see why",
             ),
             Self::GaveUp(kind) => {
                 let error = Error::new(

@@ -1,4 +1,4 @@
-//! The one call of the service that a publisher needs, as it is on the wire.
+//! The one call of the service that a publisher needs, as it is on the wire; and those by which it looks at topics.
 //!
 //! Fields and tags are those of `google.pubsub.v1`:
 //! <https://cloud.google.com/pubsub/docs/reference/rpc/google.pubsub.v1#publishrequest>. What only the service sets is
@@ -40,6 +40,47 @@ pub(crate) struct PublishResponse {
     /// In the order of the request.
     #[prost(string, repeated, tag = "1")]
     pub(crate) message_ids: Vec<String>,
+}
+
+/// What is asked for by `GetTopic` and `GetSubscription`, and a topic, of which nothing else is of interest.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Named {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Subscription {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(bool, tag = "10")]
+    pub(crate) enable_message_ordering: bool,
+    #[prost(bool, tag = "15")]
+    pub(crate) detached: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ListTopicsRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) project: String,
+    #[prost(int32, tag = "2")]
+    pub(crate) page_size: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ListTopicSubscriptionsRequest {
+    #[prost(string, tag = "1")]
+    pub(crate) topic: String,
+    #[prost(string, tag = "3")]
+    pub(crate) page_token: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ListTopicSubscriptionsResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) subscriptions: Vec<String>,
+    #[prost(string, tag = "2")]
+    pub(crate) next_page_token: String,
 }
 
 /// How many bytes the fields of a request take that are there whatever messages it has.

@@ -254,6 +254,29 @@ async fn a_topic_that_does_not_exist_fails_its_own_messages_only() {
 }
 
 #[tokio::test]
+async fn a_check_looks_for_every_topic_of_the_settings_and_for_subscriptions_without_order() {
+    let (Some(scene), Some(other)) = (Scene::new().await, Scene::new().await) else { return };
+    let builder = || {
+        scene.builder().route("w", Topic::id(scene.topic.id())).route("x", Topic::full(other.topic.name()))
+    };
+    let publisher = builder().build().unwrap();
+    publisher.check().await.unwrap();
+    assert_eq!(publisher.unordered_subscriptions().await.unwrap(), Vec::<String>::new());
+    let unordered = other.topic.subscribe_without_order().await;
+    publisher.check().await.unwrap();
+    assert_eq!(publisher.unordered_subscriptions().await.unwrap(), [unordered]);
+    let without_keys = builder().ordering_keys(false).build().unwrap();
+    assert_eq!(without_keys.unordered_subscriptions().await.unwrap(), Vec::<String>::new());
+
+    let lost = builder().route("y", Topic::id("nowhere")).build().unwrap();
+    let error = lost.check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.report());
+    assert!(error.report().contains("projects/outbox-test/topics/nowhere"), "{}", error.report());
+    assert_eq!(lost.unordered_subscriptions().await.unwrap().len(), 1);
+    scene.builder().build().unwrap().check().await.unwrap();
+}
+
+#[tokio::test]
 async fn without_a_connection_nothing_was_sent() {
     // Bound and closed again, so nobody listens there.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -268,6 +291,7 @@ async fn without_a_connection_nothing_was_sent() {
         assert_eq!(judged, expected, "{host}: {}", error.report());
         let error = publisher.connect().await.unwrap_err();
         assert_eq!((error.kind(), error.scope()), (ErrorKind::Unavailable, Scope::Endpoint));
+        assert_eq!(publisher.check().await.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }
 

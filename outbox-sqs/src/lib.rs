@@ -2,6 +2,7 @@
 
 mod attributes;
 mod builder;
+mod check;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;

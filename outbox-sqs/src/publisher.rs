@@ -14,12 +14,12 @@ use outbox_core::publishing::Routing;
 use outbox_core::{ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result};
 use tokio::time::Instant;
 
-use crate::NAME;
 use crate::builder::SqsPublisherBuilder;
 use crate::outgoing::Outgoing;
 use crate::queue::Queue;
 use crate::queues::Queues;
 use crate::request::{Request, Requests};
+use crate::{NAME, check};
 
 /// Publishes to queues of Amazon SQS, with `SendMessageBatch`.
 ///
@@ -91,6 +91,24 @@ impl SqsPublisher {
             url.map_err(|failure| failure.to_error().with("queue", queue.as_str()))?;
         }
         Ok(())
+    }
+
+    /// Looks at the queues that the settings name: whether they are there, and FIFO queues if their names say so. Where the
+    /// settings name none, it asks whether the service answers and knows the credentials. Nobody knows before there is a
+    /// message where a closure or a topic's name leads.
+    ///
+    /// It needs the rights `sqs:GetQueueUrl` (for queues by name) and `sqs:GetQueueAttributes`. Whether the credentials may
+    /// send does not show.
+    ///
+    /// # Errors
+    /// What is wrong first, with the name of the queue: [`ErrorKind::NotFound`], [`ErrorKind::Permission`],
+    /// [`ErrorKind::Config`] (a FIFO queue that is none, or the other way round), [`ErrorKind::Unavailable`],
+    /// [`ErrorKind::Timeout`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn check(&self) -> Result<()> {
+        check::run(self).await
     }
 
     /// Publishes what has passed the checks. What has no outcome afterwards was forgotten.

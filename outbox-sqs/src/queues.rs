@@ -93,15 +93,18 @@ impl LookupFailure {
             }
             Self::NoAnswer => Error::new(ErrorKind::Internal, "the service found the queue, and gave no URL"),
         };
-        match (error.kind(), error.verdict()) {
-            // Whether the question has arrived does not matter.
-            (_, Verdict::Unknown) => error.with_verdict(Verdict::Retry),
-            // The question was not about the message.
-            (ErrorKind::Malformed | ErrorKind::TooLarge, _) => {
-                Error::new(ErrorKind::NotFound, "the service does not look up such a queue")
-                    .with_source(error)
-            }
-            _ => error,
+        about_a_queue(error)
+    }
+}
+
+/// What an error means that was the answer to a question about a queue, and not about a message.
+pub(crate) fn about_a_queue(error: Error) -> Error {
+    match (error.kind(), error.verdict()) {
+        // Whether the question has arrived does not matter.
+        (_, Verdict::Unknown) => error.with_verdict(Verdict::Retry),
+        (ErrorKind::Malformed | ErrorKind::TooLarge, _) => {
+            Error::new(ErrorKind::NotFound, "the service does not look up such a queue").with_source(error)
         }
+        _ => error,
     }
 }

@@ -205,6 +205,35 @@ async fn a_queue_is_found_by_its_url_and_by_the_topic() {
 }
 
 #[tokio::test]
+async fn a_check_looks_at_every_queue_of_the_settings() {
+    let (Some(scene), Some(fifo)) = (Scene::new(false).await, Scene::new(true).await) else { return };
+    let builder = || SqsPublisher::builder(client(scene.gateway.address()));
+    let publisher = builder().queue(Queue::name(scene.queue.name()));
+    let publisher = publisher.route("order.paid", Queue::url(fifo.queue.url())).build().unwrap();
+    publisher.check().await.unwrap();
+    assert_eq!(scene.gateway.requests("GetQueueAttributes").len(), 2);
+
+    let by_name = builder().route("order.paid", Queue::name("nowhere")).build().unwrap();
+    // The service is not asked for the URL of this one.
+    let lost = scene.queue.url().replace(scene.queue.name(), "no-such-queue");
+    let by_url = builder().queue(Queue::url(lost)).build().unwrap();
+    for (publisher, queue) in [(&by_name, "nowhere"), (&by_url, "no-such-queue")] {
+        let error = publisher.check().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.report());
+        assert!(error.report().contains(queue), "{}", error.report());
+    }
+
+    let anything = builder().build().unwrap();
+    anything.check().await.unwrap();
+    scene.gateway.set(Fault::LookingDenied);
+    let error = publisher.check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Permission, "{}", error.report());
+    // Whoever may not list queues has been recognized.
+    anything.check().await.unwrap();
+    assert_eq!(scene.gateway.requests("ListQueues").len(), 2);
+}
+
+#[tokio::test]
 async fn within_the_window_a_fifo_queue_delivers_a_repeat_once() {
     let Some(scene) = Scene::new(true).await else { return };
     let batch = scene.messages(10, 10);
@@ -236,7 +265,8 @@ async fn without_credentials_nothing_is_sent_and_nobody_is_blamed() {
     let config = client(scene.gateway.address()).config().to_builder();
     let provider = SharedCredentialsProvider::new(NoCredentials);
     let config = config.credentials_provider(provider).build();
-    let publisher = SqsPublisher::builder(Client::from_conf(config));
+    let unknown = Client::from_conf(config);
+    let publisher = SqsPublisher::builder(unknown.clone());
     let publisher = publisher.queue(Queue::url(scene.queue.url())).build().unwrap();
     for outcome in publisher.publish(&scene.messages(15, 10)).await {
         let error = outcome.unwrap_err();
@@ -245,6 +275,11 @@ async fn without_credentials_nothing_is_sent_and_nobody_is_blamed() {
         assert!(!error.report().contains("s3cret"), "{}", error.report());
     }
     assert!(scene.gateway.requests(SEND).is_empty());
+    let anything = SqsPublisher::builder(unknown).build().unwrap();
+    for error in [publisher.check().await.unwrap_err(), anything.check().await.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::Permission, "{}", error.report());
+        assert!(!error.report().contains("s3cret"), "{}", error.report());
+    }
 }
 
 #[tokio::test]
@@ -262,6 +297,7 @@ async fn without_a_connection_nothing_was_sent() {
         let judged = (error.kind(), error.verdict(), error.scope());
         let expected = (ErrorKind::Unavailable, Verdict::Retry, Scope::Endpoint);
         assert_eq!(judged, expected, "{endpoint}: {}", error.report());
+        assert_eq!(publisher.check().await.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }
 

@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// What happens to requests that put records. Others always pass.
+/// What happens to requests that put records; others pass under all faults but the last one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -22,6 +22,8 @@ pub enum Fault {
     /// Every second record of a request is refused, beginning with the second, as by a service that has a fault within. Of
     /// a single record, every second request.
     EverySecondRefused,
+    /// All others are refused, as for want of a right.
+    LookingDenied,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +59,10 @@ pub(super) async fn pass(State(desk): State<Arc<Desk>>, request: Request, next: 
         inner.fault
     };
     match (action.as_str(), fault) {
-        ("PutRecords" | "PutRecord", Fault::Throttled) => throttled(),
+        ("PutRecords" | "PutRecord", Fault::Throttled) => refused("ProvisionedThroughputExceededException"),
         ("PutRecords", Fault::EverySecondRefused) => refuse_some(&desk, request, next).await,
+        ("PutRecords" | "PutRecord", Fault::LookingDenied) => next.run(request).await,
+        (_, Fault::LookingDenied) => refused("AccessDeniedException"),
         _ => next.run(request).await,
     }
 }
@@ -68,8 +72,7 @@ fn action(headers: &HeaderMap) -> String {
     target.rsplit('.').next().unwrap_or_default().to_owned()
 }
 
-fn throttled() -> Response {
-    let kind = "ProvisionedThroughputExceededException";
+fn refused(kind: &str) -> Response {
     let body = json!({ "__type": kind, "message": "the emulator was told so" }).to_string();
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
 }

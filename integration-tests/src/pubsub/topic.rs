@@ -49,11 +49,25 @@ impl Topic {
     /// # Panics
     /// If the server does not answer.
     pub async fn subscribe(&self) {
+        self.make(self.subscription(), true).await;
+    }
+
+    /// Makes another subscription, one that keeps no order, and gives its full name.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn subscribe_without_order(&self) -> String {
+        let name = format!("{}-unordered", self.subscription());
+        self.make(name.clone(), false).await;
+        name
+    }
+
+    async fn make(&self, name: String, enable_message_ordering: bool) {
         let subscription = wire::Subscription {
-            name: self.subscription(),
+            name,
             topic: self.name(),
             ack_deadline_seconds: 600,
-            enable_message_ordering: true,
+            enable_message_ordering,
         };
         let made: Result<wire::Subscription, _> =
             admin(self.address, "Subscriber/CreateSubscription", subscription).await;

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::runtime;
 
-/// What a [`Gateway`] does with requests that send messages. Others always pass.
+/// What a [`Gateway`] does with requests that send messages; others pass under all faults but the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -34,6 +34,8 @@ pub enum Fault {
     EachThrottled,
     /// They are refused as a whole if one of their bodies holds the word `poison`.
     PoisonRefused,
+    /// All others are refused, as for want of a right.
+    LookingDenied,
 }
 
 /// A gateway in front of a server, on a port of its own on the loopback address. It ends when dropped.
@@ -153,8 +155,15 @@ impl State {
         let action = action.and_then(|target| target.rsplit('.').next()).unwrap_or_default().to_owned();
         let body = body.collect().await?.to_bytes();
         if action != "SendMessageBatch" {
-            self.lock().requests.push((action, 0));
-            return self.forward(&head.headers, body).await;
+            let fault = {
+                let mut inner = self.lock();
+                inner.requests.push((action, 0));
+                inner.fault
+            };
+            return match fault {
+                Fault::LookingDenied => Ok(refusal("AccessDenied")),
+                _ => self.forward(&head.headers, body).await,
+            };
         }
         let batch: Value = serde_json::from_slice(&body)?;
         let entries = batch["Entries"].as_array().cloned().unwrap_or_default();
@@ -165,7 +174,7 @@ impl State {
             inner.fault
         };
         match fault {
-            Fault::None => self.forward_and_note(&head.headers, body, &entries).await,
+            Fault::None | Fault::LookingDenied => self.forward_and_note(&head.headers, body, &entries).await,
             Fault::Throttled => Ok(refusal("RequestThrottled")),
             Fault::AnswerLost => {
                 self.forward_and_note(&head.headers, body, &entries).await?;
