@@ -19,7 +19,7 @@ pub(crate) async fn run(config: &Config, args: &DoctorArgs) -> Result<(), Failur
     let mut ill = false;
     for route in outboxes::select(config, &names)? {
         let mut findings = store(route).await;
-        findings.push(broker(route).await);
+        findings.extend(broker(route).await);
         ill |= findings.iter().any(|finding| finding.health == Health::Problem);
         tell(route, &findings, args.json)?;
     }
@@ -67,15 +67,17 @@ fn skew(theirs: Timestamp, ours: Timestamp) -> Finding {
     Finding::warning("clock", seen, advice)
 }
 
-async fn broker(route: &Route) -> Finding {
+async fn broker(route: &Route) -> Vec<Finding> {
     let began = Instant::now();
     let check = async { route.publisher.open().await?.check().await };
     match check.await {
-        Ok(()) => Finding::good(
-            "broker",
-            format!("it answers, and has what the settings name ({:.0?})", began.elapsed()),
-        ),
-        Err(error) => trouble("broker", &error),
+        Ok(more) => {
+            let seen = format!("it answers, and has what the settings name ({:.0?})", began.elapsed());
+            let mut findings = vec![Finding::good("broker", seen)];
+            findings.extend(more);
+            findings
+        }
+        Err(error) => vec![trouble("broker", &error)],
     }
 }
 
@@ -83,7 +85,7 @@ async fn broker(route: &Route) -> Finding {
 fn trouble(check: &'static str, error: &Error) -> Finding {
     let advice = match error.kind() {
         ErrorKind::Schema => "run `outbox migrate` with a role that may create tables",
-        ErrorKind::Permission => "check user and password, and what this user may do",
+        ErrorKind::Permission => "check user and password, or the credentials, and what they may do",
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Interrupted => {
             "check host and port, whether the server runs, and what is between it and this machine"
         }

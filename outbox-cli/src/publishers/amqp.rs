@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outbox_amqp::lapin::tcp::OwnedTLSConfig;
 use outbox_amqp::{AmqpPublisher, AmqpPublisherBuilder, Binding, Exchange, Queue, Route};
-use outbox_core::{Error, Publisher, Result};
+use outbox_core::{Finding, Publisher, Result};
 use url::Url;
 
 use super::{Broker, PublisherSettings, TIME};
@@ -179,7 +179,8 @@ impl Broker for Open {
         self.0.clone()
     }
 
-    async fn check(&self) -> Result<(), Error> {
-        self.0.check().await
+    async fn check(&self) -> Result<Vec<Finding>> {
+        self.0.check().await?;
+        Ok(Vec::new())
     }
 }

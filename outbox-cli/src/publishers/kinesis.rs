@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
-use outbox_core::{Publisher, Result};
+use outbox_core::{Finding, Publisher, Result};
 use outbox_kinesis::aws_sdk_kinesis::Client;
 use outbox_kinesis::{Format, KinesisPublisher, Stream};
 
@@ -86,7 +86,8 @@ impl Broker for Open {
         self.0.clone()
     }
 
-    async fn check(&self) -> Result<()> {
-        self.0.connect().await
+    async fn check(&self) -> Result<Vec<Finding>> {
+        self.0.check().await?;
+        Ok(Vec::new())
     }
 }

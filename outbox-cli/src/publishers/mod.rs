@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outbox_core::{Publisher, Result};
+use outbox_core::{Finding, Publisher, Result};
 
 use crate::config::{ReadKind, Section};
 
@@ -57,8 +57,8 @@ pub(crate) trait Broker: Send + Sync {
     /// The publisher.
     fn publisher(&self) -> Arc<dyn Publisher>;
 
-    /// Connects now, and looks at what the settings name.
-    async fn check(&self) -> Result<()>;
+    /// Connects now, and looks at what the settings name: an error if it does not do, else what else there is to say of it.
+    async fn check(&self) -> Result<Vec<Finding>>;
 }
 
 /// The publishers of this build, by their names.

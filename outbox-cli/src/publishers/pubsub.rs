@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outbox_core::{Error, Publisher, Result};
+use outbox_core::{Error, Finding, Publisher, Result};
 use outbox_pubsub::google_cloud_auth::credentials::{Builder, anonymous};
 use outbox_pubsub::{PubSubPublisher, PubSubPublisherBuilder, Topic};
 
@@ -111,7 +111,15 @@ impl Broker for Open {
         self.0.clone()
     }
 
-    async fn check(&self) -> Result<()> {
-        self.0.connect().await
+    async fn check(&self) -> Result<Vec<Finding>> {
+        self.0.check().await?;
+        let unordered = self.0.unordered_subscriptions().await?;
+        if unordered.is_empty() {
+            return Ok(Vec::new());
+        }
+        let seen = format!("without message ordering: {}", unordered.join(", "));
+        let advice = "their consumers see the messages of a key in any order; if that matters to them, make the \
+            subscriptions anew with message ordering enabled, which cannot be changed later";
+        Ok(vec![Finding::warning("subscriptions", seen, advice)])
     }
 }

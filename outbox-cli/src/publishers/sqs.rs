@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
-use outbox_core::{Publisher, Result};
+use outbox_core::{Finding, Publisher, Result};
 use outbox_sqs::aws_sdk_sqs::Client;
 use outbox_sqs::{Queue, SqsPublisher};
 
@@ -85,7 +85,8 @@ impl Broker for Open {
         self.0.clone()
     }
 
-    async fn check(&self) -> Result<()> {
-        self.0.connect().await
+    async fn check(&self) -> Result<Vec<Finding>> {
+        self.0.check().await?;
+        Ok(Vec::new())
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use outbox_core::{Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result};
+use outbox_core::{Error, ErrorKind, Finding, Message, Outcome, Publisher, PublisherCapabilities, Result};
 use serde_json::{Map, Value};
 
 use super::{Broker, PublisherSettings};
@@ -63,8 +63,8 @@ impl Broker for Terminal {
         Arc::new(self.clone())
     }
 
-    async fn check(&self) -> Result<()> {
-        Ok(())
+    async fn check(&self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
     }
 }
 
