@@ -3,6 +3,7 @@
 mod explain;
 mod fault;
 mod http;
+mod kind;
 mod layers;
 mod log;
 mod relay;
@@ -23,6 +24,7 @@ use self::tree::{Origin, Table};
 
 pub(crate) use self::fault::Fault;
 pub(crate) use self::http::Http;
+pub(crate) use self::kind::{ReadKind, kind};
 pub(crate) use self::log::{Format, Log};
 pub(crate) use self::route::Route;
 pub(crate) use self::secret::Secret;
@@ -89,22 +91,6 @@ impl Config {
         let (log, routes) = faults.or(made)?;
         Ok(Self { log, http, telemetry, routes, explanation: explanation.to_string() })
     }
-}
-
-/// What reads the fields of one kind.
-pub(crate) type ReadKind<T> = fn(&Section<'_>) -> Option<T>;
-
-/// Reads a section whose field `type` says which of some kinds of settings it has.
-pub(crate) fn kind<T>(section: Section<'_>, kinds: &[(&'static str, ReadKind<T>)]) -> Option<T> {
-    let words: Vec<_> = kinds.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-    let read = section.choice("type", kinds);
-    if !section.has("type") {
-        section.fault(format!("type is missing; this program knows {}", words.join(", ")));
-    }
-    // Which other fields there are is known only with the type.
-    let made = read?(&section);
-    section.finish();
-    made
 }
 
 fn read_file(file: Option<&Path>) -> Result<Table, Fault> {

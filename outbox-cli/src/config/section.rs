@@ -87,6 +87,11 @@ impl<'a> Section<'a> {
         self.table.contains_key(name)
     }
 
+    /// Whether somebody wrote this text into a field.
+    pub(crate) fn says(&self, name: &str, wanted: &str) -> bool {
+        self.table.get(name).and_then(|item| text(&item.value)) == Some(wanted)
+    }
+
     /// Reads a field by a function that knows what is allowed.
     fn read<T>(
         &self,

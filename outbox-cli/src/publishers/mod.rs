@@ -74,7 +74,23 @@ const KINDS: &[(&str, ReadKind<Arc<dyn PublisherSettings>>)] = &[
     ("terminal", terminal::read),
 ];
 
+/// Those that there are.
+const ALL: &[&str] = &["amqp", "kinesis", "pubsub", "sqs", "terminal"];
+
 /// Reads `[route.publisher]`.
 pub(crate) fn read(section: Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
-    crate::config::kind(section, KINDS)
+    crate::config::kind(section, KINDS, ALL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_this_program_is_among_those_that_there_are() {
+        let built: Vec<_> = KINDS.iter().map(|(word, _)| *word).collect();
+        assert!(built.iter().all(|word| ALL.contains(word)), "{built:?}");
+        #[cfg(all(feature = "amqp", feature = "kinesis", feature = "pubsub", feature = "sqs"))]
+        assert_eq!(built, ALL);
+    }
 }

@@ -92,7 +92,23 @@ const KINDS: &[(&str, ReadKind<Arc<dyn StoreSettings>>)] = &[
     ("sqlite", sqlite::read),
 ];
 
+/// Those that there are.
+const ALL: &[&str] = &["mssql", "mysql", "postgres", "sqlite"];
+
 /// Reads `[route.store]`.
 pub(crate) fn read(section: Section<'_>) -> Option<Arc<dyn StoreSettings>> {
-    crate::config::kind(section, KINDS)
+    crate::config::kind(section, KINDS, ALL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_this_program_is_among_those_that_there_are() {
+        let built: Vec<_> = KINDS.iter().map(|(word, _)| *word).collect();
+        assert!(built.iter().all(|word| ALL.contains(word)), "{built:?}");
+        #[cfg(all(feature = "mssql", feature = "mysql", feature = "postgres", feature = "sqlite"))]
+        assert_eq!(built, ALL);
+    }
 }
