@@ -78,9 +78,11 @@ fn classify(number: u16, sqlstate: &str) -> (ErrorKind, &'static str) {
         1046 => {
             (K::Config, "the connection is in no database; name one in its URL or in the outbox's settings")
         }
-        // ER_DBACCESS_DENIED, ER_ACCESS_DENIED, ER_TABLEACCESS_DENIED, ER_COLUMNACCESS_DENIED, ER_PROCACCESS_DENIED,
+        // ER_ACCESS_DENIED, and the same without a password
+        1045 | 1698 => (K::Permission, "the server does not accept the user or its password"),
+        // ER_DBACCESS_DENIED, ER_TABLEACCESS_DENIED, ER_COLUMNACCESS_DENIED, ER_PROCACCESS_DENIED,
         // ER_SPECIFIC_ACCESS_DENIED
-        1044 | 1045 | 1698 | 1142 | 1143 | 1370 | 1227 => {
+        1044 | 1142 | 1143 | 1370 | 1227 => {
             (K::Permission, "the user may not do this; see the grants in the README of outbox-mysql")
         }
         // ER_NO_SUCH_TABLE, ER_BAD_FIELD, ER_BAD_TABLE, ER_UNKNOWN_TABLE, ER_KEY_DOES_NOT_EXISTS
