@@ -22,6 +22,8 @@ pub(crate) async fn run(config: &Config, args: &PurgeArgs) -> Result<(), Failure
         }
     };
     opened.outbox.close().await;
-    noteln(format_args!("{}: purged {purged} delivered messages", route.name));
+    if result.is_ok() || purged > 0 {
+        noteln(format_args!("{}: purged {purged} delivered messages", route.name));
+    }
     Ok(result?)
 }
