@@ -26,6 +26,8 @@ pub enum Tool {
     Node,
     /// The driver of PostgreSQL for Node: the folder that has `node_modules`.
     NodePg,
+    /// What scrapes metrics, and watches over them by rules.
+    Prometheus,
     /// What checks rules of Prometheus.
     Promtool,
     /// The client of PostgreSQL.
@@ -40,13 +42,14 @@ pub enum Tool {
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Chromium,
         Self::Chromedriver,
         Self::Faketime,
         Self::Go,
         Self::Node,
         Self::NodePg,
+        Self::Prometheus,
         Self::Promtool,
         Self::Psql,
         Self::Python3,
@@ -63,6 +66,7 @@ impl Tool {
             Self::Go => "go",
             Self::Node => "node",
             Self::NodePg => "node-pg",
+            Self::Prometheus => "prometheus",
             Self::Promtool => "promtool",
             Self::Psql => "psql",
             Self::Python3 => "python3",
@@ -80,7 +84,7 @@ impl Tool {
             Self::Go => "golang-go golang-github-lib-pq-dev",
             Self::Node => "nodejs",
             Self::NodePg => "npm",
-            Self::Promtool => "prometheus",
+            Self::Prometheus | Self::Promtool => "prometheus",
             Self::Psql => "postgresql-client",
             Self::Python3 => "python3",
             Self::PythonPsycopg => "python3-venv",

@@ -10,65 +10,24 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use integration_tests::{Subprocess, Tool, eventually};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use support::packaged::{alerts, dashboard_queries, metrics_in, packaging, text, yaml};
 use support::{DEADLINE, ON_SQLITE, Place, get, served_at};
 
 const PORT: u16 = 9464;
 
-fn packaging() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging")
-}
-
-fn text(path: &str) -> String {
-    let path = packaging().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn yaml(path: &str) -> Value {
-    serde_saphyr::from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
 /// Of the seconds that a text such as `40s` stands for.
 fn seconds(text: &str) -> u64 {
     humantime::parse_duration(text).unwrap().as_secs()
-}
-
-/// Every name of a metric of ours in a text.
-fn metrics_in(text: &str) -> BTreeSet<String> {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .filter(|word| word.starts_with("outbox_"))
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The expressions of all alerts.
-fn alerts() -> Vec<(String, Value)> {
-    let rules = yaml("monitoring/alerts.yaml");
-    let groups = rules["groups"].as_array().unwrap();
-    let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
-    rules.map(|rule| (rule["alert"].as_str().unwrap().to_owned(), rule.clone())).collect()
-}
-
-/// All that is called `expr` or a variable's `definition` in a dashboard.
-fn queries(value: &Value, found: &mut String) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                if let (true, Some(text)) = (["expr", "definition"].contains(&name.as_str()), value.as_str())
-                {
-                    found.push_str(text);
-                    found.push('\n');
-                }
-                queries(value, found);
-            }
-        }
-        Value::Array(values) => values.iter().for_each(|value| queries(value, found)),
-        _ => {}
-    }
 }
 
 /// The names that a real relay gives to Prometheus, once it has relayed something.
@@ -97,12 +56,8 @@ async fn exported() -> BTreeSet<String> {
 #[tokio::test]
 async fn alerts_and_dashboard_ask_for_what_a_relay_exports() {
     let exported = exported().await;
-    let dashboard: Value = serde_json::from_str(&text("monitoring/dashboard.json")).unwrap();
-    let mut shown = String::new();
-    queries(&dashboard, &mut shown);
-    let shown = metrics_in(&shown);
-    let asked: String =
-        alerts().iter().map(|(_, rule)| format!("{}\n", rule["expr"].as_str().unwrap())).collect();
+    let shown = metrics_in(&dashboard_queries());
+    let asked: Vec<_> = alerts().iter().map(|(_, rule)| rule["expr"].as_str().unwrap().to_owned()).collect();
     let asked = metrics_in(&asked);
     assert!(!asked.is_empty(), "no alert asks for anything");
     for name in shown.iter().chain(&asked) {
@@ -268,6 +223,67 @@ fn manifests_of_kubernetes_fit_each_other_and_the_program() {
         assert!(resource["kind"].is_string() && resource["apiVersion"].is_string(), "{file}");
     }
     assert_eq!(kustomization["configMapGenerator"][0]["name"], pod["volumes"][0]["configMap"]["name"]);
+}
+
+/// A manifest as Kubernetes would read it. An error if a field is missing, unknown, or of the wrong kind.
+fn manifest<T>(written: &Value) -> Result<T, String>
+where
+    T: k8s_openapi::Resource + DeserializeOwned + Serialize,
+{
+    let read = T::deserialize(written).map_err(|error| error.to_string())?;
+    // What it does not know, it leaves out when it writes it again.
+    let again = serde_json::to_value(&read).unwrap();
+    if again == *written { Ok(read) } else { Err(format!("{written} comes back as {again}")) }
+}
+
+#[test]
+fn manifests_of_kubernetes_have_the_fields_that_there_are() {
+    let read = |file: &str| yaml(&format!("kubernetes/{file}"));
+    let deployment: Deployment = manifest(&read("deployment.yaml")).unwrap();
+    manifest::<PodDisruptionBudget>(&read("poddisruptionbudget.yaml")).unwrap();
+    manifest::<NetworkPolicy>(&read("networkpolicy.yaml")).unwrap();
+    manifest::<Service>(&read("service.yaml")).unwrap();
+    manifest::<Namespace>(&read("namespace.yaml")).unwrap();
+    let checked = [
+        "deployment.yaml",
+        "poddisruptionbudget.yaml",
+        "networkpolicy.yaml",
+        "service.yaml",
+        "namespace.yaml",
+    ];
+    let kustomization = read("kustomization.yaml");
+    for file in kustomization["resources"].as_array().unwrap() {
+        assert!(checked.contains(&file.as_str().unwrap()), "{file} is of a type that nobody checks");
+    }
+
+    let pod = deployment.spec.unwrap().template.spec.unwrap();
+    let volumes = pod.volumes.unwrap();
+    for container in pod.containers.iter().chain(pod.init_containers.iter().flatten()) {
+        for mount in container.volume_mounts.iter().flatten() {
+            assert!(volumes.iter().any(|volume| volume.name == mount.name), "no volume {}", mount.name);
+        }
+    }
+    let secret = volumes.iter().find_map(|volume| volume.secret.as_ref()).unwrap();
+    assert_eq!(secret.default_mode, Some(0o440));
+}
+
+#[test]
+fn a_slip_in_a_manifest_is_noticed() {
+    let right = text("kubernetes/deployment.yaml");
+    let slips = [
+        ("terminationGracePeriodSeconds: 40", "terminationGracePeriodSecond: 40"),
+        ("{path: /readyz, port: http}", "{route: /readyz, port: http}"),
+        ("{name: http, containerPort: 9464}", "{name: http, containerPort: \"9464\"}"),
+        ("runAsNonRoot: true", "runAsNonRoot: yes, please"),
+        ("  selector:\n    matchLabels: {app.kubernetes.io/name: outbox}\n", ""),
+        ("apiVersion: apps/v1", "apiVersion: apps/v1beta1"),
+        ("kind: Deployment", "kind: DaemonSet"),
+    ];
+    for (there, slip) in slips {
+        assert!(right.contains(there), "{there}");
+        let wrong: Value = serde_saphyr::from_str(&right.replacen(there, slip, 1)).unwrap();
+        assert!(manifest::<Deployment>(&wrong).is_err(), "{slip}");
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@
     reason = "what a test needs is there, or it fails"
 )]
 
+pub(crate) mod packaged;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -74,7 +76,8 @@ pub(crate) fn get(address: &str, path: &str) -> String {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    // In version 1.0 the answer ends with the connection, and is not cut in chunks.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
