@@ -3,6 +3,7 @@
 mod database;
 pub mod edition;
 mod local;
+mod password;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -85,6 +86,18 @@ impl<E: Edition> PostgresServer<E> {
         Database::create(&self.url)
             .await
             .unwrap_or_else(|error| panic!("cannot create a database: {error:#}"))
+    }
+
+    /// A new role that may do everything and has to show this password, of letters, digits and hyphens; its name. All
+    /// others get in as they are. For a server of the caller's own.
+    ///
+    /// # Panics
+    /// If the server does not answer, or is somebody else's.
+    pub async fn role_with_password(&self, password: &str) -> String {
+        assert!(!self.instance.is_external(), "not ours to harm: it would have to ask others for less");
+        password::demand(&self.url, password)
+            .await
+            .unwrap_or_else(|error| panic!("cannot make a role with a password: {error:#}"))
     }
 }
 
