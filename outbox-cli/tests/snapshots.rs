@@ -178,10 +178,28 @@ fn shells_and_man_get_what_they_need() {
     assert!(place.path().join("pages/outbox-dead-letters-redrive.1").exists());
 }
 
+/// What the README says first. It is cargo that finds the program; so the test looks at what cargo would find, instead of
+/// building it once more with the default features.
 #[test]
 fn the_demo_needs_nothing_and_ends_by_itself() {
+    let line = include_str!("../README.md").lines().find(|line| line.starts_with("cargo run ")).unwrap();
+    let (cargo, arguments) = line.split_once(" -- ").unwrap();
+    assert_eq!(cargo, "cargo run -p outbox-cli");
+    let mut metadata = std::process::Command::new(env!("CARGO"));
+    metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    let output = metadata.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let package = packages.iter().find(|package| package["name"] == "outbox-cli").unwrap();
+    let targets = package["targets"].as_array().unwrap();
+    let programs: Vec<_> = targets.iter().filter(|target| target["kind"][0] == "bin").collect();
+    assert!(programs.len() == 1 && programs[0]["name"] == "outbox", "{programs:?}");
+    assert!(programs[0]["required-features"].is_null(), "{programs:?}");
+    let default = package["features"]["default"].as_array().unwrap();
+    assert!(default.contains(&"sqlite".into()), "{default:?}");
+
     let place = Place::new("this is not read");
-    let data = place.run(&["demo"]);
+    let data = place.run(&arguments.split(' ').collect::<Vec<_>>());
     let topics = |topic: &str| data.matches(&format!("\"topic\":\"{topic}\"")).count();
     assert_eq!((topics("order.placed"), topics("order.paid"), topics("order.lost")), (2, 2, 0), "{data}");
     assert!(data.contains("order.lost after 2 attempts: unroutable: nobody takes this topic"), "{data}");
