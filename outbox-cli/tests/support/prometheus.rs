@@ -22,9 +22,9 @@ impl Prometheus {
     pub(crate) async fn watch(job: &str, target: &str, rules: &str) -> Option<Self> {
         let program = Tool::Prometheus.find()?;
         let folder = tempfile::tempdir().unwrap();
-        // Often, since the test waits for it.
+        // Often, since the test waits for it; and not so often that a busy machine is late each time.
         let settings = format!(
-            "global: {{ scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }}\n\
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 500ms }}\n\
              rule_files: [rules.yaml]\n\
              scrape_configs: [{{ job_name: \"{job}\", static_configs: [{{ targets: [\"{target}\"] }}] }}]\n"
         );
