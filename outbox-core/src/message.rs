@@ -381,7 +381,7 @@ impl MessageBuilder {
             return Err(Error::new(ErrorKind::Malformed, error));
         }
         let mut message = self.message;
-        message.id = self.id.unwrap_or_else(MessageId::new);
+        message.id = self.id.unwrap_or_default();
         check_text("topic", &message.topic)?;
         if message.topic.is_empty() {
             return Err(Error::malformed("the topic is empty; name a destination"));

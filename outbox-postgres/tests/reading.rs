@@ -12,10 +12,10 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use outbox_core::{FetchLimit, Partition, Position, Settle, Settlement, Store};
+use outbox_core::{FetchLimit, Position, Settle, Settlement, Store};
 use sqlx::{Postgres, Transaction};
 
-use support::{LIMIT, Scene, all_delivered, message, topics};
+use support::{LIMIT, Scene, message, topics};
 
 async fn take_id(tx: &mut Transaction<'static, Postgres>) {
     sqlx::query("SELECT pg_current_xact_id()").execute(&mut **tx).await.unwrap();

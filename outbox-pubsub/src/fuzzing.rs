@@ -18,7 +18,7 @@ pub fn ready(message: &Message, topic: Option<Topic>, ordering_keys: bool, max_b
     let rules = Rules { routing: &routing, project, ordering_keys, max_request_bytes: max_bytes };
     let outgoing = Outgoing::new(0, message, rules)?;
     let wire = &outgoing.message;
-    assert!(&wire.data == message.payload() && wire.ordering_key.len() <= 1024);
+    assert!(wire.data == message.payload() && wire.ordering_key.len() <= 1024);
     // A message needs one of the two.
     assert!((1..=100).contains(&wire.attributes.len()));
     for (name, value) in &wire.attributes {
