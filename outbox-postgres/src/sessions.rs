@@ -118,16 +118,30 @@ impl Sessions {
         let session = |connection, settled| Session { connection, settled, made, idle_since: made };
         if settled {
             match PgConnection::connect_with(&(*options).clone().options(SETTINGS)).await {
-                Ok(connection) => return Ok(session(connection, true)),
+                Ok(mut connection) => {
+                    if has_settings(&mut connection).await? {
+                        return Ok(session(connection, true));
+                    }
+                    self.note_refusal();
+                    return Ok(session(connection, false));
+                }
                 Err(sqlx::Error::Database(error)) if may_refuse_settings(error.code().as_deref()) => {}
                 Err(error) => return Err(map_error(error)),
             }
         }
         let connection = PgConnection::connect_with(&options).await.map_err(map_error)?;
-        if settled && !self.takes_no_settings.swap(true, Ordering::Relaxed) {
-            tracing::info!("the server takes no settings for a session; each statement is planned anew");
+        if settled {
+            self.note_refusal();
         }
         Ok(session(connection, false))
+    }
+
+    fn note_refusal(&self) {
+        if !self.takes_no_settings.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "a session takes no settings, as through a pooler; each statement is planned anew"
+            );
+        }
     }
 
     fn take_back(&self, mut session: Session) {
@@ -150,6 +164,14 @@ impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").field("idle", &self.list().len()).finish_non_exhaustive()
     }
+}
+
+/// A pooler may have been told to take settings and to ignore them.
+async fn has_settings(connection: &mut PgConnection) -> Result<bool> {
+    sqlx::query_scalar("SELECT current_setting('enable_seqscan') = 'off'")
+        .fetch_one(connection)
+        .await
+        .map_err(map_error)
 }
 
 /// Whether an error at the start of a session may be about its settings. Poolers have different codes for it, so this is
