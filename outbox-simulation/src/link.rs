@@ -170,6 +170,9 @@ impl Reader for LinkedReader {
     }
 
     async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+        if self.link.witness.spins(self.link.relay) {
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
         let mut fate = self.link.fate("fetch", limit.messages as u64);
         // A fetch whose answer is lost has not been: the next one brings the same rows.
         fate.fails |= fate.is_lost;

@@ -17,6 +17,7 @@ use crate::broker::number;
 /// - No attempt is counted that the broker did not fail because of the message itself.
 /// - A retry waits as its policy says.
 /// - In peace, nobody lets a lease run out.
+/// - Nobody fetches again and again while no time passes.
 ///
 /// Clones share what they have seen.
 #[derive(Clone, Debug)]
@@ -25,8 +26,13 @@ pub(crate) struct Witness {
     publish_timeout: Duration,
 }
 
+/// More than a world has messages, many times over.
+const MOST_FETCHES_AT_ONCE: u32 = 10_000;
+
 #[derive(Debug, Default)]
 struct Seen {
+    /// Of each relay, the moment of its last fetch, and how many it has made in that moment.
+    fetches: BTreeMap<u32, (Option<Instant>, u32)>,
     /// Who may publish what, and until when, as the store has it.
     leases: BTreeMap<Partition, (u32, Instant)>,
     /// When the last heartbeat of each relay began and took effect.
@@ -96,6 +102,20 @@ impl Witness {
     /// The first rule that was broken.
     pub(crate) fn breach(&self) -> Option<String> {
         self.lock().breach.clone()
+    }
+
+    /// A relay fetches. Says whether it does so without end, which has to be ended for it: time passes only when nobody does
+    /// anything.
+    pub(crate) fn spins(&self, relay: u32) -> bool {
+        let now = Some(Instant::now());
+        let mut seen = self.lock();
+        let fetches = seen.fetches.entry(relay).or_default();
+        *fetches = (now, if fetches.0 == now { fetches.1 + 1 } else { 1 });
+        let spins = fetches.1 > MOST_FETCHES_AT_ONCE;
+        if spins {
+            seen.breach(|| format!("relay {relay} fetches again and again while no time passes"));
+        }
+        spins
     }
 
     /// Nothing fails any more.

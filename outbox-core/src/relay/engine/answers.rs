@@ -123,12 +123,15 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         if count > 0 {
             self.metrics.fetch_batch.record(count as f64);
         }
+        let known = self.window.len();
         for fetched in batch.rows {
             if !self.stopping && self.leases.accepts(fetched.partition, number) {
                 self.take_row(fetched, now);
             }
         }
-        self.pacer.fetched(count, batch.more, batch.next_due, now);
+        // Rows that are all in memory already are no progress, and would be brought again at once, and again.
+        let taken = self.window.len().saturating_sub(known);
+        self.pacer.fetched(taken, batch.more && (taken > 0 || count == 0), batch.next_due, now);
     }
 
     fn take_row(&mut self, mut fetched: Fetched, now: Instant) {

@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSender};
 use crate::metrics::Metrics;
 use crate::publisher::{Publisher, PublisherCapabilities};
-use crate::store::{FetchLimit, Partition, Reader, RelayId, Settle, Store};
+use crate::store::{FetchLimit, Partition, Reader, RelayId, Settle, Settlement, Store};
 
 /// How long leaving the group and closing the publisher may take, after the shutdown's own deadline.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -377,7 +377,15 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             bytes: self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes()).max(1),
         };
         self.fetches += 1;
-        self.jobs.fetch(reader, self.fetches, limit, self.window.due_positions());
+        // What is to be tried again or held may have been recorded by a call whose answer was lost, and be due by now.
+        let recorded = self
+            .pending
+            .iter()
+            .chain(&self.settling)
+            .filter(|pending| pending.settlement != Settlement::Delivered)
+            .map(|pending| pending.row.meta.position);
+        let in_memory = self.window.due_positions().into_iter().chain(recorded).collect();
+        self.jobs.fetch(reader, self.fetches, limit, in_memory);
     }
 
     /// Brings the reader up to date, while it is not out on a fetch.
