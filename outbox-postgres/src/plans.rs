@@ -123,23 +123,27 @@ async fn plans_are_right_for_a_table_that_has_grown() {
     for (text, keeps, parameters) in [
         (
             "pg_current_xact_id",
-            true,
+            Some(true),
             format!("{ALL}, {}, {}, {}, {ALL}, '{{1,2}}', false, 1000", many(0), many(62), many(9999)),
         ),
         (
             "pg_visible_in_snapshot",
-            true,
+            // For few partitions the plan for these is the cheaper one.
+            None,
             format!(
                 "'{{1}}', '{{0}}', '{{1000}}', '{{100}}', '{{1000}}', '{{1:1:}}', '{{9:9:}}', {ALL}, false"
             ),
         ),
-        ("w.available_at <= now()", false, format!("{ALL}, 100, 10000, '{{1,2}}', false")),
-        ("WITH gone", false, "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
-        ("AND NOT m.blocks_key AND", false, "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
+        ("w.available_at <= now()", Some(false), format!("{ALL}, 100, 10000, '{{1,2}}', false")),
+        ("WITH gone", Some(false), "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
+        ("AND NOT m.blocks_key AND", Some(false), "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
     ] {
         let statement = prepared(&mut session, text).await;
         let Statement { kept, made, .. } = statement;
-        assert!(made > 0 && (kept > 0) == keeps, "{text}: {kept} kept, {made} made");
+        assert!(
+            made > 0 && keeps.is_none_or(|keeps| keeps == (kept > 0)),
+            "{text}: {kept} kept, {made} made"
+        );
         let plan = plan(&mut session, &statement, &parameters).await;
         assert!(!plan.contains("Seq Scan on outbox_message"), "{plan}");
         // The others sort a few rows: due ones as they come together from all partitions, late ones, released ones.
