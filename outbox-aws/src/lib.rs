@@ -13,5 +13,5 @@ pub use hashed::hashed;
 pub use meaning::Meaning;
 pub use outcomes::{complete, is_throttled};
 pub use pack::{Limits, pack};
-pub use sdk_error::sdk_error;
+pub use sdk_error::{knows_us, sdk_error};
 pub use transmission::Transmission;

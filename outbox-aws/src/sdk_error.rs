@@ -88,6 +88,25 @@ where
     judged.with("reason", reason)
 }
 
+/// Whether the answer to a harmless request, such as one for a list, shows that the service knows us. That we may not ask for it is
+/// an answer, too, and one that is given to good credentials only.
+///
+/// # Errors
+/// What [`sdk_error`] makes of any other one.
+pub fn knows_us<T, E>(
+    answer: Result<T, SdkError<E, HttpResponse>>,
+    transmission: &Transmission,
+) -> Result<(), Error>
+where
+    E: ProvideErrorMetadata + StdError + 'static,
+{
+    match answer {
+        Ok(_) => Ok(()),
+        Err(error) if error.code().and_then(Meaning::of_code) == Some(Meaning::Denied) => Ok(()),
+        Err(error) => Err(sdk_error(&error, transmission)),
+    }
+}
+
 fn answered(error: &impl ProvideErrorMetadata, response: &HttpResponse) -> Error {
     let code = error.code().unwrap_or_default();
     let status = response.status().as_u16();

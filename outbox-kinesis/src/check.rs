@@ -1,6 +1,5 @@
 //! Looking for what the settings name, before there is a message.
 
-use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types::{StreamDescriptionSummary, StreamStatus};
 use outbox_aws::{Meaning, Transmission, sdk_error};
 use outbox_core::{Error, ErrorKind, Result};
@@ -61,7 +60,7 @@ fn takes_records(summary: Option<&StreamDescriptionSummary>) -> Result<()> {
     }
 }
 
-/// That we may not list streams is an answer, too, and one that is given to good credentials only.
+/// Whether the service answers us.
 async fn knows_us(publisher: &KinesisPublisher, deadline: Instant) -> Result<()> {
     let transmission = Transmission::new();
     let asking = publisher
@@ -72,12 +71,8 @@ async fn knows_us(publisher: &KinesisPublisher, deadline: Instant) -> Result<()>
         .config_override(publisher.overrides.clone())
         .interceptor(transmission.clone())
         .send();
-    match timeout_at(deadline, asking).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) if error.code().and_then(Meaning::of_code) == Some(Meaning::Denied) => Ok(()),
-        Ok(Err(error)) => Err(sdk_error(&error, &transmission)),
-        Err(_) => Err(late()),
-    }
+    let answer = timeout_at(deadline, asking).await.map_err(|_| late())?;
+    outbox_aws::knows_us(answer, &transmission)
 }
 
 fn late() -> Error {

@@ -1,8 +1,7 @@
 //! Looking for what the settings name, before there is a message.
 
-use aws_sdk_sqs::error::ProvideErrorMetadata;
 use aws_sdk_sqs::types::QueueAttributeName;
-use outbox_aws::{Meaning, Transmission, sdk_error};
+use outbox_aws::{Transmission, sdk_error};
 use outbox_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout_at};
 
@@ -54,7 +53,7 @@ fn is_as_named(queue: &Queue, fifo: bool) -> Result<()> {
     }
 }
 
-/// That we may not list queues is an answer, too, and one that is given to good credentials only.
+/// Whether the service answers us.
 async fn knows_us(publisher: &SqsPublisher, deadline: Instant) -> Result<()> {
     let transmission = Transmission::new();
     let asking = publisher
@@ -65,12 +64,8 @@ async fn knows_us(publisher: &SqsPublisher, deadline: Instant) -> Result<()> {
         .config_override(publisher.overrides.clone())
         .interceptor(transmission.clone())
         .send();
-    match timeout_at(deadline, asking).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) if error.code().and_then(Meaning::of_code) == Some(Meaning::Denied) => Ok(()),
-        Ok(Err(error)) => Err(sdk_error(&error, &transmission)),
-        Err(_) => Err(late()),
-    }
+    let answer = timeout_at(deadline, asking).await.map_err(|_| late())?;
+    outbox_aws::knows_us(answer, &transmission)
 }
 
 fn late() -> Error {
