@@ -110,13 +110,18 @@ impl Place for InVhost {
                         }
                     }
                 }
-                anyhow::Ok(())
+                anyhow::Ok(channel)
             }));
         }
+        // A channel closes when it is dropped, and a connection that is closed meanwhile fails.
+        let mut open = Vec::new();
         for channel in channels {
-            channel.await??;
+            open.push(channel.await??);
         }
         let took = started.elapsed();
+        for channel in open {
+            channel.close(200, "done".into()).await?;
+        }
         connection.close(200, "done".into()).await?;
         Ok(took)
     }
