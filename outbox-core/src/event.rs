@@ -117,8 +117,13 @@ impl EventSender {
         Events { receiver: self.sender.subscribe() }
     }
 
+    /// Costs a lock, so it is better asked once for many events.
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.sender.receiver_count() > 0
+    }
+
     pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
-        if self.sender.receiver_count() > 0 {
+        if self.has_listeners() {
             // The only error is "nobody listens any more", which is nobody's loss.
             let _ = self.sender.send(event());
         }

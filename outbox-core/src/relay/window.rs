@@ -3,10 +3,12 @@
 //! A row enters by [`Window::offer`] and leaves by [`Window::forget`], when the store has recorded what became of
 //! it. In between it waits, or is in flight. Nothing here does I/O or reads a clock.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+// Every message is looked up a dozen times. Seeded, as keys are what anybody may have sent us.
+use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use crate::message::Message;
@@ -68,6 +70,10 @@ impl Row {
     }
 }
 
+/// Rows on their way from the window to a call. They are in boxes there, and moving them out would be the copying that the
+/// boxes avoid.
+pub(crate) type Rows = Vec<Box<Row>>;
+
 /// What became of an offered row.
 #[derive(Debug)]
 pub(crate) enum Offer {
@@ -103,7 +109,8 @@ enum Turn {
 
 #[derive(Debug, Default)]
 struct Key {
-    waiting: BTreeMap<Position, Row>,
+    /// In boxes, since a tree moves what it holds.
+    waiting: BTreeMap<Position, Box<Row>>,
     in_flight: usize,
     has_turn: bool,
     /// Rows after this position must not be published. Set until the store itself holds them back.
@@ -117,6 +124,47 @@ impl Key {
 
     fn is_unused(&self) -> bool {
         self.waiting.is_empty() && self.in_flight == 0 && !self.has_turn && self.blocked_after.is_none()
+    }
+
+    /// Takes along what may go of this key. Gives how many.
+    fn load(&mut self, load: &mut Load) -> usize {
+        let before = self.in_flight;
+        while load.has_room()
+            && let Some(first) = self.waiting.first_entry()
+            && load.fits(&first.get().meta)
+            && (self.in_flight == 0 || load.limit.many_per_key)
+        {
+            self.in_flight += 1;
+            load.push(first.remove());
+        }
+        self.in_flight - before
+    }
+}
+
+/// The rows of one call.
+#[derive(Debug)]
+struct Load {
+    rows: Rows,
+    bytes: usize,
+    limit: CallLimit,
+}
+
+impl Load {
+    fn new(limit: CallLimit, waiting: usize) -> Self {
+        Self { rows: Vec::with_capacity(limit.messages.min(waiting)), bytes: 0, limit }
+    }
+
+    fn has_room(&self) -> bool {
+        self.rows.len() < self.limit.messages && !self.rows.first().is_some_and(|row| row.meta.is_loner())
+    }
+
+    fn fits(&self, next: &Meta) -> bool {
+        self.rows.is_empty() || (self.bytes + next.size <= self.limit.bytes && !next.is_loner())
+    }
+
+    fn push(&mut self, row: Box<Row>) {
+        self.bytes += row.meta.size;
+        self.rows.push(row);
     }
 }
 
@@ -166,17 +214,17 @@ impl Window {
     }
 
     /// Takes a fetched row in.
-    pub(crate) fn offer(&mut self, row: Row) -> Offer {
+    pub(crate) fn offer(&mut self, row: Box<Row>) -> Offer {
         if !self.admit(&row.meta) {
             return Offer::Known;
         }
-        self.queue(row).map_or(Offer::Waiting, |row| Offer::Blocked(Box::new(row)))
+        self.queue(row).map_or(Offer::Waiting, Offer::Blocked)
     }
 
     /// Queues a row, or gives it back if its key is blocked in front of it.
-    fn queue(&mut self, row: Row) -> Option<Row> {
+    fn queue(&mut self, row: Box<Row>) -> Option<Box<Row>> {
         let Some(name) = row.meta.key.clone() else {
-            self.turns.push_back(Turn::Row(Box::new(row)));
+            self.turns.push_back(Turn::Row(row));
             self.waiting += 1;
             return None;
         };
@@ -194,59 +242,38 @@ impl Window {
     }
 
     /// Takes the next call's worth of rows. Empty if nothing may go now.
-    pub(crate) fn take(&mut self, limit: CallLimit) -> Vec<Row> {
-        let mut rows: Vec<Row> = Vec::new();
-        let mut bytes = 0;
-        while rows.len() < limit.messages {
-            let next = match self.turns.front() {
-                None => break,
-                Some(Turn::Row(row)) => Some(&row.meta),
-                Some(Turn::Key(name)) => {
-                    self.keys.get(name).and_then(|key| key.waiting.values().next()).map(|row| &row.meta)
+    pub(crate) fn take(&mut self, limit: CallLimit) -> Rows {
+        let mut load = Load::new(limit, self.waiting);
+        while load.has_room()
+            && let Some(turn) = self.turns.front()
+        {
+            let mut unused = false;
+            match turn {
+                Turn::Row(row) if !load.fits(&row.meta) => break,
+                Turn::Row(_) => {}
+                Turn::Key(name) => {
+                    if let Some(key) = self.keys.get_mut(name) {
+                        if key.waiting.values().next().is_some_and(|row| !load.fits(&row.meta)) {
+                            break;
+                        }
+                        key.has_turn = false;
+                        self.waiting -= key.load(&mut load);
+                        unused = key.is_unused();
+                    }
                 }
-            };
-            if let Some(next) = next
-                && !rows.is_empty()
-                && (bytes + next.size > limit.bytes || next.is_loner())
-            {
-                break;
             }
             match self.turns.pop_front() {
-                None => break,
                 Some(Turn::Row(row)) => {
-                    bytes += row.meta.size;
                     self.waiting -= 1;
-                    rows.push(*row);
+                    load.push(row);
                 }
-                Some(Turn::Key(name)) => {
-                    let Some(key) = self.keys.get_mut(&name) else { continue };
-                    key.has_turn = false;
-                    while let Some(first) = key.waiting.first_entry() {
-                        let meta = &first.get().meta;
-                        let fits = rows.is_empty() || (bytes + meta.size <= limit.bytes && !meta.is_loner());
-                        let more_of_key = key.in_flight > 0;
-                        if !fits || rows.len() >= limit.messages || (more_of_key && !limit.many_per_key) {
-                            break;
-                        }
-                        bytes += meta.size;
-                        self.waiting -= 1;
-                        key.in_flight += 1;
-                        let alone = meta.is_loner();
-                        rows.push(first.remove());
-                        if alone {
-                            break;
-                        }
-                    }
-                    if key.is_unused() {
-                        self.keys.remove(&name);
-                    }
+                Some(Turn::Key(name)) if unused => {
+                    self.keys.remove(&name);
                 }
-            }
-            if rows.first().is_some_and(|row| row.meta.is_loner()) {
-                break;
+                _ => {}
             }
         }
-        rows
+        load.rows
     }
 
     /// A row of this key is not in flight any more; the next one of the key may go.
@@ -263,7 +290,7 @@ impl Window {
     }
 
     /// A row that was in flight waits again, or is given back because its key is blocked in front of it.
-    pub(crate) fn put_back(&mut self, row: Row) -> Option<Row> {
+    pub(crate) fn put_back(&mut self, row: Box<Row>) -> Option<Box<Row>> {
         let name = row.meta.key.clone();
         let blocked = self.queue(row);
         self.landed(name.as_ref());
@@ -271,7 +298,7 @@ impl Window {
     }
 
     /// Blocks a key behind a position. Gives the rows that waited there: to be settled as held.
-    pub(crate) fn block(&mut self, name: &Arc<str>, position: Position) -> Vec<Row> {
+    pub(crate) fn block(&mut self, name: &Arc<str>, position: Position) -> Rows {
         let key = self.keys.entry(name.clone()).or_default();
         key.blocked_after = Some(key.blocked_after.map_or(position, |after| after.min(position)));
         let after = Position(position.0.saturating_add(1));

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn row(position: i64, key: Option<&str>) -> Row {
+fn row(position: i64, key: Option<&str>) -> Box<Row> {
     let meta = Meta {
         position: Position(position),
         partition: Partition(0),
@@ -16,12 +16,12 @@ fn row(position: i64, key: Option<&str>) -> Row {
         successes_then: 0,
     };
     let message = Message::bytes("t", "0123456789").build().unwrap();
-    Row::of(meta, message)
+    Box::new(Row::of(meta, message))
 }
 
 const LIMIT: CallLimit = CallLimit { messages: 10, bytes: 1_000, many_per_key: false };
 
-fn positions(rows: &[Row]) -> Vec<i64> {
+fn positions(rows: &[Box<Row>]) -> Vec<i64> {
     rows.iter().map(|row| row.meta.position.0).collect()
 }
 
@@ -123,11 +123,11 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_keys_stay_in_order(steps in prop::collection::vec(step(), 1..200), many: bool) {
         let mut window = Window::default();
-        let mut flying: Vec<Row> = Vec::new();
-        let mut landed: HashMap<String, i64> = HashMap::new();
+        let mut flying: Vec<Box<Row>> = Vec::new();
+        let mut landed: HashMap<String, i64> = HashMap::default();
         let (mut offered, mut done) = (0_i64, 0_i64);
         let limit = |messages| CallLimit { messages, bytes: 35, many_per_key: many };
-        let land = |window: &mut Window, row: Row, landed: &mut HashMap<String, i64>| {
+        let land = |window: &mut Window, row: Box<Row>, landed: &mut HashMap<String, i64>| {
             if let Some(key) = &row.meta.key {
                 let last = landed.insert(key.to_string(), row.meta.position.0).unwrap_or(0);
                 assert!(row.meta.position.0 > last, "key {key} went backwards");

@@ -137,7 +137,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     fn take_row(&mut self, mut fetched: Fetched, now: Instant) {
         let blocked = fetched.blocked;
         let unfit = self.unfit(&mut fetched.content);
-        let row = Row::new(fetched, now);
+        let row = Box::new(Row::new(fetched, now));
         if let Some(error) = unfit {
             self.reject(row, blocked, error);
         } else if blocked {
@@ -145,7 +145,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 self.hold(row);
             }
         } else if let Offer::Blocked(row) = self.window.offer(row) {
-            self.hold(*row);
+            self.hold(row);
         }
     }
 
@@ -163,17 +163,17 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     /// A row that cannot be published at all. Behind a blocked key it waits like any other.
-    fn reject(&mut self, row: Row, blocked: bool, error: Error) {
+    fn reject(&mut self, row: Box<Row>, blocked: bool, error: Error) {
         if !self.window.admit(&row.meta) {
             return;
         }
         let waits = row.meta.key.as_ref().is_some_and(|key| self.window.is_blocked(key, row.meta.position));
-        if blocked || waits { self.hold(row) } else { self.fail(row, &error, Duration::ZERO) }
+        if blocked || waits { self.hold(row) } else { self.fail(*row, &error, Duration::ZERO) }
     }
 
     /// Has the store hold a row back. Until it does, nothing in the store keeps the later rows of the key from
     /// looking free, once what blocks this one is gone: so they are held in their turn.
-    fn hold(&mut self, row: Row) {
+    fn hold(&mut self, row: Box<Row>) {
         let (key, position) = (row.meta.key.clone(), row.meta.position);
         self.push_held(row);
         if let Some(key) = key {
@@ -181,9 +181,9 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
     }
 
-    fn push_held(&mut self, row: Row) {
+    fn push_held(&mut self, row: Box<Row>) {
         self.metrics.held.increment(1);
-        self.pending.push(Pending::new(row, Settlement::Held, Duration::ZERO));
+        self.pending.push(Pending::new(*row, Settlement::Held, Duration::ZERO, Instant::now()));
     }
 
     /// Holds what waits behind this position, and what comes behind it until the store knows.
@@ -203,7 +203,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         let key = row.meta.key.clone().filter(|_| block_key);
         let position = row.meta.position;
-        self.pending.push(Pending::new(row, settlement, publish_time));
+        self.pending.push(Pending::new(row, settlement, publish_time, Instant::now()));
         if let Some(key) = key {
             self.block(&key, position);
         }
@@ -223,6 +223,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         });
         let mut outage: Option<(String, Option<Duration>)> = None;
         let mut failed_keys: HashSet<Arc<str>> = HashSet::new();
+        let mut confirmed = 0;
 
         for ((mut meta, message), outcome) in call.metas.into_iter().zip(messages).zip(outcomes) {
             if let Err(error) = &outcome
@@ -237,8 +238,9 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             let others_succeeded = self.successes > meta.successes_then;
             match judge(outcome, &meta, alone, others_succeeded) {
                 Ruling::Delivered => {
-                    self.metrics.confirmed.increment(1);
-                    let pending = Pending::new(Row::of(meta, message), Settlement::Delivered, publish_time);
+                    confirmed += 1;
+                    let row = Row::of(meta, message);
+                    let pending = Pending::new(row, Settlement::Delivered, publish_time, now);
                     self.metrics.commit_to_confirm.record(pending.confirmed_after.as_secs_f64());
                     self.pending.push(pending);
                     self.window.landed(key.as_ref());
@@ -246,11 +248,11 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 Ruling::PutBack => {
                     meta.returned = meta.returned.saturating_add(1);
                     meta.successes_then = self.successes;
-                    self.put_back(Row::of(meta, message));
+                    self.put_back(Box::new(Row::of(meta, message)));
                 }
                 // Behind a failure of the same call it failed with it, which is no attempt of its own.
                 Ruling::Failed(_) if key.as_ref().is_some_and(|key| failed_keys.contains(key)) => {
-                    self.put_back(Row::of(meta, message));
+                    self.put_back(Box::new(Row::of(meta, message)));
                 }
                 Ruling::Failed(error) => {
                     if alone && error.scope() == Scope::Endpoint {
@@ -263,6 +265,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             }
         }
 
+        self.metrics.confirmed.increment(confirmed);
         if answered {
             self.successes += 1;
             self.close_circuit();
@@ -286,7 +289,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     /// Queues a row again that was in flight, unless it is somebody else's by now, or nobody's because we stop.
-    fn put_back(&mut self, row: Row) {
+    fn put_back(&mut self, row: Box<Row>) {
         if self.stopping || !self.leases.is_active(row.meta.partition) {
             self.window.forget(row.meta.position);
             self.window.landed(row.meta.key.as_ref());
@@ -325,10 +328,14 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         // Keys with more trouble that is yet to be recorded stay blocked.
         let failing: HashSet<Arc<str>> =
             self.pending.iter().filter_map(Pending::blocked_key).cloned().collect();
+        let listened_to = self.events.has_listeners();
         for pending in &settled {
             self.window.forget(pending.row.meta.position);
             match &pending.settlement {
-                Settlement::Delivered => self.events.emit(|| Event::Delivered(pending.delivery())),
+                Settlement::Delivered if listened_to => {
+                    self.events.emit(|| Event::Delivered(pending.delivery()))
+                }
+                Settlement::Delivered => {}
                 Settlement::Held => {}
                 Settlement::Retry { after, .. } => {
                     self.metrics.retried.increment(1);

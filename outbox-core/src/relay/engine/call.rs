@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Scope, Verdict};
 use crate::event::Delivery;
 use crate::message::Message;
 use crate::relay::settings::{KeyOrder, Settings};
-use crate::relay::window::{Meta, Row};
+use crate::relay::window::{Meta, Row, Rows};
 use crate::store::{Content, Settle, Settlement};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,14 +33,15 @@ impl Calls {
         self.running.len()
     }
 
-    pub(super) fn begin(&mut self, rows: Vec<Row>) -> (CallId, Arc<Vec<Message>>) {
+    pub(super) fn begin(&mut self, rows: Rows) -> (CallId, Arc<Vec<Message>>) {
         let id = CallId(self.next);
         self.next += 1;
         let (mut metas, mut messages) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for row in rows {
             // Unreadable rows are settled on arrival and never wait for a call.
-            if let Content::Message(message) = row.content {
-                metas.push(row.meta);
+            let Row { meta, content } = *row;
+            if let Content::Message(message) = content {
+                metas.push(meta);
                 messages.push(message);
             }
         }
@@ -83,8 +84,8 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    pub(super) fn new(row: Row, settlement: Settlement, publish_time: Duration) -> Self {
-        let confirmed_after = row.meta.age + row.meta.fetched_at.elapsed();
+    pub(super) fn new(row: Row, settlement: Settlement, publish_time: Duration, now: Instant) -> Self {
+        let confirmed_after = row.meta.age + now.duration_since(row.meta.fetched_at);
         Self { row, settlement, confirmed_after, publish_time }
     }
 
