@@ -14,6 +14,7 @@ mod outboxer;
 mod plans;
 mod reader;
 mod row;
+mod runs;
 mod sessions;
 mod settle;
 mod sql;

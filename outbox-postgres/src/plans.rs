@@ -136,7 +136,11 @@ async fn plans_are_right_for_a_table_that_has_grown() {
         ),
         ("w.available_at <= now()", Some(false), format!("{ALL}, 100, 10000, '{{1,2}}', false")),
         ("WITH gone", Some(false), "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
-        ("AND NOT m.blocks_key AND", Some(false), "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
+        (
+            "get_bit",
+            Some(false),
+            r"'{1,2}', '{100000,100001}', '{100031,100032}', '{\\x11111111,\\x11111111}', false".to_owned(),
+        ),
     ] {
         let statement = prepared(&mut session, text).await;
         let Statement { kept, made, .. } = statement;

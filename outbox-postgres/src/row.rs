@@ -84,7 +84,7 @@ impl<'r> Columns<'r> {
     /// The message, or what is wrong with it.
     pub(crate) fn content(self) -> Result<Content> {
         let text = |column: Column| Ok::<_, Error>(Cell::text(self.bytes(column as usize)?));
-        let json = |column: Column| Ok::<_, Error>(self.bytes(column as usize)?.map_or(Cell::Null, json));
+        let json = |column: Column| Ok::<_, Error>(self.bytes(column as usize)?.map_or(EMPTY, json));
         let raw = RawMessage {
             message_id: Cell::blob(self.bytes(Column::MessageId as usize)?),
             topic: text(Column::Topic)?,
@@ -111,8 +111,9 @@ impl<'r> Columns<'r> {
         })
     }
 
-    pub(crate) fn payload_len(self) -> Result<usize> {
-        Ok(self.bytes(Column::Payload as usize)?.map_or(0, <[u8]>::len))
+    /// Nothing if the fetch has left the payload out.
+    pub(crate) fn payload_len(self) -> Result<Option<usize>> {
+        Ok(self.bytes(Column::Payload as usize)?.map(<[u8]>::len))
     }
 }
 
@@ -127,6 +128,9 @@ fn unexpected(column: usize) -> Error {
     Error::new(ErrorKind::Schema, "a column is not what this library expects; run migrate")
         .with("column", column)
 }
+
+/// What a fetch leaves out of the columns of JSON, which cannot be NULL.
+const EMPTY: Cell<'static> = Cell::Text(b"{}");
 
 /// The text of a jsonb value, which comes behind a byte with its version.
 fn json(value: &[u8]) -> Cell<'_> {

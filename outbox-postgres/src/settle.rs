@@ -8,6 +8,8 @@ use sqlx::{PgConnection, SqlStr};
 
 use crate::error::map_error;
 use crate::group::numbers;
+use crate::runs::Runs;
+use crate::sessions::Lent;
 use crate::sql::Statements;
 use crate::store::PostgresStore;
 
@@ -48,17 +50,14 @@ impl PostgresStore {
         let sql = self.sql().await?;
         let deliver = if keep_delivered { &sql.deliver_and_keep } else { &sql.deliver };
         let mut groups = Groups::of(batch);
-        let delivered: Rows = groups.delivered.drain(..).collect();
+        let places = std::mem::take(&mut groups.delivered);
+        let delivered: Rows = places.iter().copied().collect();
         if groups.only_delivered() && delivered.is_empty() {
             return Ok(());
         }
         let mut lent = self.lend().await?;
         if groups.only_delivered() {
-            // With fewer rows than there should be, some block their key, or are gone.
-            if keep_delivered
-                || run_deliver(&sql.deliver_free, &delivered, &mut lent).await?
-                    < delivered.positions.len() as u64
-            {
+            if keep_delivered || !deliver_free(sql, places, &mut lent).await? {
                 run_deliver(deliver, &delivered, &mut lent).await?;
             }
             lent.give_back();
@@ -112,16 +111,30 @@ async fn lock_leases(
     Ok(owned.into_iter().filter_map(|number| u16::try_from(number).ok()).map(Partition).collect())
 }
 
-/// How many rows the statement itself has deleted.
-async fn run_deliver(statement: &SqlStr, rows: &Rows, connection: &mut PgConnection) -> Result<u64> {
-    let done = sqlx::query(statement.clone())
+/// Deletes rows that nothing waits for. Says whether these were all; the others block their key, or are gone.
+async fn deliver_free(sql: &Statements, places: Vec<Place>, lent: &mut Lent) -> Result<bool> {
+    let runs = Runs::of(places);
+    let done = sqlx::query(sql.deliver_free.clone())
+        .bind(&runs.partitions)
+        .bind(&runs.first)
+        .bind(&runs.last)
+        .bind(&runs.taken)
+        .bind(false)
+        .execute(&mut **lent)
+        .await
+        .map_err(map_error)?;
+    Ok(done.rows_affected() >= runs.count)
+}
+
+async fn run_deliver(statement: &SqlStr, rows: &Rows, connection: &mut PgConnection) -> Result<()> {
+    sqlx::query(statement.clone())
         .bind(&rows.partitions)
         .bind(&rows.positions)
         .bind(false)
         .execute(connection)
         .await
         .map_err(map_error)?;
-    Ok(done.rows_affected())
+    Ok(())
 }
 
 async fn retry(

@@ -225,3 +225,29 @@ async fn keys_longer_than_an_index_takes_can_block() {
     assert_eq!(topics(&batch), ["first", "third"]);
     assert!(!batch.rows[0].blocked && batch.rows[1].blocked);
 }
+
+#[tokio::test]
+async fn a_payload_larger_than_expected_is_not_left_out() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    // Of this size each of so many rows may be.
+    let limit = FetchLimit { messages: 1000, bytes: 1_000_000 };
+    scene
+        .run(
+            "INSERT INTO outbox_message (topic, payload)
+             SELECT i::text, decode(repeat('ab', CASE i % 100 WHEN 0 THEN 50000 WHEN 1 THEN 1001 ELSE 1000 END), 'hex')
+             FROM generate_series(1, 600) i",
+        )
+        .await;
+    let (mut came, mut fetches) = (BTreeSet::new(), 0);
+    while came.len() < 600 {
+        let batch = reader.fetch(limit, &[]).await.unwrap();
+        let bytes: usize = batch.rows.iter().map(outbox_core::Fetched::size).sum();
+        assert!(bytes <= 1_000_000 + 16 * 51_000, "{bytes}");
+        assert!(batch.more || came.len() + batch.rows.len() == 600);
+        came.extend(topics(&batch));
+        fetches += 1;
+        assert!(fetches < 60, "{} came", came.len());
+    }
+    assert_eq!(came, (1..=600).map(|number| number.to_string()).collect());
+}

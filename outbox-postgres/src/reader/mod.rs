@@ -3,6 +3,7 @@
 mod late;
 #[cfg(test)]
 mod model;
+mod payloads;
 mod progress;
 mod quota;
 mod snapshot;
@@ -11,17 +12,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
 use outbox_core::{
     Batch, Error, ErrorKind, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp,
 };
 use sqlx::postgres::PgRow;
 
+use self::payloads::Expected;
 use self::progress::{LateScan, Progress, Scan};
 use self::snapshot::Snapshot;
 use crate::error::map_error;
 use crate::group::numbers;
 use crate::row::{Columns, aged};
-use crate::sql::Column;
+use crate::sql::{Column, Payloads};
 use crate::store::PostgresStore;
 
 /// As many rows as one fetch brings at most, whatever the limit. More would not be quicker, and the planner would
@@ -33,13 +37,14 @@ const MOST_BYTES: usize = i32::MAX as usize;
 pub(crate) struct PostgresReader {
     store: PostgresStore,
     progress: Progress,
+    payloads: Expected,
     /// Whether due rows were left over, so that ready ones have to leave them room.
     due_waits: bool,
 }
 
 impl PostgresReader {
     pub(crate) fn new(store: PostgresStore) -> Self {
-        Self { store, progress: Progress::default(), due_waits: false }
+        Self { store, progress: Progress::default(), payloads: Expected::default(), due_waits: false }
     }
 }
 
@@ -66,7 +71,8 @@ impl Reader for PostgresReader {
         let mut next = self.progress.clone();
 
         let room = if self.due_waits { budget.messages.div_ceil(2) } else { budget.messages };
-        let (mut ready, about) = fetch.ready(&next.scans(room), room, budget.bytes).await?;
+        let (mut ready, about) =
+            fetch.ready(&next.scans(room), room, budget.bytes, &mut self.payloads).await?;
         next.observe(&about.snapshot, about.fence);
 
         // Whoever committed before that snapshot goes before what it shows past the cursors.
@@ -156,11 +162,19 @@ struct Slice {
     payloads: Vec<usize>,
     /// Whether there may be more.
     full: bool,
+    /// Whether a payload was left out because it was larger than expected.
+    cut: bool,
 }
 
 impl Slice {
     fn push(&mut self, row: Columns<'_>, position: Position, due: bool) -> Result<()> {
-        self.payloads.push(row.payload_len()?);
+        match row.payload_len()? {
+            Some(payload) => self.payloads.push(payload),
+            None => {
+                self.cut = true;
+                return Ok(());
+            }
+        }
         self.rows.push(row.fetched(position, due)?);
         Ok(())
     }
@@ -200,37 +214,65 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
+    /// Reads past the cursors.
     async fn ready(
         &self,
         scans: &[Scan],
         messages: usize,
         bytes: usize,
+        expected: &mut Expected,
+    ) -> Result<(BTreeMap<Partition, Slice>, About)> {
+        // So many of this size are within the limit.
+        let small = bytes / messages.max(1);
+        if expected.are_small() {
+            let (slices, about) = self.scan(scans, Payloads::Small, |_| small).await?;
+            if !slices.values().any(|slice| slice.cut) {
+                return Ok((slices, about));
+            }
+        }
+        let share = |scan: &Scan| (bytes.saturating_mul(scan.quota) / messages.max(1)).clamp(1, bytes);
+        let (mut slices, about) = self.scan(scans, Payloads::Large, share).await?;
+        expected.note(slices.values().flat_map(|slice| &slice.payloads).all(|payload| *payload <= small));
+        for scan in scans {
+            if let Some(slice) = slices.get_mut(&scan.partition) {
+                slice.note_full(scan.quota, share(scan));
+            }
+        }
+        Ok((slices, about))
+    }
+
+    async fn scan(
+        &self,
+        scans: &[Scan],
+        payloads: Payloads,
+        bytes: impl Fn(&Scan) -> usize,
     ) -> Result<(BTreeMap<Partition, Slice>, About)> {
         let sql = self.store.sql().await?;
-        let bytes_of = |scan: &Scan| (bytes.saturating_mul(scan.quota) / messages.max(1)).clamp(1, bytes);
         let mut lent = self.store.lend().await?;
-        let rows = sqlx::query(sql.fetch.on(&lent))
+        let statement = match payloads {
+            Payloads::Small => &sql.fetch,
+            Payloads::Large => &sql.fetch_large,
+        };
+        let rows = sqlx::query(statement.on(&lent))
             .bind(partitions(scans.iter().map(|scan| scan.partition)))
             .bind(scans.iter().map(|scan| scan.after).collect::<Vec<_>>())
             .bind(scans.iter().map(|scan| number(scan.quota)).collect::<Vec<_>>())
-            .bind(scans.iter().map(|scan| number(bytes_of(scan))).collect::<Vec<_>>())
+            .bind(scans.iter().map(|scan| number(bytes(scan))).collect::<Vec<_>>())
             .bind(&self.own)
             .bind(&self.in_flight)
             .bind(false)
             .bind(number(scans.iter().map(|scan| scan.quota).sum()))
-            .fetch_all(&mut *lent)
-            .await
-            .map_err(map_error)?;
-        lent.give_back();
+            .fetch(&mut *lent);
         let mut slices: BTreeMap<Partition, Slice> =
             scans.iter().map(|scan| (scan.partition, Slice::default())).collect();
-        let about = sort(&rows, &mut slices)?.ok_or_else(incomplete)?;
+        let about = sort(rows, &mut slices).await?.ok_or_else(incomplete)?;
+        lent.give_back();
         for scan in scans {
             if let Some(slice) = slices.get_mut(&scan.partition) {
-                slice.note_full(scan.quota, bytes_of(scan));
+                slice.note_full(scan.quota, usize::MAX);
             }
         }
-        let row = Columns(about);
+        let row = Columns(&about);
         let snapshot = row.own_text(Column::SNAPSHOT as usize)?.ok_or_else(incomplete)?;
         let fence = row.own_text(Column::FENCE as usize)?.map(str::parse).transpose();
         let about = About {
@@ -262,13 +304,11 @@ impl Fetch<'_> {
             .bind(texts(|scan| &scan.snapshot))
             .bind(&self.own)
             .bind(false)
-            .fetch_all(&mut *lent)
-            .await
-            .map_err(map_error)?;
-        lent.give_back();
+            .fetch(&mut *lent);
         let mut slices: BTreeMap<Partition, Slice> =
             scans.iter().map(|(partition, _)| (*partition, Slice::default())).collect();
-        sort(&rows, &mut slices)?;
+        sort(rows, &mut slices).await?;
+        lent.give_back();
         slices.values_mut().for_each(|slice| slice.note_full(quota, bytes));
         Ok(slices)
     }
@@ -302,11 +342,15 @@ impl Fetch<'_> {
     }
 }
 
-/// Sorts rows by partition. Gives the one about the fetch, if there is one.
-fn sort<'r>(rows: &'r [PgRow], slices: &mut BTreeMap<Partition, Slice>) -> Result<Option<&'r PgRow>> {
+/// Sorts rows by partition, each as it comes in and is still in the processor's cache. Gives the one about the fetch, if
+/// there is one.
+async fn sort(
+    mut rows: BoxStream<'_, sqlx::Result<PgRow>>,
+    slices: &mut BTreeMap<Partition, Slice>,
+) -> Result<Option<PgRow>> {
     let mut about = None;
-    for row in rows {
-        let columns = Columns(row);
+    while let Some(row) = rows.try_next().await.map_err(map_error)? {
+        let columns = Columns(&row);
         match columns.position()? {
             Some(position) => {
                 slices.entry(columns.partition()?).or_default().push(columns, position, false)?

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 pub(crate) use ddl::SCHEMA_VERSION;
-pub(crate) use reading::Column;
+pub(crate) use reading::{Column, Payloads};
 
 use crate::config::Names;
 use crate::sessions::Lent;
@@ -40,6 +40,7 @@ pub(crate) struct Statements {
     pub(crate) leave_group: SqlStr,
     pub(crate) set_idle: SqlStr,
     pub(crate) fetch: Planned,
+    pub(crate) fetch_large: Planned,
     pub(crate) fetch_late: Planned,
     pub(crate) fetch_due: SqlStr,
     pub(crate) deliver_free: SqlStr,
@@ -91,7 +92,8 @@ ORDER BY number"
             release_leases: text(group::release(names)),
             leave_group: text(group::leave(names)),
             set_idle: text(group::set_idle(names)),
-            fetch: Planned::new(|planning| reading::fetch(names, planning)),
+            fetch: Planned::new(|planning| reading::fetch(names, planning, Payloads::Small)),
+            fetch_large: Planned::new(|planning| reading::fetch(names, planning, Payloads::Large)),
             fetch_late: Planned::new(|planning| reading::fetch_late(names, planning)),
             fetch_due: text(reading::fetch_due(names)),
             deliver_free: text(settling::deliver_free(names)),

@@ -18,13 +18,20 @@ pub(super) const COMMON: &str = "position, message_id, topic, key, payload, cont
 /// The same rows of `m` as in `s`.
 const SAME_ROW: &str = "m.partition = s.partition AND m.position = s.position";
 
-/// `$1`, `$2`: partitions and positions; `$3`: false. Deletes those rows of them for which nothing waits: in quiet times all.
+/// `$1` to `$4`: partitions, the first and the last positions of runs, and a bit for each position in between; `$5`: false.
+/// Deletes those rows of them for which nothing waits: in quiet times all.
+///
+/// The bit is looked up behind a `CASE` because PostgreSQL may ask in any order, and there is none outside of the run.
 pub(super) fn deliver_free(names: &Names) -> String {
     format!(
-        "DELETE FROM {} m USING unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
-WHERE {SAME_ROW} AND NOT m.blocks_key AND {}",
+        "DELETE FROM {} m
+USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bytea[]) AS s (partition, first, last, taken)
+WHERE m.partition = s.partition AND m.position BETWEEN s.first AND s.last
+    AND CASE WHEN m.position BETWEEN s.first AND s.last
+        THEN get_bit(s.taken, (m.position - s.first)::integer) = 1 ELSE false END
+    AND NOT m.blocks_key AND {}",
         names.message,
-        never_generic_condition("$3"),
+        never_generic_condition("$5"),
     )
 }
 
