@@ -2,10 +2,14 @@
 //!
 //! SQLite has one writer at a time, so rows become visible in the order of their positions: no row ever appears
 //! below one that has been read, and one cursor per partition is all a reader has to remember.
+//!
+//! A relay that owns all partitions, as one alone does, reads them in step: from the table as it lies, all cursors at the
+//! same position. Otherwise it finds the rows of its own partitions by the index.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use outbox_core::{Batch, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp};
 use outbox_sql::row::attempts;
 use outbox_sql::text::json_list;
@@ -14,6 +18,7 @@ use sqlx::{Connection, Row};
 
 use crate::error::store_error;
 use crate::row::{integer, raw_message};
+use crate::schema::Installed;
 use crate::sql::Statement;
 use crate::store::{SqliteStore, impossible};
 
@@ -76,11 +81,12 @@ impl Reader for SqliteReader {
             return Ok(Batch::default());
         }
         let failed = |error| store_error("fetching messages", error);
-        let mut connection = self.store.connection().await?;
+        let (mut connection, Installed { partitions, .. }) = self.store.installed().await?;
         // One view of the database for all that follows, so that a due row cannot be seen without the ready rows
         // that were committed before it.
         let mut transaction = connection.begin().await.map_err(failed)?;
-        let (batch, cursors, depth) = self.read(&mut transaction, limit, in_flight).await?;
+        let in_step = self.in_step(partitions);
+        let (batch, cursors, depth) = self.read(&mut transaction, limit, in_flight, in_step).await?;
         transaction.commit().await.map_err(failed)?;
         // Only now, so that nothing is skipped after an error.
         self.cursors.extend(cursors);
@@ -90,12 +96,20 @@ impl Reader for SqliteReader {
 }
 
 impl SqliteReader {
+    /// The position up to which all partitions of this outbox have been read, if there is one and they are all ours.
+    fn in_step(&self, partitions: u16) -> Option<i64> {
+        let first = *self.cursors.values().next()?;
+        let all = self.cursors.len() == usize::from(partitions);
+        (all && self.cursors.values().all(|cursor| *cursor == first)).then_some(first)
+    }
+
     /// Reads, and says how far the cursors may advance and how deep to look next time.
     async fn read(
         &self,
         connection: &mut SqliteConnection,
         limit: FetchLimit,
         in_flight: &[Position],
+        in_step: Option<i64>,
     ) -> Result<(Batch, BTreeMap<Partition, i64>, usize)> {
         let (now, first_waiting, mut next) = self.waiting(connection).await?;
         let some_due = first_waiting.is_some_and(|first| first <= now);
@@ -104,16 +118,11 @@ impl SqliteReader {
         let messages = limit.messages.max(1);
         let ready_limit = if some_due { messages.div_ceil(2) } else { messages };
         let depth = self.depth.max(ready_limit.div_ceil(self.cursors.len())).min(ready_limit);
-        let bounds = self.cursors.iter().map(|(partition, cursor)| (*partition, *cursor));
         let ready_bytes = if some_due { limit.bytes / 2 } else { limit.bytes };
-        let statement = &self.store.sql().fetch_ready;
-        let ready = rows(connection, statement, bounds, depth, (ready_limit, ready_bytes), None).await?;
-
-        let mut cursors = BTreeMap::new();
-        for row in &ready.rows {
-            cursors.insert(row.partition, row.position.0);
-        }
-        let ready_left = self.cursors.keys().any(|partition| ready.may_continue(*partition));
+        let (ready, cursors, ready_left) = match in_step {
+            Some(cursor) => self.ready_in_step(connection, cursor, now, ready_limit, ready_bytes).await?,
+            None => self.ready(connection, depth, ready_limit, ready_bytes).await?,
+        };
 
         let mut due = Vec::new();
         let mut due_left = false;
@@ -135,7 +144,7 @@ impl SqliteReader {
             next = Some(now);
         }
 
-        let deeper = deepen(&ready, ready_limit, depth);
+        let deeper = if in_step.is_some() { depth } else { deepen(&ready, ready_limit, depth) };
         let mut rows = ready.rows;
         rows.extend(due);
         rows.sort_unstable_by_key(|row| row.position);
@@ -145,6 +154,80 @@ impl SqliteReader {
             next_due: next.map(|at| Timestamp::from_micros(at).since(Timestamp::from_micros(now))),
         };
         Ok((batch, cursors, deeper))
+    }
+
+    /// Ready rows of each partition past its cursor, how far the cursors may advance, and whether there may be more.
+    async fn ready(
+        &self,
+        connection: &mut SqliteConnection,
+        depth: usize,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<(Rows, BTreeMap<Partition, i64>, bool)> {
+        let bounds = self.cursors.iter().map(|(partition, cursor)| (*partition, *cursor));
+        let statement = &self.store.sql().fetch_ready;
+        let ready = rows(connection, statement, bounds, depth, (messages, bytes), None).await?;
+        let left = self.cursors.keys().any(|partition| ready.may_continue(*partition));
+        if !left {
+            // Nothing ready was left behind anywhere, so that all may go on in step.
+            let (_, end) = self.read_to(connection, 0).await?;
+            return Ok((ready, self.all_at(end), false));
+        }
+        let cursors = ready.rows.iter().map(|row| (row.partition, row.position.0)).collect();
+        Ok((ready, cursors, left))
+    }
+
+    /// The same, where all partitions are ours and have been read up to the same position.
+    async fn ready_in_step(
+        &self,
+        connection: &mut SqliteConnection,
+        cursor: i64,
+        now: i64,
+        messages: usize,
+        most_bytes: usize,
+    ) -> Result<(Rows, BTreeMap<Partition, i64>, bool)> {
+        let failed = |error| store_error("fetching messages", error);
+        let mut rows = Vec::new();
+        let (mut bytes, mut cut) = (0, false);
+        let mut found = sqlx::query(self.store.sql().fetch_in_step.sql())
+            .bind(cursor)
+            .bind(number(messages))
+            .fetch(&mut *connection);
+        while let Some(row) = found.try_next().await.map_err(failed)? {
+            let blocked = integer(&row, 4)? != 0;
+            let row = fetched(&row, Rest { now, due: false, blocked, scheduled: None, content: 5 })?;
+            bytes += row.size();
+            if bytes > most_bytes && !rows.is_empty() {
+                cut = true;
+                break;
+            }
+            rows.push(row);
+        }
+        drop(found);
+        let (read_to, left) = match rows.last() {
+            Some(last) if cut || rows.len() >= messages => (last.position.0, true),
+            _ => {
+                let (stretch, end) = self.read_to(connection, cursor).await?;
+                (stretch.min(end).max(cursor), stretch < end)
+            }
+        };
+        let total = rows.len();
+        Ok((Rows { rows, total, depth: total }, self.all_at(read_to), left))
+    }
+
+    fn all_at(&self, position: i64) -> BTreeMap<Partition, i64> {
+        self.cursors.iter().map(|(partition, cursor)| (*partition, position.max(*cursor))).collect()
+    }
+
+    /// The end of the stretch that a fetch past this position reads, and the last position of all.
+    async fn read_to(&self, connection: &mut SqliteConnection, cursor: i64) -> Result<(i64, i64)> {
+        let failed = |error| store_error("fetching messages", error);
+        let row = sqlx::query(self.store.sql().read_to.sql())
+            .bind(cursor)
+            .fetch_one(connection)
+            .await
+            .map_err(failed)?;
+        Ok((integer(&row, 0)?, integer(&row, 1)?))
     }
 
     /// The present, the first time a row waits for, and the first such time that is still to come.
@@ -182,7 +265,6 @@ async fn rows(
     (messages, bytes): (usize, usize),
     in_flight: Option<&[Position]>,
 ) -> Result<Rows> {
-    let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
     let bounds: Vec<String> = bounds.map(|(partition, bound)| format!("[{},{bound}]", partition.0)).collect();
     let due = in_flight.is_some();
     let mut query = sqlx::query(statement.sql())
@@ -195,24 +277,42 @@ async fn rows(
     }
     let found = query.fetch_all(connection).await.map_err(|error| store_error("fetching messages", error))?;
     let total = found.first().map_or(Ok(0), |row| integer(row, 6))?;
-    let rows = found.iter().map(|row| fetched(row, due)).collect::<Result<_>>()?;
+    let rows = found.iter().map(|row| {
+        let blocked = integer(row, 5)? != 0;
+        // Known until the first attempt; from then on the time is that of the next one.
+        let scheduled = row.try_get(7).map_err(|error| store_error("fetching messages", error))?;
+        fetched(row, Rest { now: integer(row, 4)?, due, blocked, scheduled, content: 8 })
+    });
+    let rows = rows.collect::<Result<_>>()?;
     Ok(Rows { rows, total: usize::try_from(total).unwrap_or(0), depth })
 }
 
-fn fetched(row: &SqliteRow, due: bool) -> Result<Fetched> {
+fn number(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// What the statements tell each in its own way.
+struct Rest {
+    now: i64,
+    due: bool,
+    blocked: bool,
+    scheduled: Option<i64>,
+    /// The first column of the content.
+    content: usize,
+}
+
+fn fetched(row: &SqliteRow, rest: Rest) -> Result<Fetched> {
     let partition = integer(row, 1)?;
     let enqueued_at = Timestamp::from_micros(integer(row, 3)?);
-    // Known until the first attempt; from then on the time is that of the next one.
-    let scheduled: Option<i64> = row.try_get(7).map_err(|error| store_error("fetching messages", error))?;
     Ok(Fetched {
         position: Position(integer(row, 0)?),
         partition: Partition(u16::try_from(partition).map_err(|_| impossible("partition", partition))?),
         attempts: attempts(integer(row, 2)?),
         enqueued_at,
-        age: Timestamp::from_micros(integer(row, 4)?).since(enqueued_at),
-        due,
-        blocked: integer(row, 5)? != 0,
-        content: raw_message(row, 8)?.content(scheduled.map(Timestamp::from_micros)),
+        age: Timestamp::from_micros(rest.now).since(enqueued_at),
+        due: rest.due,
+        blocked: rest.blocked,
+        content: raw_message(row, rest.content)?.content(rest.scheduled.map(Timestamp::from_micros)),
     })
 }
 

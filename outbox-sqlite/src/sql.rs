@@ -54,6 +54,8 @@ pub(crate) struct Sql {
 
     pub(crate) fetch_ready: Statement,
     pub(crate) fetch_due: Statement,
+    pub(crate) fetch_in_step: Statement,
+    pub(crate) read_to: Statement,
     pub(crate) waiting: Statement,
 
     pub(crate) anything_blocks: Statement,
@@ -167,6 +169,25 @@ FROM json_each(?1)"#
                     r#"coalesce((SELECT x."position" FROM {message} AS x INDEXED BY {ready} WHERE x."partition" = json_extract(value, '$[0]') AND x."position" > json_extract(value, '$[1]') AND x."available_at" IS NULL ORDER BY x."position" LIMIT 1), {NEVER})"#
                 ),
             ),
+            // Of all partitions, which have been read up to the same position ?1: the next ?2 ready rows. Nothing is joined,
+            // sorted or added up, the table is read as it lies, and there are only the columns that are needed: the driver copies
+            // each value by itself.
+            fetch_in_step: format!(
+                r#"WITH blocks("any") AS MATERIALIZED (SELECT EXISTS (SELECT 1 FROM {message} INDEXED BY {blocking} WHERE "blocks_key" = 1)
+    OR EXISTS (SELECT 1 FROM {dead} INDEXED BY {dead_blocking} WHERE "blocks_key" = 1))
+SELECT m."position", m."partition", m."attempts", m."enqueued_at",
+    CASE WHEN m."key" IS NULL OR NOT (SELECT "any" FROM blocks) THEN 0 ELSE {blocked} END, {content}
+FROM {message} AS m NOT INDEXED WHERE m."position" > ?1 AND m."position" <= {last} AND m."available_at" IS NULL ORDER BY m."position" LIMIT ?2"#,
+                content = of("m"),
+                last = end_of_stretch(message),
+            )
+            .into(),
+            // How far the table was read by that if it brought less than it might have, and the last position there is.
+            read_to: format!(
+                r#"SELECT coalesce({last}, ?1), coalesce((SELECT x."position" FROM {message} AS x NOT INDEXED ORDER BY x."position" DESC LIMIT 1), ?1)"#,
+                last = end_of_stretch(message),
+            )
+            .into(),
             // The first time anything waits for in the partitions ?1, and the first one that is still to come.
             waiting: {
                 let first = |condition: &str| {
@@ -281,6 +302,16 @@ SELECT "position", {CONTENT}, 0, ?2, "blocks_key", "last_error", "enqueued_at" F
     }
 }
 
+/// How many positions, ready or not, one fetch looks at: a bound for a table full of rows that wait for their time.
+const STRETCH: i64 = 20_000;
+
+/// The last position of the stretch behind ?1, or NULL if there is none.
+fn end_of_stretch(message: &str) -> String {
+    format!(
+        r#"(SELECT x."position" + {STRETCH} - 1 FROM {message} AS x NOT INDEXED WHERE x."position" > ?1 ORDER BY x."position" LIMIT 1)"#
+    )
+}
+
 /// The content columns of one table of a join.
 fn of(table: &str) -> String {
     CONTENT.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
@@ -352,9 +383,9 @@ mod tests {
     fn walks(step: &str) -> bool {
         let over = |table: &str| step.starts_with(&format!("SCAN {table}"));
         // `own`, `m`, `r` and so on are names of tables and of lists alike, so that the tables' own are listed.
-        ["outbox_message", "outbox_dead_letter", "outbox_delivered", "m", "x", "b", "h"].iter().any(|table| {
-            over(table) && step.split(' ').nth(1) == Some(table) && !step.contains("outbox_message_blocking")
-        })
+        ["outbox_message", "outbox_dead_letter", "outbox_delivered", "m", "x", "b", "h"]
+            .iter()
+            .any(|table| over(table) && step.split(' ').nth(1) == Some(table) && !step.contains("_blocking"))
     }
 
     #[tokio::test]
@@ -369,6 +400,8 @@ mod tests {
         let statements = [
             &sql.fetch_ready,
             &sql.fetch_due,
+            &sql.fetch_in_step,
+            &sql.read_to,
             &sql.waiting,
             &sql.anything_blocks,
             &sql.retry,

@@ -70,7 +70,8 @@ impl SqliteStore {
         Ok(connection)
     }
 
-    async fn installed(&self) -> Result<(PoolConnection<Sqlite>, Installed)> {
+    /// The same, with what is known of its tables.
+    pub(crate) async fn installed(&self) -> Result<(PoolConnection<Sqlite>, Installed)> {
         let mut connection = usable_connection(&self.pool).await?;
         let installed =
             *self.installed.get_or_try_init(|| check(&mut connection, self.outbox.config())).await?;
