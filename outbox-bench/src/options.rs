@@ -142,7 +142,7 @@ pub struct Report {
     /// Fewer rounds of fewer messages: some five minutes instead of some twenty-five.
     #[arg(long)]
     pub quick: bool,
-    /// Only the steps whose names contain one of these.
+    /// Only these steps, or those whose names contain one of these.
     #[arg(long, value_delimiter = ',')]
     pub steps: Vec<String>,
     /// Measures nothing, and writes the page from what is there.

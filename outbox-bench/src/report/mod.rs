@@ -35,9 +35,7 @@ pub async fn run(options: &Report) -> Result<()> {
         fs::write(options.lines.join(MACHINE), machine::describe())?;
         let started = Instant::now();
         for (place, step) in steps.iter().enumerate() {
-            let wanted =
-                options.steps.is_empty() || options.steps.iter().any(|part| step.name.contains(part));
-            if !wanted || file(&options.lines, step).exists() {
+            if !steps::is_wanted(&options.steps, step.name) || file(&options.lines, step).exists() {
                 continue;
             }
             let minutes = started.elapsed().as_secs_f64() / 60.0;

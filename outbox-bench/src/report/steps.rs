@@ -180,6 +180,14 @@ pub(super) fn all(quick: bool) -> Vec<Step> {
         .collect()
 }
 
+/// Whether a step is among those that were asked for: by its name, or by a part of it that is no step's name. All are, if none
+/// was asked for.
+pub(super) fn is_wanted(asked: &[String], name: &str) -> bool {
+    let is_name = |part: &str| PLANS.iter().any(|(name, ..)| *name == part);
+    let means = |part: &String| part == name || (!is_name(part) && name.contains(part.as_str()));
+    asked.is_empty() || asked.iter().any(means)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -188,6 +196,18 @@ mod tests {
 
     use super::*;
     use crate::options::Arguments;
+
+    #[test]
+    fn a_name_means_one_step_and_a_part_of_it_several() {
+        let wanted = |asked: &[&str], name| {
+            is_wanted(&asked.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>(), name)
+        };
+        assert!(wanted(&[], "idle-postgres"));
+        assert!(wanted(&["drain-postgres"], "drain-postgres"));
+        assert!(!wanted(&["drain-postgres"], "drain-postgres-disk"));
+        assert!(wanted(&["idle", "drain-"], "drain-postgres-disk"));
+        assert!(!wanted(&["idle"], "drain-postgres"));
+    }
 
     #[test]
     fn every_step_is_understood_and_has_a_name_of_its_own() {
