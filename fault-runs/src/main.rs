@@ -57,7 +57,7 @@ enum Command {
     Relay { database: String, broker: String },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Store {
     Postgres,
     Mariadb,
@@ -103,7 +103,16 @@ async fn run(arguments: &Arguments) -> Result<bool> {
     plan.pause = seconds(arguments.pause, "pause")?.max(Duration::from_millis(200));
     plan.faults = arguments.faults;
     plan.progress = |line| eprintln!("{line}");
-    plan.clocks = Clocks::find();
+    if arguments.store == Store::Sqlite {
+        // The database's clock is the relay's own there, and no machine has two.
+        if arguments.only.contains(&Kind::RelayClockJumps) {
+            bail!(
+                "with SQLite the clock of the machine is the database's; relays have none of their own that could jump"
+            );
+        }
+    } else {
+        plan.clocks = Clocks::find();
+    }
     if !arguments.only.is_empty() {
         plan.kinds.clone_from(&arguments.only);
         if arguments.only.contains(&Kind::RelayClockJumps) && plan.clocks.is_none() {

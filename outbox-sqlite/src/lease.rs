@@ -13,6 +13,10 @@ use crate::sql::Sql;
 use crate::store::impossible;
 use crate::transaction::BEGIN_IMMEDIATE;
 
+/// No lease runs for so long. One that does was given by a clock that was wrong, such as that of a device which has not asked
+/// for the time yet, and its owner may be long gone.
+const NEVER_SO_LONG: Duration = Duration::from_secs(24 * 3600);
+
 pub(crate) async fn heartbeat(
     connection: &mut SqliteConnection,
     sql: &Sql,
@@ -25,7 +29,13 @@ pub(crate) async fn heartbeat(
     let mut transaction = connection.begin_with(BEGIN_IMMEDIATE).await.map_err(failed)?;
     let now: i64 = sqlx::query_scalar(sql.now.sql()).fetch_one(&mut *transaction).await.map_err(failed)?;
     let expires = now.saturating_add(micros(ttl));
-    sqlx::query(sql.forget_relays.sql()).bind(now).execute(&mut *transaction).await.map_err(failed)?;
+    let absurd = now.saturating_add(micros(NEVER_SO_LONG.max(ttl * 2)));
+    sqlx::query(sql.forget_relays.sql())
+        .bind(now)
+        .bind(absurd)
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed)?;
     sqlx::query(sql.announce_relay.sql())
         .bind(&me)
         .bind(expires)
@@ -50,6 +60,7 @@ pub(crate) async fn heartbeat(
             .bind(&me)
             .bind(expires)
             .bind(now)
+            .bind(absurd)
             .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
             .execute(&mut *transaction)
             .await

@@ -124,7 +124,7 @@ FROM json_each(?1)"#
             .into(),
 
             now: format!("SELECT {NOW}").into(),
-            forget_relays: format!(r#"DELETE FROM {relay} WHERE "expires_at" <= ?1"#).into(),
+            forget_relays: format!(r#"DELETE FROM {relay} WHERE "expires_at" <= ?1 OR "expires_at" > ?2"#).into(),
             announce_relay: format!(
                 r#"INSERT INTO {relay} ("relay", "expires_at") VALUES (?1, ?2) ON CONFLICT ("relay") DO UPDATE SET "expires_at" = excluded."expires_at""#
             )
@@ -132,7 +132,7 @@ FROM json_each(?1)"#
             renew_leases: format!(r#"UPDATE {lease} SET "expires_at" = ?2 WHERE "owner" = ?1"#).into(),
             relays: format!(r#"SELECT "relay" FROM {relay} ORDER BY "relay""#).into(),
             take_leases: format!(
-                r#"UPDATE {lease} SET "owner" = ?1, "expires_at" = ?2 WHERE "partition" IN (SELECT "partition" FROM {lease} WHERE "owner" IS NULL OR "expires_at" <= ?3 ORDER BY "partition" LIMIT ?4)"#
+                r#"UPDATE {lease} SET "owner" = ?1, "expires_at" = ?2 WHERE "partition" IN (SELECT "partition" FROM {lease} WHERE "owner" IS NULL OR "expires_at" <= ?3 OR "expires_at" > ?4 ORDER BY "partition" LIMIT ?5)"#
             )
             .into(),
             owned_leases: format!(r#"SELECT "partition" FROM {lease} WHERE "owner" = ?1 ORDER BY "partition""#)

@@ -331,3 +331,22 @@ async fn a_long_held_chain_is_released_in_order_and_in_bounded_steps() {
     let expected: Vec<String> = (0..600).map(|n| n.to_string()).collect();
     assert_eq!(seen, expected);
 }
+
+#[tokio::test]
+async fn leases_of_a_clock_that_was_years_ahead_keep_nobody_waiting() {
+    let database = Database::new().await;
+    let store = database.store();
+    let gone = RelayId::new();
+    store.heartbeat(gone, Duration::from_secs(20)).await.unwrap();
+    for table in ["outbox_lease", "outbox_relay"] {
+        database.execute(&format!("UPDATE {table} SET expires_at = expires_at + 315360000000000")).await;
+    }
+    let (next, ttl) = (RelayId::new(), Duration::from_secs(20));
+    let membership = store.heartbeat(next, ttl).await.unwrap();
+    assert_eq!((membership.relays, membership.owned.len()), (1, membership.partitions));
+
+    // A long lease is a lease.
+    let long = Duration::from_secs(7 * 24 * 3600);
+    store.heartbeat(next, long).await.unwrap();
+    assert!(store.heartbeat(RelayId::new(), long).await.unwrap().owned.is_empty());
+}
