@@ -184,7 +184,7 @@ FROM {message} AS m NOT INDEXED WHERE m."position" > ?1 AND m."position" <= {las
             .into(),
             // How far the table was read by that if it brought less than it might have, and the last position there is.
             read_to: format!(
-                r#"SELECT coalesce({last}, ?1), coalesce((SELECT x."position" FROM {message} AS x NOT INDEXED ORDER BY x."position" DESC LIMIT 1), ?1)"#,
+                r#"SELECT coalesce({last}, ?1), coalesce((SELECT x."position" FROM {message} AS x NOT INDEXED WHERE x."position" > ?1 ORDER BY x."position" DESC LIMIT 1), ?1)"#,
                 last = end_of_stretch(message),
             )
             .into(),
