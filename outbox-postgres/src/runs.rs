@@ -23,7 +23,8 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    pub(crate) fn of(mut places: Vec<Place>) -> Self {
+    /// Sorts the places.
+    pub(crate) fn of(places: &mut Vec<Place>) -> Self {
         places.sort_unstable();
         places.dedup();
         let mut runs = Self::default();
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_a_run() {
-        let runs = Runs::of(vec![place(1, 7), place(0, 9), place(0, 1), place(0, 200), place(0, 65)]);
+        let runs = Runs::of(&mut vec![place(1, 7), place(0, 9), place(0, 1), place(0, 200), place(0, 65)]);
         assert_eq!(runs.partitions, [0, 0, 1]);
         assert_eq!((runs.first.as_slice(), runs.last.as_slice()), (&[1, 200, 7][..], &[65, 200, 7][..]));
         assert_eq!(runs.taken, [vec![1, 1, 0, 0, 0, 0, 0, 0, 1], vec![1], vec![1]]);
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_all_positions_are_no_run() {
-        let runs = Runs::of(vec![place(0, i64::MIN), place(0, i64::MAX), place(0, i64::MAX - 1)]);
+        let runs = Runs::of(&mut vec![place(0, i64::MIN), place(0, i64::MAX), place(0, i64::MAX - 1)]);
         assert_eq!(runs.first, [i64::MIN, i64::MAX - 1]);
         assert_eq!(runs.taken, [vec![1], vec![3]]);
     }
@@ -108,7 +109,7 @@ mod tests {
         #[test]
         fn runs_hold_what_they_were_made_of(places in prop::collection::vec((0..3_u16, 0..2_000_i64), 0..200)) {
             let mut places: Vec<Place> = places.into_iter().map(|(partition, position)| place(partition, position)).collect();
-            let runs = Runs::of(places.clone());
+            let runs = Runs::of(&mut places.clone());
             places.sort_unstable();
             places.dedup();
             prop_assert_eq!(runs.count, places.len() as u64);

@@ -23,12 +23,6 @@ pub(crate) struct Rows {
     positions: Vec<i64>,
 }
 
-impl Rows {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.positions.is_empty()
-    }
-}
-
 impl FromIterator<Place> for Rows {
     fn from_iter<I: IntoIterator<Item = Place>>(places: I) -> Self {
         // There are no partitions beyond those that the column takes.
@@ -50,15 +44,14 @@ impl PostgresStore {
         let sql = self.sql().await?;
         let deliver = if keep_delivered { &sql.deliver_and_keep } else { &sql.deliver };
         let mut groups = Groups::of(batch);
-        let places = std::mem::take(&mut groups.delivered);
-        let delivered: Rows = places.iter().copied().collect();
+        let mut delivered = std::mem::take(&mut groups.delivered);
         if groups.only_delivered() && delivered.is_empty() {
             return Ok(());
         }
         let mut lent = self.lend().await?;
         if groups.only_delivered() {
-            if keep_delivered || !deliver_free(sql, places, &mut lent).await? {
-                run_deliver(deliver, &delivered, &mut lent).await?;
+            if keep_delivered || !deliver_free(sql, &mut delivered, &mut lent).await? {
+                run_deliver(deliver, delivered, &mut lent).await?;
             }
             lent.give_back();
             return Ok(());
@@ -79,7 +72,7 @@ impl PostgresStore {
         }
         hold_later(sql, &keys, &mut tx).await?;
         if !delivered.is_empty() {
-            run_deliver(deliver, &delivered, &mut tx).await?;
+            run_deliver(deliver, delivered, &mut tx).await?;
         }
         release(sql, &keys, &mut tx).await?;
         tx.commit().await.map_err(map_error)?;
@@ -112,7 +105,7 @@ async fn lock_leases(
 }
 
 /// Deletes rows that nothing waits for. Says whether these were all; the others block their key, or are gone.
-async fn deliver_free(sql: &Statements, places: Vec<Place>, lent: &mut Lent) -> Result<bool> {
+async fn deliver_free(sql: &Statements, places: &mut Vec<Place>, lent: &mut Lent) -> Result<bool> {
     let runs = Runs::of(places);
     let done = sqlx::query(sql.deliver_free.clone())
         .bind(&runs.partitions)
@@ -126,7 +119,8 @@ async fn deliver_free(sql: &Statements, places: Vec<Place>, lent: &mut Lent) -> 
     Ok(done.rows_affected() >= runs.count)
 }
 
-async fn run_deliver(statement: &SqlStr, rows: &Rows, connection: &mut PgConnection) -> Result<()> {
+async fn run_deliver(statement: &SqlStr, places: Vec<Place>, connection: &mut PgConnection) -> Result<()> {
+    let rows: Rows = places.into_iter().collect();
     sqlx::query(statement.clone())
         .bind(&rows.partitions)
         .bind(&rows.positions)

@@ -85,8 +85,7 @@ impl Reader for SqliteReader {
         // One view of the database for all that follows, so that a due row cannot be seen without the ready rows
         // that were committed before it.
         let mut transaction = connection.begin().await.map_err(failed)?;
-        let in_step = self.in_step(partitions);
-        let (batch, cursors, depth) = self.read(&mut transaction, limit, in_flight, in_step).await?;
+        let (batch, cursors, depth) = self.read(&mut transaction, limit, in_flight, partitions).await?;
         transaction.commit().await.map_err(failed)?;
         // Only now, so that nothing is skipped after an error.
         self.cursors.extend(cursors);
@@ -96,11 +95,10 @@ impl Reader for SqliteReader {
 }
 
 impl SqliteReader {
-    /// The position up to which all partitions of this outbox have been read, if there is one and they are all ours.
-    fn in_step(&self, partitions: u16) -> Option<i64> {
+    /// The position up to which all our partitions have been read, if there is one.
+    fn in_step(&self) -> Option<i64> {
         let first = *self.cursors.values().next()?;
-        let all = self.cursors.len() == usize::from(partitions);
-        (all && self.cursors.values().all(|cursor| *cursor == first)).then_some(first)
+        self.cursors.values().all(|cursor| *cursor == first).then_some(first)
     }
 
     /// Reads, and says how far the cursors may advance and how deep to look next time.
@@ -109,8 +107,10 @@ impl SqliteReader {
         connection: &mut SqliteConnection,
         limit: FetchLimit,
         in_flight: &[Position],
-        in_step: Option<i64>,
+        partitions: u16,
     ) -> Result<(Batch, BTreeMap<Partition, i64>, usize)> {
+        let all = self.cursors.len() == usize::from(partitions);
+        let in_step = self.in_step().filter(|_| all);
         let (now, first_waiting, mut next) = self.waiting(connection).await?;
         let some_due = first_waiting.is_some_and(|first| first <= now);
 
@@ -121,7 +121,7 @@ impl SqliteReader {
         let ready_bytes = if some_due { limit.bytes / 2 } else { limit.bytes };
         let (ready, cursors, ready_left) = match in_step {
             Some(cursor) => self.ready_in_step(connection, cursor, now, ready_limit, ready_bytes).await?,
-            None => self.ready(connection, depth, ready_limit, ready_bytes).await?,
+            None => self.ready(connection, all, depth, ready_limit, ready_bytes).await?,
         };
 
         let mut due = Vec::new();
@@ -160,6 +160,7 @@ impl SqliteReader {
     async fn ready(
         &self,
         connection: &mut SqliteConnection,
+        all: bool,
         depth: usize,
         messages: usize,
         bytes: usize,
@@ -168,8 +169,8 @@ impl SqliteReader {
         let statement = &self.store.sql().fetch_ready;
         let ready = rows(connection, statement, bounds, depth, (messages, bytes), None).await?;
         let left = self.cursors.keys().any(|partition| ready.may_continue(*partition));
-        if !left {
-            // Nothing ready was left behind anywhere, so that all may go on in step.
+        if all && !left {
+            // Nothing ready was left behind anywhere, so that they may go on in step.
             let (_, end) = self.read_to(connection, 0).await?;
             return Ok((ready, self.all_at(end), false));
         }

@@ -65,9 +65,7 @@ impl SqliteStore {
 
     /// A connection to a database that was checked.
     pub(crate) async fn connection(&self) -> Result<PoolConnection<Sqlite>> {
-        let mut connection = usable_connection(&self.pool).await?;
-        self.installed.get_or_try_init(|| check(&mut connection, self.outbox.config())).await?;
-        Ok(connection)
+        Ok(self.installed().await?.0)
     }
 
     /// The same, with what is known of its tables.

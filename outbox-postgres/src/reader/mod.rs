@@ -231,13 +231,8 @@ impl Fetch<'_> {
             }
         }
         let share = |scan: &Scan| (bytes.saturating_mul(scan.quota) / messages.max(1)).clamp(1, bytes);
-        let (mut slices, about) = self.scan(scans, Payloads::Large, share).await?;
+        let (slices, about) = self.scan(scans, Payloads::Large, share).await?;
         expected.note(slices.values().flat_map(|slice| &slice.payloads).all(|payload| *payload <= small));
-        for scan in scans {
-            if let Some(slice) = slices.get_mut(&scan.partition) {
-                slice.note_full(scan.quota, share(scan));
-            }
-        }
         Ok((slices, about))
     }
 
@@ -269,7 +264,8 @@ impl Fetch<'_> {
         lent.give_back();
         for scan in scans {
             if let Some(slice) = slices.get_mut(&scan.partition) {
-                slice.note_full(scan.quota, usize::MAX);
+                let most = if payloads == Payloads::Large { bytes(scan) } else { usize::MAX };
+                slice.note_full(scan.quota, most);
             }
         }
         let row = Columns(&about);

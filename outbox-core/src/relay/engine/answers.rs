@@ -335,8 +335,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 Settlement::Delivered if listened_to => {
                     self.events.emit(|| Event::Delivered(pending.delivery()))
                 }
-                Settlement::Delivered => {}
-                Settlement::Held => {}
+                Settlement::Delivered | Settlement::Held => {}
                 Settlement::Retry { after, .. } => {
                     self.metrics.retried.increment(1);
                     self.events.emit(|| Event::Retrying { delivery: pending.delivery(), after: *after });
