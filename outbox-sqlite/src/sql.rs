@@ -271,11 +271,12 @@ WHERE m."available_at" = {NEVER} AND NOT {blocked} AND {owned} LIMIT ?3"#
                 r#"DELETE FROM {delivered} WHERE "position" IN (SELECT "position" FROM {delivered} WHERE "delivered_at" <= {NOW} - ?1 ORDER BY "delivered_at" LIMIT ?2)"#
             )
             .into(),
+            // What somebody has written as of before 1970 is as old as 1970: the difference must not leave SQLite's integers.
             stats: {
                 let troubled = quoted(&config.table("message_troubled"));
                 format!(
                     r#"SELECT (SELECT count(*) FROM (SELECT 1 FROM {message} LIMIT ?1)), (SELECT count(*) FROM (SELECT 1 FROM {dead} LIMIT ?1)),
-    {NOW} - (SELECT "enqueued_at" FROM {message} WHERE "position" = (SELECT min("position") FROM (
+    {NOW} - (SELECT max("enqueued_at", 0) FROM {message} WHERE "position" = (SELECT min("position") FROM (
         SELECT (SELECT x."position" FROM {message} AS x INDEXED BY {ready} WHERE x."partition" = l."partition" AND x."available_at" IS NULL ORDER BY x."position" LIMIT 1) AS "position" FROM {lease} AS l
         UNION ALL SELECT (SELECT x."position" FROM {message} AS x INDEXED BY {troubled} WHERE x."last_error" IS NOT NULL OR x."blocks_key" = 1 ORDER BY x."position" LIMIT 1))))"#
                 )

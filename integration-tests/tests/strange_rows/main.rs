@@ -101,9 +101,30 @@ impl Publisher for Picky {
     }
 }
 
+impl Row<'_> {
+    fn insert(&self) -> String {
+        format!("INSERT INTO outbox_message ({}) VALUES ({})", self.columns, self.values)
+    }
+}
+
+/// Each row alone, so that what is said of the oldest row is said of it.
+async fn none_stops_who_looks(rows: &dyn Rows, store: &dyn Store, corpus: &[Row<'_>]) {
+    let inspection = store.inspection().unwrap();
+    for row in corpus.iter().filter(|row| row.fate != Fate::Refused) {
+        rows.run(row.insert()).await.unwrap();
+        let stats = store.stats(COUNT).await.unwrap_or_else(|error| panic!("{row:?}: {}", error.report()));
+        assert_eq!(stats.backlog.value, 1, "{row:?}");
+        let waiting =
+            inspection.peek(None, 10).await.unwrap_or_else(|error| panic!("{row:?}: {}", error.report()));
+        assert_eq!(waiting.unwrap().len(), 1, "{row:?}");
+        rows.run("DELETE FROM outbox_message".to_owned()).await.unwrap();
+    }
+}
+
 async fn none_stops_the_relay(rows: &dyn Rows, corpus: &str) {
     let corpus = parse(corpus);
     let store = rows.store();
+    none_stops_who_looks(rows, &*store, &corpus).await;
     let broker = MemoryPublisher::new();
     let relay = Relay::builder(rows.store(), Picky(broker.clone()))
         .configure(|settings| {
@@ -123,8 +144,7 @@ async fn none_stops_the_relay(rows: &dyn Rows, corpus: &str) {
     let (mut delivered, mut reasons, mut waiting) = (0, Vec::new(), 0);
     for row in &corpus {
         wanted.insert(neighbour(format!("before {}", row.name)).await);
-        let sql = format!("INSERT INTO outbox_message ({}) VALUES ({})", row.columns, row.values);
-        let written = rows.run(sql).await;
+        let written = rows.run(row.insert()).await;
         match (&row.fate, written) {
             (Fate::Refused, Err(_)) => {}
             (Fate::Refused, Ok(())) => panic!("{row:?} should have been refused"),
