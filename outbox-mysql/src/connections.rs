@@ -1,17 +1,21 @@
 //! The store's own connections.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use outbox_core::Result;
-use sqlx::mysql::{MySqlPool, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, Executor, MySql, Transaction};
+use outbox_sql::sessions::{self, Server, Sessions};
+use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlPool, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Connection, Executor, MySql};
 
 use crate::error::map_error;
 
 /// For settling, leases, and the committed reads.
-const MOST_COMMITTED: u32 = 4;
+const MOST_COMMITTED: usize = 4;
 /// For dirty reads. A relay has one at a time.
-const MOST_DIRTY: u32 = 2;
+const MOST_DIRTY: usize = 2;
 /// How many seconds a statement of the relay waits for a row lock. It is repeated anyway, and others of the relay's
 /// work wait for it. Applications keep the server's setting, 50 seconds by default.
 const LOCK_WAIT: u32 = 10;
@@ -20,63 +24,92 @@ const LOCK_WAIT: u32 = 10;
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How many seconds the server waits for the next statement before it ends a session and what was begun in it. A relay that
 /// stands still or has vanished in the middle of a transaction would keep its locks for eight hours, and all relays wait
-/// for the lock of the group. Between two statements of ours there is nothing but a round trip; a pooled connection that was
-/// idle for so long is replaced.
+/// for the lock of the group. Between two statements of ours there is nothing but a round trip; a session that was idle
+/// for a third of it is tried out before it is used.
 const IDLE: u32 = 15;
-/// How long a connection that comes back to the pool may take to show that it is alive. Without a limit, one whose other
-/// end has vanished would keep its place taken.
-const RETURN: Duration = Duration::from_secs(5);
+
+/// A session for one call.
+pub(crate) type Lent = sessions::Lent<Database>;
 
 /// Sessions whose settings are ours, so that neither the server's defaults nor what an application does to the
 /// sessions of its own pool makes a difference.
 #[derive(Clone, Debug)]
 pub(crate) struct Connections {
-    /// At READ COMMITTED: each statement sees what was committed before it began, and locks no gaps.
-    pub(crate) committed: MySqlPool,
-    /// At READ UNCOMMITTED: sees rows of open transactions. For nothing but looking where there are rows.
-    pub(crate) dirty: MySqlPool,
+    committed: Arc<Sessions<Database>>,
+    dirty: Arc<Sessions<Database>>,
 }
 
 impl Connections {
-    /// To the same server, as the same user, as the given pool, and with its patience. To be called within a runtime.
+    /// To the same server, as the same user, as the given pool, and with its patience.
     pub(crate) fn beside(pool: &MySqlPool) -> Self {
+        let sessions = |isolation, most| Sessions::new(Database { pool: pool.clone(), isolation }, most);
         Self {
-            committed: sessions(pool, "READ COMMITTED", MOST_COMMITTED),
-            dirty: sessions(pool, "READ UNCOMMITTED", MOST_DIRTY),
+            committed: sessions("READ COMMITTED", MOST_COMMITTED),
+            dirty: sessions("READ UNCOMMITTED", MOST_DIRTY),
         }
     }
 
-    /// Begins a transaction at READ COMMITTED. Dropping the future is no harm, as `ROLLBACK` is what follows.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, MySql>> {
-        self.committed.begin().await.map_err(map_error)
+    /// A session at READ COMMITTED: each statement sees what was committed before it began, and locks no gaps. To be
+    /// called within a runtime.
+    pub(crate) async fn lend(&self) -> Result<Lent> {
+        self.committed.lend().await
+    }
+
+    /// All rows of one statement, at READ COMMITTED.
+    pub(crate) async fn rows(&self, query: Query<'_, MySql, MySqlArguments>) -> Result<Vec<MySqlRow>> {
+        let mut session = self.lend().await?;
+        let rows = query.fetch_all(&mut *session).await.map_err(map_error)?;
+        session.give_back();
+        Ok(rows)
+    }
+
+    /// A session at READ UNCOMMITTED: sees rows of open transactions. For nothing but looking where there are rows.
+    pub(crate) async fn lend_dirty(&self) -> Result<Lent> {
+        self.dirty.lend().await
     }
 }
 
-fn sessions(beside: &MySqlPool, isolation: &'static str, most: u32) -> MySqlPool {
-    let options = beside.options();
-    let settings = format!(
-        "SET SESSION TRANSACTION ISOLATION LEVEL {isolation};
+/// What the sessions are with.
+pub(crate) struct Database {
+    /// How to connect. Read at each connection, as an application may replace a password that runs out.
+    pool: MySqlPool,
+    isolation: &'static str,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("isolation", &self.isolation).finish_non_exhaustive()
+    }
+}
+
+impl Server for Database {
+    type Session = MySqlConnection;
+
+    async fn connect(&self) -> Result<MySqlConnection> {
+        let options = self.pool.connect_options();
+        let mut connection = MySqlConnection::connect_with(&options).await.map_err(map_error)?;
+        let isolation = self.isolation;
+        let settings = format!(
+            "SET SESSION TRANSACTION ISOLATION LEVEL {isolation};
 SET SESSION autocommit = 1, innodb_lock_wait_timeout = {LOCK_WAIT}, wait_timeout = {IDLE}"
-    );
-    MySqlPoolOptions::new()
-        .max_connections(most)
-        // The pool tries out idle connections one by one, and waits so long for each one that has vanished.
-        .acquire_timeout(options.get_acquire_timeout().min(ACQUIRE))
-        .idle_timeout(options.get_idle_timeout())
-        .max_lifetime(options.get_max_lifetime())
-        .after_connect(move |connection, _| {
-            let settings = settings.clone();
-            Box::pin(async move {
-                connection.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await?;
-                Ok(())
-            })
-        })
-        .after_release(|connection, _| {
-            Box::pin(async move {
-                // Tries it out, and ends what a dropped call may have begun.
-                let rollback = tokio::time::timeout(RETURN, connection.execute("ROLLBACK")).await;
-                rollback.map_err(|_| sqlx::Error::PoolTimedOut)?.map(|_| true)
-            })
-        })
-        .connect_lazy_with((*beside.connect_options()).clone())
+        );
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(settings))).await.map_err(map_error)?;
+        Ok(connection)
+    }
+
+    async fn answers(session: &mut MySqlConnection) -> bool {
+        session.ping().await.is_ok()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.pool.is_closed()
+    }
+
+    fn patience(&self) -> Duration {
+        self.pool.options().get_acquire_timeout().min(ACQUIRE)
+    }
+
+    fn lifetime(&self) -> Option<Duration> {
+        self.pool.options().get_max_lifetime()
+    }
 }

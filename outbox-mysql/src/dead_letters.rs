@@ -13,14 +13,14 @@ use outbox_sql::settle::{Keys, Place};
 use serde_json::json;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::Query;
-use sqlx::{MySql, Transaction};
+use sqlx::{MySql, MySqlConnection, Transaction};
 
 use crate::error::map_error;
 use crate::keys::{Locked, hold, hold_later, lock_leases, lock_rows, release};
 use crate::row::Columns;
 use crate::settle::run;
 use crate::store::MySqlStore;
-use crate::transaction::again;
+use crate::transaction::{again, begin_on};
 
 /// The column with which the parts of the message begin.
 const CONTENT: usize = 6;
@@ -50,21 +50,25 @@ fn count(number: usize) -> i64 {
 }
 
 /// Dead letters under their locks, in a transaction to be committed by the caller.
-struct Taken {
-    tx: Transaction<'static, MySql>,
+struct Taken<'s> {
+    tx: Transaction<'s, MySql>,
     rows: BTreeMap<i64, Locked>,
 }
 
 impl MySqlStore {
     /// Locks the first dead letters that match, and keeps the relays that own their partitions from settling.
-    async fn take(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Option<Taken>> {
-        let inner = self.checked().await?;
-        let sql = &inner.shared.statements;
+    async fn take<'s>(
+        &self,
+        filter: &DeadLetterFilter,
+        limit: usize,
+        session: &'s mut MySqlConnection,
+    ) -> Result<Option<Taken<'s>>> {
+        let sql = &self.checked().await?.shared.statements;
         let condition = Condition::new(&DIALECT, filter, None);
         let statement = sql.pick_dead(&condition.sql);
         let picked = bind(sqlx::query(statement), condition.values)
             .bind(count(limit))
-            .fetch_all(&inner.connections.committed)
+            .fetch_all(&mut *session)
             .await
             .map_err(map_error)?;
         if picked.is_empty() {
@@ -74,7 +78,7 @@ impl MySqlStore {
             .iter()
             .map(|row| Ok((Columns(row).required(0)?, Columns(row).partition(1)?)))
             .collect::<Result<_>>()?;
-        let mut tx = inner.connections.begin().await?;
+        let mut tx = begin_on(session).await?;
         // Leases first, as settling does.
         lock_leases(sql, RelayId(uuid::Uuid::nil()), picked.iter().map(|(_, partition)| *partition), &mut tx)
             .await?;
@@ -95,11 +99,8 @@ impl DeadLetters for MySqlStore {
         let inner = self.checked().await?;
         let condition = Condition::new(&DIALECT, filter, after);
         let statement = inner.shared.statements.list_dead(&condition.sql);
-        let rows = bind(sqlx::query(statement), condition.values)
-            .bind(count(limit))
-            .fetch_all(&inner.connections.committed)
-            .await
-            .map_err(map_error)?;
+        let query = bind(sqlx::query(statement), condition.values);
+        let rows = inner.connections.rows(query.bind(count(limit))).await?;
         rows.iter().map(describe).collect()
     }
 
@@ -107,18 +108,25 @@ impl DeadLetters for MySqlStore {
         let inner = self.checked().await?;
         let condition = Condition::new(&DIALECT, filter, None);
         let statement = inner.shared.statements.count_dead(&condition.sql);
+        let mut session = inner.connections.lend().await?;
         let row = bind(sqlx::query(statement), condition.values)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
-            .fetch_one(&inner.connections.committed)
+            .fetch_one(&mut *session)
             .await
             .map_err(map_error)?;
+        session.give_back();
         Ok(Count::limited(u64::try_from(Columns(&row).required(0)?).unwrap_or(0), limit))
     }
 
     async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
-        let sql = &self.checked().await?.shared.statements;
+        let inner = self.checked().await?;
+        let sql = &inner.shared.statements;
         again(|| async move {
-            let Some(Taken { mut tx, rows }) = self.take(filter, limit).await? else { return Ok(0) };
+            let mut session = inner.connections.lend().await?;
+            let Some(Taken { mut tx, rows }) = self.take(filter, limit, &mut session).await? else {
+                session.give_back();
+                return Ok(0);
+            };
             let positions: Vec<_> = rows.keys().map(|position| json!(position)).collect();
             run(&sql.redrive, positions.clone(), &mut tx).await?;
             run(&sql.delete_dead, positions, &mut tx).await?;
@@ -134,15 +142,21 @@ impl DeadLetters for MySqlStore {
             // They are due, unless one of them or something else still blocks them from the front.
             hold(sql, &rows, &blocking, &mut keys, &mut tx).await?;
             tx.commit().await.map_err(map_error)?;
+            session.give_back();
             Ok(rows.len() as u64)
         })
         .await
     }
 
     async fn discard(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
-        let sql = &self.checked().await?.shared.statements;
+        let inner = self.checked().await?;
+        let sql = &inner.shared.statements;
         again(|| async move {
-            let Some(Taken { mut tx, rows }) = self.take(filter, limit).await? else { return Ok(0) };
+            let mut session = inner.connections.lend().await?;
+            let Some(Taken { mut tx, rows }) = self.take(filter, limit, &mut session).await? else {
+                session.give_back();
+                return Ok(0);
+            };
             let positions = rows.keys().map(|position| json!(position)).collect();
             run(&sql.delete_dead, positions, &mut tx).await?;
             let mut keys = Keys::default();
@@ -152,6 +166,7 @@ impl DeadLetters for MySqlStore {
             }
             release(sql, &keys.freed, usize::MAX, &mut tx).await?;
             tx.commit().await.map_err(map_error)?;
+            session.give_back();
             Ok(rows.len() as u64)
         })
         .await

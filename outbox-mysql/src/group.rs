@@ -9,7 +9,7 @@ use sqlx::{MySqlConnection, SqlStr};
 
 use crate::error::map_error;
 use crate::store::MySqlStore;
-use crate::transaction::again;
+use crate::transaction::{again, begin_on};
 
 /// Partitions as a parameter.
 pub(crate) fn list(partitions: impl IntoIterator<Item = Partition>) -> String {
@@ -26,7 +26,8 @@ impl MySqlStore {
         again(|| async move {
             let sql = &inner.shared.statements;
             let ttl = micros(ttl);
-            let mut tx = inner.connections.begin().await?;
+            let mut session = inner.connections.lend().await?;
+            let mut tx = begin_on(&mut session).await?;
             sqlx::query(sql.lock_group.clone()).execute(&mut *tx).await.map_err(map_error)?;
             sqlx::query(sql.forget_relays.clone())
                 .bind(relay.0)
@@ -67,6 +68,7 @@ impl MySqlStore {
                 owned.sort_unstable();
             }
             tx.commit().await.map_err(map_error)?;
+            session.give_back();
             Ok(Membership { owned, share, relays: count(relays).max(1), partitions: count(partitions) })
         })
         .await
@@ -78,14 +80,17 @@ impl MySqlStore {
             // In a transaction, so that a release which is on its way when the relay gives up on it cannot take effect later,
             // when the relay counts on these leases again: a transaction whose relay is gone ends with it, and if it was
             // about to commit, the next heartbeat waits for its locks.
-            let mut tx = inner.connections.begin().await?;
+            let mut session = inner.connections.lend().await?;
+            let mut tx = begin_on(&mut session).await?;
             sqlx::query(inner.shared.statements.release_leases.clone())
                 .bind(relay.0)
                 .bind(list(partitions.iter().copied()))
                 .execute(&mut *tx)
                 .await
                 .map_err(map_error)?;
-            tx.commit().await.map_err(map_error)
+            tx.commit().await.map_err(map_error)?;
+            session.give_back();
+            Ok(())
         })
         .await
     }
@@ -94,12 +99,15 @@ impl MySqlStore {
         let inner = self.checked().await?;
         again(|| async move {
             let sql = &inner.shared.statements;
-            let mut tx = inner.connections.begin().await?;
+            let mut session = inner.connections.lend().await?;
+            let mut tx = begin_on(&mut session).await?;
             sqlx::query(sql.lock_group.clone()).execute(&mut *tx).await.map_err(map_error)?;
             for statement in [&sql.leave_group, &sql.release_all_leases] {
                 sqlx::query(statement.clone()).bind(relay.0).execute(&mut *tx).await.map_err(map_error)?;
             }
-            tx.commit().await.map_err(map_error)
+            tx.commit().await.map_err(map_error)?;
+            session.give_back();
+            Ok(())
         })
         .await
     }

@@ -13,8 +13,6 @@ use crate::store::MySqlStore;
 
 /// The column with which the parts of a message begin.
 const CONTENT: usize = 7;
-/// A transaction as old as this keeps old versions of rows from being purged.
-const LONG: i64 = 300;
 /// The largest message that publishers take by default. One statement has to hold it.
 const PACKET: i64 = 16 << 20;
 
@@ -23,10 +21,12 @@ impl Inspection for MySqlStore {
     async fn group(&self) -> Result<Option<Group>> {
         let inner = self.checked().await?;
         let sql = &inner.shared.statements;
-        let pool = &inner.connections.committed;
-        let relays: Vec<Uuid> =
-            sqlx::query_scalar(sql.relays.clone()).fetch_all(pool).await.map_err(map_error)?;
-        let owners = sqlx::query(sql.owners.clone()).fetch_all(pool).await.map_err(map_error)?;
+        let mut session = inner.connections.lend().await?;
+        let relays = sqlx::query_scalar(sql.relays.clone()).fetch_all(&mut *session);
+        let relays: Vec<Uuid> = relays.await.map_err(map_error)?;
+        let owners = sqlx::query(sql.owners.clone()).fetch_all(&mut *session);
+        let owners = owners.await.map_err(map_error)?;
+        session.give_back();
         let owner = |row: &MySqlRow| {
             let owner: Option<Uuid> = sqlx::Row::try_get(row, 1).map_err(map_error)?;
             Ok((Columns(row).partition(0)?, owner.map(RelayId)))
@@ -39,29 +39,30 @@ impl Inspection for MySqlStore {
 
     async fn peek(&self, after: Option<Position>, limit: usize) -> Result<Option<Vec<Waiting>>> {
         let inner = self.checked().await?;
-        let rows = sqlx::query(inner.shared.statements.peek.clone())
+        let query = sqlx::query(inner.shared.statements.peek.clone())
             .bind(after.map_or(i64::MIN, |after| after.0))
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&inner.connections.committed)
-            .await
-            .map_err(map_error)?;
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = inner.connections.rows(query).await?;
         rows.iter().map(describe).collect::<Result<_>>().map(Some)
     }
 
     async fn clock(&self) -> Result<Option<Timestamp>> {
         let inner = self.checked().await?;
+        let mut session = inner.connections.lend().await?;
         let row = sqlx::query(inner.shared.statements.clock.clone())
-            .fetch_one(&inner.connections.committed)
+            .fetch_one(&mut *session)
             .await
             .map_err(map_error)?;
+        session.give_back();
         Columns(&row).timestamp(0)
     }
 
     async fn diagnose(&self) -> Result<Vec<Finding>> {
         let inner = self.checked().await?;
-        let pool = &inner.connections.committed;
+        // One session, to see whether it stays the same.
+        let mut session = inner.connections.lend().await?;
         let row = sqlx::query("SELECT VERSION(), @@global.read_only, @@max_allowed_packet, @@global.innodb_flush_log_at_trx_commit")
-            .fetch_one(pool)
+            .fetch_one(&mut *session)
             .await
             .map_err(map_error)?;
         let row = Columns(&row);
@@ -86,38 +87,13 @@ impl Inspection for MySqlStore {
                           acceptable";
             Finding::warning("durability", "the last commits may vanish with a power loss", advice)
         });
-        findings.push(self.transactions().await?);
-        // One connection, to see whether it stays the same.
-        let mut connection = pool.acquire().await.map_err(map_error)?;
-        findings.push(diagnosis::rights(&mut connection, &inner.shared.names).await?);
-        findings.push(diagnosis::indexes(&mut connection, &inner.shared.names).await?);
-        findings.push(diagnosis::isolation(&mut connection).await?);
-        findings.push(diagnosis::pooler(&mut connection).await?);
+        findings.push(diagnosis::transactions(&mut session).await?);
+        findings.push(diagnosis::rights(&mut session, &inner.shared.names).await?);
+        findings.push(diagnosis::indexes(&mut session, &inner.shared.names).await?);
+        findings.push(diagnosis::isolation(&mut session).await?);
+        findings.push(diagnosis::pooler(&mut session).await?);
+        session.give_back();
         Ok(findings)
-    }
-}
-
-impl MySqlStore {
-    async fn transactions(&self) -> Result<Finding> {
-        let statement = "SELECT CAST(COALESCE(MAX(TIMESTAMPDIFF(SECOND, trx_started, NOW())), 0) AS SIGNED)
-            FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> CONNECTION_ID()";
-        let pool = &self.checked().await?.connections.committed;
-        let row = match sqlx::query(statement).fetch_one(pool).await {
-            Ok(row) => row,
-            Err(sqlx::Error::Database(_)) => {
-                return Ok(Finding::unknown("transactions", "they cannot be seen without the right PROCESS"));
-            }
-            Err(error) => return Err(map_error(error)),
-        };
-        let age = Columns(&row).required(0)?;
-        let seen = format!("the oldest open one is {age} s old");
-        Ok(if age < LONG {
-            Finding::good("transactions", seen)
-        } else {
-            let advice =
-                "end it: it keeps old versions of rows, and messages it enqueued wait for its commit";
-            Finding::warning("transactions", seen, advice)
-        })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::group::list;
 use crate::row::Columns;
 use crate::sql::Statements;
 use crate::store::MySqlStore;
-use crate::transaction::again;
+use crate::transaction::{again, begin_on};
 
 /// How many keys one statement looks at.
 const KEYS_AT_A_TIME: usize = 64;
@@ -238,21 +238,23 @@ impl MySqlStore {
         let inner = self.checked().await?;
         let sql = &inner.shared.statements;
         // Usually nothing is, and then nobody is disturbed.
-        let mut connection = inner.connections.committed.acquire().await.map_err(map_error)?;
+        let mut session = inner.connections.lend().await?;
         let anything: Option<Vec<u8>> =
-            sqlx::query_scalar(sql.anything.clone()).fetch_one(&mut *connection).await.map_err(map_error)?;
-        if anything.is_none()
-            || fronts(sql, partitions.iter().copied(), limit, &mut connection).await?.is_empty()
-        {
+            sqlx::query_scalar(sql.anything.clone()).fetch_one(&mut *session).await.map_err(map_error)?;
+        let nothing = anything.is_none()
+            || fronts(sql, partitions.iter().copied(), limit, &mut session).await?.is_empty();
+        session.give_back();
+        if nothing {
             return Ok(0);
         }
-        drop(connection);
         again(|| async move {
-            let mut tx = inner.connections.begin().await?;
+            let mut session = inner.connections.lend().await?;
+            let mut tx = begin_on(&mut session).await?;
             let owned = lock_leases(sql, relay, partitions.iter().copied(), &mut tx).await?;
             let keys = fronts(sql, owned, limit, &mut tx).await?;
             let released = release(sql, &keys, limit, &mut tx).await?;
             tx.commit().await.map_err(map_error)?;
+            session.give_back();
             Ok(released)
         })
         .await

@@ -12,7 +12,7 @@ use outbox_sql::sightings::{Committed, Look, Read, Sighted, Sightings};
 use outbox_sql::text::json_list;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::Query;
-use sqlx::{MySql, MySqlPool, SqlStr};
+use sqlx::{MySql, MySqlConnection, SqlStr};
 
 use crate::error::map_error;
 use crate::row::Columns;
@@ -158,7 +158,7 @@ impl Fetch<'_> {
     /// The dirty read.
     async fn look(&self, look: &Look, messages: usize) -> Result<(Vec<Sighted>, Option<i64>)> {
         let sql = &self.inner.shared.statements;
-        let pool = &self.inner.connections.dirty;
+        let mut session = self.inner.connections.lend_dirty().await?;
         let others = self.inner.partitions.div_ceil(self.own.len());
         let most = messages.saturating_mul(others).min(MOST_SCANNED);
         let scan = match &look.backfill {
@@ -168,13 +168,14 @@ impl Fetch<'_> {
                 bind_partitions(scan, partitions).bind(number(most))
             }
         };
-        let mut rows = sights(scan, pool).await?;
+        let mut rows = sights(scan, &mut session).await?;
         let cut_at = (rows.len() >= most).then(|| rows.last().map(|row| row.position)).flatten();
         if !look.again.is_empty() {
             let ranges = Ranges::for_so_many(look.again.len());
             let again = bind_ranges(sqlx::query(sql.look_again(ranges)), ranges, &look.again);
-            rows.extend(sights(again, pool).await?);
+            rows.extend(sights(again, &mut session).await?);
         }
+        session.give_back();
         Ok((rows, cut_at))
     }
 
@@ -192,12 +193,7 @@ impl Fetch<'_> {
         let statement: SqlStr = self.inner.shared.statements.read(ranges, read.partitions.len());
         let query = bind_ranges(sqlx::query(statement), ranges, &read.ranges);
         let query = bind_partitions(query, &read.partitions);
-        let rows = query
-            .bind(number(messages))
-            .bind(number(bytes))
-            .fetch_all(&self.inner.connections.committed)
-            .await
-            .map_err(map_error)?;
+        let rows = self.inner.connections.rows(query.bind(number(messages)).bind(number(bytes))).await?;
         let total = rows.first().map_or(Ok(0), |row| Columns(row).required(Column::Total as usize))?;
         let total = usize::try_from(total).unwrap_or(usize::MAX);
         // As many as were asked for may not be all.
@@ -221,11 +217,8 @@ impl Fetch<'_> {
         if witnesses.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = sqlx::query(self.inner.shared.statements.witnesses())
-            .bind(json_list(witnesses.iter().copied()))
-            .fetch_all(&self.inner.connections.committed)
-            .await
-            .map_err(map_error)?;
+        let query = sqlx::query(self.inner.shared.statements.witnesses());
+        let rows = self.inner.connections.rows(query.bind(json_list(witnesses.iter().copied()))).await?;
         rows.iter().map(|row| Columns(row).required(0)).collect()
     }
 
@@ -235,7 +228,7 @@ impl Fetch<'_> {
         for partition in self.own {
             query = query.bind(partition.0).bind(partition.0).bind(partition.0);
         }
-        let rows = query.fetch_all(&self.inner.connections.committed).await.map_err(map_error)?;
+        let rows = self.inner.connections.rows(query).await?;
         let rows = rows
             .iter()
             .map(Columns)
@@ -275,7 +268,7 @@ impl Fetch<'_> {
                 .bind(&self.in_flight)
                 .bind(number(messages));
         }
-        let found = query.fetch_all(&self.inner.connections.committed).await.map_err(map_error)?;
+        let found = self.inner.connections.rows(query).await?;
         let mut found: Vec<(i64, i64, usize)> = found
             .iter()
             .map(Columns)
@@ -296,18 +289,15 @@ impl Fetch<'_> {
             return Ok(Due { rows: Vec::new(), left: false });
         }
         let positions = found.iter().take(count).map(|(_, position, _)| *position);
-        let rows = sqlx::query(self.inner.shared.statements.fetch.clone())
-            .bind(json_list(positions))
-            .fetch_all(&self.inner.connections.committed)
-            .await
-            .map_err(map_error)?;
+        let query = sqlx::query(self.inner.shared.statements.fetch.clone());
+        let rows = self.inner.connections.rows(query.bind(json_list(positions))).await?;
         let rows = rows.iter().map(|row| Columns(row).fetched(true)).collect::<Result<_>>()?;
         Ok(Due { rows, left: count < found.len() || count >= messages })
     }
 }
 
-async fn sights(query: Statement<'_>, pool: &MySqlPool) -> Result<Vec<Sighted>> {
-    let rows = query.fetch_all(pool).await.map_err(map_error)?;
+async fn sights(query: Statement<'_>, session: &mut MySqlConnection) -> Result<Vec<Sighted>> {
+    let rows = query.fetch_all(session).await.map_err(map_error)?;
     rows.iter()
         .map(Columns)
         .map(|row| {

@@ -12,7 +12,7 @@ use crate::error::map_error;
 use crate::keys::{Locked, blocked, hold, hold_later, lock_leases, lock_rows, release};
 use crate::sql::Statements;
 use crate::store::MySqlStore;
-use crate::transaction::again;
+use crate::transaction::{again, begin_on};
 
 impl MySqlStore {
     pub(crate) async fn write(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
@@ -25,11 +25,13 @@ impl MySqlStore {
         if groups.only_delivered() && !keep_delivered {
             let delivered = again(|| async move {
                 let positions = groups.delivered.iter().map(|place| place.position);
+                let mut session = inner.connections.lend().await?;
                 let delivered = sqlx::query(sql.deliver.clone())
                     .bind(json_list(positions))
-                    .execute(&inner.connections.committed)
+                    .execute(&mut *session)
                     .await
                     .map_err(map_error)?;
+                session.give_back();
                 Ok(delivered.rows_affected())
             });
             if delivered.await? >= groups.delivered.len() as u64 {
@@ -38,9 +40,12 @@ impl MySqlStore {
             // Some of them block their key, or are gone.
         }
         again(|| async move {
-            let mut tx = inner.connections.begin().await?;
+            let mut session = inner.connections.lend().await?;
+            let mut tx = begin_on(&mut session).await?;
             write(sql, relay, groups.clone(), keep_delivered, &mut tx).await?;
-            tx.commit().await.map_err(map_error)
+            tx.commit().await.map_err(map_error)?;
+            session.give_back();
+            Ok(())
         })
         .await
     }

@@ -56,11 +56,11 @@ impl MySqlStore {
     pub(crate) async fn checked(&self) -> Result<&Inner> {
         let open = async || {
             let connections = Connections::beside(&self.pool);
-            let mut connection = connections.committed.acquire().await.map_err(map_error)?;
-            let meta = read_meta(&mut connection, &self.shared).await?;
+            let mut session = connections.lend().await?;
+            let meta = read_meta(&mut session, &self.shared).await?;
+            session.give_back();
             meta.check_version(SCHEMA_VERSION.into(), &self.shared.names.meta)?;
             let partitions = usize::try_from(meta.partitions).unwrap_or(1);
-            drop(connection);
             Ok(Inner { shared: self.shared.clone(), connections, partitions })
         };
         self.inner.get_or_try_init(open).await
@@ -101,12 +101,14 @@ impl Store for MySqlStore {
 
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
         let inner = self.checked().await?;
+        let mut session = inner.connections.lend().await?;
         let purged = sqlx::query(inner.shared.statements.purge.clone())
             .bind(micros(older_than))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .execute(&inner.connections.committed)
+            .execute(&mut *session)
             .await
             .map_err(map_error)?;
+        session.give_back();
         Ok(purged.rows_affected())
     }
 
@@ -117,12 +119,14 @@ impl Store for MySqlStore {
     async fn stats(&self, limit: u64) -> Result<Stats> {
         let inner = self.checked().await?;
         let count = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let mut session = inner.connections.lend().await?;
         let row = sqlx::query(inner.shared.statements.stats.clone())
             .bind(count)
             .bind(count)
-            .fetch_one(&inner.connections.committed)
+            .fetch_one(&mut *session)
             .await
             .map_err(map_error)?;
+        session.give_back();
         let row = Columns(&row);
         let counted = |column| -> Result<Count> {
             Ok(Count::limited(u64::try_from(row.required(column)?).unwrap_or(0), limit))

@@ -1,7 +1,7 @@
 //! Transactions.
 
 use outbox_core::{Error, ErrorKind, Result};
-use sqlx::{MySql, MySqlConnection, MySqlPool, Transaction};
+use sqlx::{Connection, MySql, MySqlConnection, MySqlPool, Transaction};
 
 use crate::error::map_error;
 use crate::outbox::Outbox;
@@ -9,7 +9,13 @@ use crate::outbox::Outbox;
 /// How often a transaction of our own is begun that others got in the way of.
 const TRIES: usize = 5;
 
-/// Begins a transaction at the isolation level of the session.
+/// Begins a transaction of a store, on a session that was lent to it. Dropping the future is no harm: the session goes
+/// with it, and what was begun on it.
+pub(crate) async fn begin_on(session: &mut MySqlConnection) -> Result<Transaction<'_, MySql>> {
+    session.begin().await.map_err(map_error)
+}
+
+/// Begins an application's transaction at the isolation level of the session.
 ///
 /// In sqlx 0.9.0 a `begin` that is dropped half way gives its connection back to the pool inside the transaction
 /// (launchbadge/sqlx#4385). So it runs in a task of its own, to its end, even if the caller goes away.

@@ -1,30 +1,20 @@
 //! The store's own sessions with the database.
 //!
-//! They are made as the application's pool makes its own, and are not of it, for three reasons. Their settings keep the planner
-//! on the indexes, so that a plan that was made for an empty table is right for a full one, and is made once instead of for
-//! each fetch. They are not tried out before and after each call, as a pool has to do that does not know who used
-//! them. And they survive a peer that is gone without a word, a host that lost its power or a network that forgot a
-//! connection, of which a pool would wait for one after the other.
+//! They are made as the application's pool makes its own, and are not of it, for two reasons beside those of
+//! [`outbox_sql::sessions`]. Their settings keep the planner on the indexes, so that a plan that was made for an empty table is right
+//! for a full one, and is made once instead of for each fetch. And those settings must not be left in a session that the
+//! application uses.
 
-use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outbox_core::Result;
+use outbox_sql::sessions::{self, Server};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
 
 use crate::error::map_error;
-
-/// A session that was idle for so long is tried out before it is used.
-const FRESH: Duration = Duration::from_secs(5);
-/// How long it may take to show that it is alive.
-const TRIAL: Duration = Duration::from_secs(5);
-/// A session that was idle for so long is closed.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// What our statements are planned with. Each of them finds its rows by an index, and by nested loops over a few parameters.
 const SETTINGS: [(&str, &str); 7] = [
@@ -47,11 +37,13 @@ const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
 /// The sessions of one store.
-pub(crate) struct Sessions {
+#[derive(Debug)]
+pub(crate) struct Sessions(Arc<sessions::Sessions<Database>>);
+
+/// What the sessions are with.
+struct Database {
     /// How to connect. Read at each connection, as an application may replace a password that runs out.
     pool: PgPool,
-    room: Arc<Semaphore>,
-    idle: Mutex<Vec<Session>>,
     /// Whether something between us and the server takes no settings at the start of a session: a pooler that gives sessions
     /// away, which then would not be ours to keep.
     takes_no_settings: AtomicBool,
@@ -61,69 +53,36 @@ struct Session {
     connection: PgConnection,
     /// Whether it has our settings.
     settled: bool,
-    made: Instant,
-    idle_since: Instant,
 }
 
 impl Sessions {
+    /// As many as the application would have given us.
     pub(crate) fn beside(pool: PgPool) -> Arc<Self> {
         let most = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
-        Arc::new(Self {
-            pool,
-            // As many as the application would have given us.
-            room: Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS))),
-            idle: Mutex::default(),
-            takes_no_settings: AtomicBool::new(false),
-        })
+        let database = Database { pool, takes_no_settings: AtomicBool::new(false) };
+        Arc::new(Self(sessions::Sessions::new(database, most)))
     }
 
     /// A session for one call. To be called within a runtime.
-    pub(crate) async fn lend(self: &Arc<Self>) -> Result<Lent> {
-        if self.pool.is_closed() {
-            return Err(map_error(sqlx::Error::PoolClosed));
-        }
-        // As patient as the application's pool.
-        let lend = async {
-            let permit = self.room.clone().acquire_owned().await;
-            let permit = permit.map_err(|_| map_error(sqlx::Error::PoolClosed))?;
-            let session = match self.idle().await {
-                Some(session) => session,
-                None => self.connect().await?,
-            };
-            Ok(Lent { session, alarm: Alarm { home: self.clone(), armed: true }, _permit: permit })
-        };
-        timeout(self.pool.options().get_acquire_timeout(), lend)
-            .await
-            .unwrap_or_else(|_| Err(map_error(sqlx::Error::PoolTimedOut)))
+    pub(crate) async fn lend(&self) -> Result<Lent> {
+        self.0.lend().await.map(Lent)
     }
+}
 
-    /// The session that was used last, so that the others have time to grow old.
-    async fn idle(&self) -> Option<Session> {
-        let mut session = self.list().pop()?;
-        if session.idle_since.elapsed() < FRESH {
-            return Some(session);
-        }
-        if matches!(timeout(TRIAL, session.connection.ping()).await, Ok(Ok(()))) {
-            return Some(session);
-        }
-        // It was the one that was used last. What goes for it goes for the others.
-        self.list().clear();
-        None
-    }
+impl Server for Database {
+    type Session = Session;
 
     async fn connect(&self) -> Result<Session> {
         let options = self.pool.connect_options();
         let settled = !self.takes_no_settings.load(Ordering::Relaxed);
-        let made = Instant::now();
-        let session = |connection, settled| Session { connection, settled, made, idle_since: made };
         if settled {
             match PgConnection::connect_with(&(*options).clone().options(SETTINGS)).await {
                 Ok(mut connection) => {
-                    if has_settings(&mut connection).await? {
-                        return Ok(session(connection, true));
+                    let settled = has_settings(&mut connection).await?;
+                    if !settled {
+                        self.note_refusal();
                     }
-                    self.note_refusal();
-                    return Ok(session(connection, false));
+                    return Ok(Session { connection, settled });
                 }
                 Err(sqlx::Error::Database(error)) if may_refuse_settings(error.code().as_deref()) => {}
                 Err(error) => return Err(map_error(error)),
@@ -133,36 +92,34 @@ impl Sessions {
         if settled {
             self.note_refusal();
         }
-        Ok(session(connection, false))
+        Ok(Session { connection, settled: false })
     }
 
+    async fn answers(session: &mut Session) -> bool {
+        session.connection.ping().await.is_ok()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.pool.is_closed()
+    }
+
+    /// That of the application's pool.
+    fn patience(&self) -> Duration {
+        self.pool.options().get_acquire_timeout()
+    }
+
+    fn lifetime(&self) -> Option<Duration> {
+        self.pool.options().get_max_lifetime()
+    }
+}
+
+impl Database {
     fn note_refusal(&self) {
         if !self.takes_no_settings.swap(true, Ordering::Relaxed) {
             tracing::info!(
                 "a session takes no settings, as through a pooler; each statement is planned anew"
             );
         }
-    }
-
-    fn take_back(&self, mut session: Session) {
-        session.idle_since = Instant::now();
-        let most = self.pool.options().get_max_lifetime();
-        let mut idle = self.list();
-        idle.push(session);
-        // Dropping a connection closes it.
-        idle.retain(|session| {
-            session.idle_since.elapsed() < IDLE && most.is_none_or(|most| session.made.elapsed() < most)
-        });
-    }
-
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Session>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for Sessions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").field("idle", &self.list().len()).finish_non_exhaustive()
     }
 }
 
@@ -182,44 +139,23 @@ fn may_refuse_settings(code: Option<&str>) -> bool {
     !["28", "3D", "53", "57"].iter().any(|class| code.starts_with(class))
 }
 
-/// A session for one call. If the call fails or is dropped half way, the session is closed, and with it those that are idle:
-/// what broke it may have broken them.
-pub(crate) struct Lent {
-    session: Session,
-    alarm: Alarm,
-    /// Its place among those that may be lent.
-    _permit: OwnedSemaphorePermit,
-}
-
-/// Goes off unless the call has come to its end.
-struct Alarm {
-    home: Arc<Sessions>,
-    armed: bool,
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if self.armed {
-            self.home.list().clear();
-        }
-    }
-}
+/// A session for one call. If the call fails or is dropped half way, the session is closed, and with it those that are idle.
+pub(crate) struct Lent(sessions::Lent<Database>);
 
 impl Lent {
     /// Dropping the future is no harm: the session goes with it, and what was begun on it.
     pub(crate) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>> {
-        self.session.connection.begin_with(BEGIN).await.map_err(map_error)
+        self.0.connection.begin_with(BEGIN).await.map_err(map_error)
     }
 
     /// Whether it has our settings, so that a plan that was made once can be kept.
     pub(crate) fn keeps_plans(&self) -> bool {
-        self.session.settled
+        self.0.settled
     }
 
     /// The call has come to its end.
-    pub(crate) fn give_back(mut self) {
-        self.alarm.armed = false;
-        self.alarm.home.take_back(self.session);
+    pub(crate) fn give_back(self) {
+        self.0.give_back();
     }
 }
 
@@ -227,12 +163,12 @@ impl Deref for Lent {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.session.connection
+        &self.0.connection
     }
 }
 
 impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.session.connection
+        &mut self.0.connection
     }
 }

@@ -6,6 +6,7 @@ pub mod outboxer;
 pub mod partitions;
 pub mod row;
 pub mod schema;
+pub mod sessions;
 pub mod settle;
 pub mod sightings;
 pub mod text;

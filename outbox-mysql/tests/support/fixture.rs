@@ -107,16 +107,7 @@ impl StoreFixture for Fixture {
     }
 
     async fn break_connections(&self) -> Result<bool> {
-        let ids: Vec<u64> = sqlx::query_scalar(
-            "SELECT CAST(ID AS UNSIGNED) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID()",
-        )
-        .fetch_all(&self.scene.pool)
-        .await
-        .map_err(map_error)?;
-        for id in ids {
-            // It may have ended by itself.
-            let _ = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("KILL {id}"))).execute(&self.scene.pool).await;
-        }
+        self.scene.database.kill_sessions().await;
         Ok(true)
     }
 }
