@@ -124,10 +124,16 @@ async fn plans_are_right_for_a_table_that_has_grown() {
         (
             "pg_current_xact_id",
             Some(true),
-            format!("{ALL}, {}, {}, {}, {ALL}, '{{1,2}}', false, 1000", many(0), many(62), many(9999)),
+            format!(
+                "{ALL}, {}, {}, {}, {ALL}, '{{1,2}}', false, 1000, {}, '9:9:'",
+                many(500),
+                many(62),
+                many(9999),
+                many(400),
+            ),
         ),
         (
-            "pg_visible_in_snapshot",
+            "AS scan (own, after, upto, quota, bytes, base, snapshot)",
             // For few partitions the plan for these is the cheaper one.
             None,
             format!(

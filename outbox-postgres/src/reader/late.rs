@@ -75,6 +75,13 @@ impl Watch {
         ended
     }
 
+    /// A floor of all that may appear below the cursors, but for what is further back than `reach` positions: transactions
+    /// that take long are few, and looking that far back for each fetch would cost more than they do.
+    pub(crate) fn floor(&self, reach: i64) -> Option<i64> {
+        let floors = self.running.values().chain(self.begun.as_ref().map(|(_, floor)| floor));
+        floors.copied().filter(|floor| self.highest.saturating_sub(*floor) <= reach).min()
+    }
+
     /// Notes that a cursor has moved to this position.
     pub(crate) fn read_to(&mut self, position: i64) {
         self.highest = self.highest.max(position);

@@ -9,6 +9,7 @@ mod quota;
 mod snapshot;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,6 +32,9 @@ use crate::store::PostgresStore;
 /// As many rows as one fetch brings at most, whatever the limit. More would not be quicker, and the planner would
 /// estimate the cost of the statement at so much that it compiled it to machine code, which takes half a second.
 const MOST_ROWS: usize = 2000;
+/// How many positions below the cursors a fetch looks for rows that have appeared there. Those further back are looked for once the
+/// transaction has ended, by a statement of its own.
+const REACH: i64 = 2048;
 /// Keeps sums within bounds.
 const MOST_BYTES: usize = i32::MAX as usize;
 
@@ -71,14 +75,22 @@ impl Reader for PostgresReader {
         let mut next = self.progress.clone();
 
         let room = if self.due_waits { budget.messages.div_ceil(2) } else { budget.messages };
-        let (mut ready, about) =
-            fetch.ready(&next.scans(room), room, budget.bytes, &mut self.payloads).await?;
+        let scans = Scans { each: next.scans(room, REACH), base: next.base() };
+        let (mut ready, about) = fetch.ready(&scans, room, budget.bytes, &mut self.payloads).await?;
         next.observe(&about.snapshot, about.fence);
 
         // Whoever committed before that snapshot goes before what it shows past the cursors.
-        let late_scans = next.late_scans();
         let mut rows = Vec::new();
         let mut more = false;
+        for scan in &scans.each {
+            let Some(slice) = ready.get_mut(&scan.partition) else { continue };
+            let (last, late) = (slice.last(), slice.take_up_to(scan.after));
+            if next.read_along(scan, last, slice.full) {
+                budget.spend(&late);
+                rows.extend(late.rows);
+            }
+        }
+        let late_scans = next.late_scans();
         if !late_scans.is_empty() {
             for (partition, late) in fetch.late(&late_scans, &budget).await? {
                 next.late_done(partition, late.last(), !late.full);
@@ -179,6 +191,17 @@ impl Slice {
         Ok(())
     }
 
+    /// Takes out what is not past a position.
+    fn take_up_to(&mut self, position: i64) -> Self {
+        let count = self.rows.partition_point(|row| row.position.0 <= position);
+        if count == 0 {
+            return Self::default();
+        }
+        let past =
+            Self { rows: self.rows.split_off(count), payloads: self.payloads.split_off(count), ..*self };
+        std::mem::replace(self, past)
+    }
+
     fn bytes(&self) -> usize {
         self.payloads.iter().sum()
     }
@@ -191,6 +214,13 @@ impl Slice {
     fn note_full(&mut self, quota: usize, bytes: usize) {
         self.full = self.rows.len() >= quota || self.bytes() >= bytes;
     }
+}
+
+/// What a fetch reads.
+struct Scans {
+    each: Vec<Scan>,
+    /// The snapshot of the fetch before.
+    base: Option<Arc<str>>,
 }
 
 /// What a fetch says beside the rows.
@@ -214,10 +244,10 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Reads past the cursors.
+    /// Reads past the cursors, and not far below.
     async fn ready(
         &self,
-        scans: &[Scan],
+        scans: &Scans,
         messages: usize,
         bytes: usize,
         expected: &mut Expected,
@@ -238,7 +268,7 @@ impl Fetch<'_> {
 
     async fn scan(
         &self,
-        scans: &[Scan],
+        Scans { each: scans, base }: &Scans,
         payloads: Payloads,
         bytes: impl Fn(&Scan) -> usize,
     ) -> Result<(BTreeMap<Partition, Slice>, About)> {
@@ -257,6 +287,8 @@ impl Fetch<'_> {
             .bind(&self.in_flight)
             .bind(false)
             .bind(number(scans.iter().map(|scan| scan.quota).sum()))
+            .bind(scans.iter().map(|scan| scan.low).collect::<Vec<_>>())
+            .bind(base.as_deref())
             .fetch(&mut *lent);
         let mut slices: BTreeMap<Partition, Slice> =
             scans.iter().map(|scan| (scan.partition, Slice::default())).collect();

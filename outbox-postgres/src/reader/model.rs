@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use outbox_core::Partition;
 use proptest::prelude::*;
 
-use super::progress::Progress;
+use super::progress::{Progress, Scan};
 use super::snapshot::Snapshot;
 
 const PARTITIONS: u16 = 2;
@@ -30,6 +30,8 @@ enum Action {
     Write(Step),
     Fetch {
         limit: usize,
+        /// How far it looks below the cursors.
+        reach: i64,
         /// What happens after the snapshot and before the fence is drawn.
         within: Vec<Step>,
         /// What happens before the late rows are read.
@@ -53,8 +55,9 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn action() -> impl Strategy<Value = Action> {
     let steps = || prop::collection::vec(step(), 0..5);
-    let fetch = (1..5_usize, steps(), steps(), prop::bool::weighted(0.1))
-        .prop_map(|(limit, within, between, fails)| Action::Fetch { limit, within, between, fails });
+    let fetch = (1..5_usize, 0..8_i64, steps(), steps(), prop::bool::weighted(0.1)).prop_map(
+        |(limit, reach, within, between, fails)| Action::Fetch { limit, reach, within, between, fails },
+    );
     prop_oneof![
         12 => step().prop_map(Action::Write),
         6 => fetch,
@@ -173,8 +176,8 @@ impl World {
                 self.assigned.remove(&Partition(partition));
                 self.progress.revoke(Partition(partition));
             }
-            Action::Fetch { limit, within, between, fails } => {
-                self.fetch(limit, &within, &between, fails);
+            Action::Fetch { limit, reach, within, between, fails } => {
+                self.fetch(limit, reach, &within, &between, fails);
             }
         }
     }
@@ -188,26 +191,44 @@ impl World {
     }
 
     /// The steps of the reader's fetch, with the database's part played by the model. Says whether there is more.
-    fn fetch(&mut self, limit: usize, within: &[Step], between: &[Step], fails: bool) -> bool {
+    fn fetch(&mut self, limit: usize, reach: i64, within: &[Step], between: &[Step], fails: bool) -> bool {
         let mut next = self.progress.clone();
         let snapshot = self.database.snapshot();
         let visible = self.database.visible(&snapshot);
         within.iter().for_each(|step| self.database.run(*step));
 
-        let scans = next.scans(limit);
+        let scans = next.scans(limit, reach);
+        let base = next.base().map(|base| snapshot_of(&base));
         let mut ready: BTreeMap<Partition, (Vec<Row>, bool)> = BTreeMap::new();
         for scan in &scans {
-            let past = |row: &&Row| row.partition() == scan.partition && row.position > scan.after;
-            let rows: Vec<Row> = visible.iter().filter(past).take(scan.quota).copied().collect();
+            let fits = |row: &&Row| {
+                let appeared = base.as_ref().is_some_and(|base| !base.has_ended(row.xid));
+                row.partition() == scan.partition
+                    && row.position > scan.low
+                    && (row.position > scan.after || appeared)
+            };
+            let rows: Vec<Row> = visible.iter().filter(fits).take(scan.quota).copied().collect();
             let full = rows.len() == scan.quota;
             ready.insert(scan.partition, (rows, full));
         }
-        let fence = ready.values().any(|(rows, _)| !rows.is_empty()).then(|| self.database.take_id());
+        let past = |scan: &Scan| {
+            visible.iter().any(|row| row.partition() == scan.partition && row.position > scan.after)
+        };
+        let fence = scans.iter().any(past).then(|| self.database.take_id());
         fence.into_iter().for_each(|xid| self.database.end(xid));
         next.observe(&snapshot, fence);
         between.iter().for_each(|step| self.database.run(*step));
 
         let mut rows = Vec::new();
+        for scan in &scans {
+            let (found, full) = ready.get_mut(&scan.partition).unwrap();
+            let last = found.last().map(|row| row.position);
+            let late = found.partition_point(|row| row.position <= scan.after);
+            let late = found.drain(..late);
+            if next.read_along(scan, last, *full) {
+                rows.extend(late);
+            }
+        }
         let visible = self.database.visible(&self.database.snapshot());
         for (partition, scan) in next.late_scans() {
             let (base, after) = (snapshot_of(&scan.base), snapshot_of(&scan.snapshot));
@@ -251,7 +272,7 @@ impl World {
         for slot in 0..SLOTS {
             self.database.run(Step::Commit(slot));
         }
-        while self.fetch(5, &[], &[], false) {}
+        while self.fetch(5, 3, &[], &[], false) {}
         let committed = self.database.visible(&self.database.snapshot());
         for row in committed.iter().filter(|row| self.assigned.contains(&row.partition())) {
             assert!(self.returned.contains(&row.position), "{row:?} never came");

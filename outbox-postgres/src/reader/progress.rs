@@ -9,10 +9,13 @@ use super::late::Watch;
 use super::quota::{self, Weight};
 use super::snapshot::Snapshot;
 
-/// What to read of one partition past its cursor.
+/// What to read of one partition past its cursor, and along with it what has appeared not far below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scan {
     pub(crate) partition: Partition,
+    /// From here to the cursor, rows count that were not visible in the snapshot before. It is the cursor where there are none.
+    pub(crate) low: i64,
+    /// The cursor.
     pub(crate) after: i64,
     pub(crate) quota: usize,
 }
@@ -66,16 +69,27 @@ impl Progress {
         self.slices.keys().copied().collect()
     }
 
-    /// What to read past the cursors, about `limit` rows in all and at least one of each partition. Partitions in
-    /// which late rows are left over are not among them.
-    pub(crate) fn scans(&self, limit: usize) -> Vec<Scan> {
+    /// What to read past the cursors, about `limit` rows in all and at least one of each partition, and up to `reach`
+    /// positions below. Partitions in which late rows are left over are not among them.
+    pub(crate) fn scans(&self, limit: usize, reach: i64) -> Vec<Scan> {
+        let floor = self.watch.floor(reach).unwrap_or(i64::MAX);
         let open: Vec<_> = self.slices.iter().filter(|(_, slice)| slice.late.is_none()).collect();
         let weights: Vec<_> = open.iter().map(|(_, slice)| slice.weight).collect();
         let quotas = quota::share(limit, &weights);
         open.into_iter()
             .zip(quotas)
-            .map(|((partition, slice), quota)| Scan { partition: *partition, after: slice.cursor, quota })
+            .map(|((partition, slice), quota)| Scan {
+                partition: *partition,
+                low: floor.min(slice.cursor),
+                after: slice.cursor,
+                quota,
+            })
             .collect()
+    }
+
+    /// The snapshot of the fetch before.
+    pub(crate) fn base(&self) -> Option<Arc<str>> {
+        self.snapshot.clone()
     }
 
     /// Takes note of the snapshot with which rows past the cursors were read. To be called before
@@ -94,7 +108,26 @@ impl Progress {
         }
     }
 
-    /// What to read below the cursors, before anything past the cursor is returned.
+    /// Takes note of how far a scan has come, `last` being the last row of it. To be called after
+    /// [`observe`](Self::observe). Says whether what it brought from below the cursor is all that is to come from there,
+    /// or the beginning of it. If not, it comes again with what [`late_scans`](Self::late_scans) says.
+    pub(crate) fn read_along(&mut self, scan: &Scan, last: Option<i64>, full: bool) -> bool {
+        let Some(slice) = self.slices.get_mut(&scan.partition) else { return false };
+        let Some(late) = &mut slice.late else { return true };
+        if late.scan.after < scan.low {
+            return false;
+        }
+        match last {
+            Some(last) if full && last <= late.scan.upto => {
+                late.scan.after = last;
+                late.begun = true;
+            }
+            _ => slice.late = None,
+        }
+        true
+    }
+
+    /// What is left to read below the cursors, before anything past the cursor is returned.
     pub(crate) fn late_scans(&self) -> Vec<(Partition, LateScan)> {
         let late = |slice: &Slice| slice.late.as_ref().map(|late| late.scan.clone());
         self.slices.iter().filter_map(|(partition, slice)| Some((*partition, late(slice)?))).collect()
@@ -180,12 +213,12 @@ mod tests {
         add(&mut progress, scan(40, "c", "d"));
         add(&mut progress, scan(30, "d", "e"));
         assert_eq!(progress.late_scans(), [(partition, scan(60, "a", "c"))]);
-        assert!(progress.scans(10).is_empty());
+        assert!(progress.scans(10, 0).is_empty());
 
         progress.late_done(partition, None, true);
         assert_eq!(progress.late_scans(), [(partition, scan(30, "c", "e"))]);
         progress.late_done(partition, None, true);
         assert!(!progress.has_late(partition));
-        assert_eq!(progress.scans(10).len(), 1);
+        assert_eq!(progress.scans(10, 0).len(), 1);
     }
 }

@@ -69,10 +69,11 @@ pub(crate) enum Payloads {
     Large,
 }
 
-/// Ready rows past the cursor of each partition, and a last row about the fetch.
+/// Ready rows past the cursor of each partition, those that have appeared not far below it, and a last row about the fetch.
 ///
 /// `$1` to `$4`: partitions, their cursors, most rows, and most bytes, of one payload or in all; `$5`: all own partitions; `$6`: positions in
-/// flight; `$7`: false; `$8`: most rows in all.
+/// flight; `$7`: false; `$8`: most rows in all; `$9`: from where on to look below each cursor; `$10`: the snapshot of the
+/// fetch before, in which those rows were not visible yet, or NULL if there was none.
 ///
 /// The last limit never cuts anything off. It tells the planner how little is going to be read: it cannot know the
 /// limits inside, takes a tenth of each partition for granted, and would compile the statement to machine code.
@@ -82,11 +83,16 @@ pub(crate) enum Payloads {
 /// so no transaction with a higher id had drawn a position by then. Fetches that find nothing use up no ids.
 pub(super) fn fetch(names: &Names, planning: Planning, payloads: Payloads) -> String {
     let message = &names.message;
-    let ready = format!("m.partition = scan.own AND m.position > scan.cursor AND {READY}");
+    let past = format!("m.partition = scan.own AND m.position > scan.cursor AND {READY}");
+    // Its own transaction sees what is visible now. The snapshot is read once, and only if there is a row to be asked about.
+    let ready = format!(
+        "m.partition = scan.own AND m.position > scan.low AND {READY}
+        AND (m.position > scan.cursor OR NOT pg_visible_in_snapshot(m.xact, (SELECT $10::text::pg_snapshot)))"
+    );
     let fence = format!(
         "CASE WHEN (
         SELECT true FROM unnest($1::smallint[], $2::bigint[]) AS scan (own, cursor)
-        CROSS JOIN LATERAL (SELECT FROM {message} m WHERE {ready} ORDER BY m.position LIMIT 1) r
+        CROSS JOIN LATERAL (SELECT FROM {message} m WHERE {past} ORDER BY m.position LIMIT 1) r
         LIMIT 1
     ) THEN pg_current_xact_id()::text END"
     );
@@ -117,7 +123,7 @@ WHERE (r.bytes_so_far - octet_length(r.payload) >= scan.bytes) IS NOT TRUE",
     };
     format!(
         "(SELECT {columns}, NULL::timestamptz AS deliver_at, {blocked} AS blocked
-FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS scan (own, cursor, quota, bytes)
+FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $9::bigint[]) AS scan (own, cursor, quota, bytes, low)
 {rows}
 LIMIT $8)
 UNION ALL
