@@ -36,6 +36,11 @@ const SETTINGS: [(&str, &str); 7] = [
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
+/// The same without what [`SETTINGS`] ask of the planner.
+const BEGIN_UNPLANNED: &str =
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s';
+SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = force_custom_plan";
+
 /// The sessions of one store.
 #[derive(Debug)]
 pub(crate) struct Sessions(Arc<sessions::Sessions<Database>>);
@@ -146,6 +151,12 @@ impl Lent {
     /// Dropping the future is no harm: the session goes with it, and what was begun on it.
     pub(crate) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>> {
         self.0.connection.begin_with(BEGIN).await.map_err(map_error)
+    }
+
+    /// A transaction whose statements the planner is free with, and plans each time. For what reads much of a table, where the way
+    /// along an index, which goes from page to page and back, takes several times as long as the way through the table.
+    pub(crate) async fn begin_unplanned(&mut self) -> Result<Transaction<'_, Postgres>> {
+        self.0.connection.begin_with(BEGIN_UNPLANNED).await.map_err(map_error)
     }
 
     /// Whether it has our settings, so that a plan that was made once can be kept.

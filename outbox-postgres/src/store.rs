@@ -145,13 +145,15 @@ impl Store for PostgresStore {
         let meta = self.meta().await?;
         let count = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
         let mut lent = self.lend().await?;
+        let mut tx = lent.begin_unplanned().await?;
         let row = sqlx::query(self.shared.statements.stats.clone())
             .bind(count)
             .bind(LAG_DEPTH)
             .bind(meta.partitions)
-            .fetch_one(&mut *lent)
+            .fetch_one(&mut *tx)
             .await
             .map_err(map_error)?;
+        tx.commit().await.map_err(map_error)?;
         lent.give_back();
         let row = Columns(&row);
         let counted = |column| -> Result<Count> {
