@@ -15,7 +15,7 @@ use outbox::amqp::lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions,
 };
 use outbox::amqp::lapin::types::FieldTable;
-use outbox::amqp::lapin::{Connection, ConnectionProperties};
+use outbox::amqp::lapin::{self, Connection, ConnectionProperties, Consumer};
 use outbox::postgres::sqlx::{self, PgPool, PgTransaction};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,9 @@ const TABLES: &str = "
 const PREFETCH: u16 = 50;
 /// Before the next try, after the broker or the database has failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long RabbitMQ may take for an answer. By itself the client library waits for ever, if the connection ends while it is
+/// being asked.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a run has done.
 #[derive(Default)]
@@ -102,17 +105,10 @@ impl Warehouse {
     }
 
     async fn consume(&self, stop: &CancellationToken, tally: &mut Tally) -> anyhow::Result<()> {
-        let properties = ConnectionProperties::default().with_connection_name("orders: warehouse".into());
-        let connect = Connection::connect(&self.broker, properties);
-        let connection = tokio::select! {
-            connection = connect => connection.context("cannot connect to RabbitMQ")?,
+        let (connection, mut deliveries) = tokio::select! {
+            subscribed = in_time("subscribing", self.subscribe()) => subscribed?,
             () = stop.cancelled() => return Ok(()),
         };
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-        let mut deliveries = channel
-            .basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-            .await?;
         loop {
             // Stopping waits for the delivery at work; those behind it go back to the queue.
             let delivery = tokio::select! {
@@ -124,22 +120,34 @@ impl Warehouse {
                 Ok(handled) => {
                     tally.count(&handled, &delivery);
                     // Only now that it is committed. If this gets lost, a duplicate comes, and is dropped.
-                    delivery.ack(BasicAckOptions::default()).await?;
+                    in_time("acknowledging", delivery.ack(BasicAckOptions::default())).await?;
                 }
                 Err(Problem::Delivery(error)) => {
                     eprintln!("warehouse: refuses a delivery: {error:#}");
                     tally.refused += 1;
                     // Not back into this queue, where it would come round for ever, but to the queue for such cases.
-                    delivery.reject(BasicRejectOptions { requeue: false }).await?;
+                    in_time("refusing", delivery.reject(BasicRejectOptions { requeue: false })).await?;
                 }
                 Err(Problem::Database(error)) => {
                     // Closing the connection gives everything unacknowledged back to the queue.
-                    let _ = connection.close(200, "the database failed".into()).await;
+                    let _ = in_time("closing", connection.close(200, "the database failed".into())).await;
                     return Err(error).context("cannot handle a delivery");
                 }
             }
         }
-        connection.close(200, "stopped".into()).await.context("cannot close the connection to RabbitMQ")
+        in_time("closing", connection.close(200, "stopped".into())).await
+    }
+
+    /// A connection, and what comes out of the queue by it.
+    async fn subscribe(&self) -> lapin::Result<(Connection, Consumer)> {
+        let properties = ConnectionProperties::default().with_connection_name("orders: warehouse".into());
+        let connection = Connection::connect(&self.broker, properties).await?;
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        let deliveries =
+            channel.basic_consume(QUEUE.into(), "".into(), options, FieldTable::default()).await?;
+        Ok((connection, deliveries))
     }
 
     /// Does what a message says, and remembers its id, in one transaction.
@@ -162,6 +170,14 @@ impl Warehouse {
         transaction.commit().await?;
         Ok(handled)
     }
+}
+
+/// Waits for RabbitMQ, but not for ever.
+async fn in_time<T>(doing: &str, answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
+    let answer = tokio::time::timeout(PATIENCE, answer).await;
+    answer
+        .with_context(|| format!("{doing}: no answer from RabbitMQ within {PATIENCE:?}"))?
+        .with_context(|| doing.to_owned())
 }
 
 impl Tally {

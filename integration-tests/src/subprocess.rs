@@ -9,7 +9,7 @@ use crate::scratch::Scratch;
 use crate::signal;
 
 /// A process of a program of ours, such as a relay, which a test can kill. It is killed when dropped, and does not
-/// outlive the test process.
+/// outlive the test process. If the test fails, the end of its log is shown.
 ///
 /// All methods panic when the system refuses what was asked for.
 ///
@@ -103,6 +103,16 @@ impl Subprocess {
                 self.process.log_tail()
             )
         })
+    }
+}
+
+impl Drop for Subprocess {
+    /// A test that fails has waited for the process to do something; what it did instead is in its log.
+    #[allow(clippy::print_stderr, reason = "a test's output is captured, and shown where it fails")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("The end of the log of {}:\n{}", self.name, self.process.log_tail());
+        }
     }
 }
 

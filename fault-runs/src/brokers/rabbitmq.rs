@@ -12,7 +12,7 @@ use integration_tests::{Proxy, RabbitMq, Server, eventually};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties, Consumer};
 use tokio::task::JoinHandle;
 
 use super::Broker;
@@ -21,6 +21,8 @@ const QUEUE: &str = "events";
 /// How many the consumer may have and not have acknowledged.
 const PREFETCH: u16 = 500;
 const PATIENCE: Duration = Duration::from_secs(300);
+/// For an answer. The client library waits for ever for a broker that stops or dies while it is being asked.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// A run to RabbitMQ: a durable queue, and persistent messages.
 #[derive(Debug)]
@@ -83,22 +85,16 @@ impl Drop for OnRabbitMq {
 /// Takes everything out of the queue, through the deaths of its server.
 async fn consume(uri: String, taken: Arc<Mutex<Taken>>) {
     loop {
-        let connect = || async {
-            // A broker that is stopped, or dies, in the middle of a handshake would be waited for for ever.
-            let connect = Connection::connect(&uri, ConnectionProperties::default());
-            tokio::time::timeout(Duration::from_secs(10), connect).await.ok()?.ok()
-        };
+        let connect =
+            || async { in_time(Connection::connect(&uri, ConnectionProperties::default())).await.ok() };
         let connection = eventually("RabbitMQ to be back", PATIENCE, connect).await;
         // It ends when the server does; then the next one begins where the acknowledgements ended.
         let _ = consume_on(&connection, &taken).await;
     }
 }
 
-async fn consume_on(connection: &Connection, taken: &Mutex<Taken>) -> lapin::Result<()> {
-    let channel = connection.create_channel().await?;
-    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
-    let options = BasicConsumeOptions { exclusive: true, ..Default::default() };
-    let mut consumer = channel.basic_consume(QUEUE.into(), "".into(), options, FieldTable::default()).await?;
+async fn consume_on(connection: &Connection, taken: &Mutex<Taken>) -> anyhow::Result<()> {
+    let mut consumer = in_time(subscribe(connection)).await?;
     let mut unacknowledged = 0;
     while let Some(delivery) = consumer.next().await {
         let Delivery { data, redelivered, acker, .. } = delivery?;
@@ -107,11 +103,22 @@ async fn consume_on(connection: &Connection, taken: &Mutex<Taken>) -> lapin::Res
         unacknowledged += 1;
         // All but the last few at once, so that what waits is never stuck.
         if unacknowledged >= PREFETCH / 4 {
-            acker.ack(BasicAckOptions { multiple: true }).await?;
+            in_time(acker.ack(BasicAckOptions { multiple: true })).await?;
             unacknowledged = 0;
         }
     }
     Ok(())
+}
+
+async fn subscribe(connection: &Connection) -> lapin::Result<Consumer> {
+    let channel = connection.create_channel().await?;
+    channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions { exclusive: true, ..Default::default() };
+    channel.basic_consume(QUEUE.into(), "".into(), options, FieldTable::default()).await
+}
+
+async fn in_time<T>(answer: impl Future<Output = lapin::Result<T>>) -> anyhow::Result<T> {
+    Ok(tokio::time::timeout(ANSWER, answer).await??)
 }
 
 #[async_trait]
