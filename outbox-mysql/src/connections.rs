@@ -63,6 +63,14 @@ impl Connections {
         Ok(rows)
     }
 
+    /// The only row of one statement, at READ COMMITTED.
+    pub(crate) async fn row(&self, query: Query<'_, MySql, MySqlArguments>) -> Result<MySqlRow> {
+        let mut session = self.lend().await?;
+        let row = query.fetch_one(&mut *session).await.map_err(map_error)?;
+        session.give_back();
+        Ok(row)
+    }
+
     /// A session at READ UNCOMMITTED: sees rows of open transactions. For nothing but looking where there are rows.
     pub(crate) async fn lend_dirty(&self) -> Result<Lent> {
         self.dirty.lend().await

@@ -108,13 +108,9 @@ impl DeadLetters for MySqlStore {
         let inner = self.checked().await?;
         let condition = Condition::new(&DIALECT, filter, None);
         let statement = inner.shared.statements.count_dead(&condition.sql);
-        let mut session = inner.connections.lend().await?;
-        let row = bind(sqlx::query(statement), condition.values)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
-            .fetch_one(&mut *session)
-            .await
-            .map_err(map_error)?;
-        session.give_back();
+        let query = bind(sqlx::query(statement), condition.values)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1));
+        let row = inner.connections.row(query).await?;
         Ok(Count::limited(u64::try_from(Columns(&row).required(0)?).unwrap_or(0), limit))
     }
 

@@ -48,12 +48,7 @@ impl Inspection for MySqlStore {
 
     async fn clock(&self) -> Result<Option<Timestamp>> {
         let inner = self.checked().await?;
-        let mut session = inner.connections.lend().await?;
-        let row = sqlx::query(inner.shared.statements.clock.clone())
-            .fetch_one(&mut *session)
-            .await
-            .map_err(map_error)?;
-        session.give_back();
+        let row = inner.connections.row(sqlx::query(inner.shared.statements.clock.clone())).await?;
         Columns(&row).timestamp(0)
     }
 

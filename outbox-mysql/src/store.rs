@@ -119,14 +119,8 @@ impl Store for MySqlStore {
     async fn stats(&self, limit: u64) -> Result<Stats> {
         let inner = self.checked().await?;
         let count = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-        let mut session = inner.connections.lend().await?;
-        let row = sqlx::query(inner.shared.statements.stats.clone())
-            .bind(count)
-            .bind(count)
-            .fetch_one(&mut *session)
-            .await
-            .map_err(map_error)?;
-        session.give_back();
+        let query = sqlx::query(inner.shared.statements.stats.clone()).bind(count).bind(count);
+        let row = inner.connections.row(query).await?;
         let row = Columns(&row);
         let counted = |column| -> Result<Count> {
             Ok(Count::limited(u64::try_from(row.required(column)?).unwrap_or(0), limit))

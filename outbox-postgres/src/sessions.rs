@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use outbox_core::Result;
 use outbox_sql::sessions::{self, Server};
-use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::map_error;
 
@@ -36,13 +36,11 @@ const SETTINGS: [(&str, &str); 7] = [
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
-/// The same without what [`SETTINGS`] ask of the planner.
-const BEGIN_UNPLANNED: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s';
-SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = force_custom_plan";
+/// Takes back what [`SETTINGS`] ask of the planner, for the rest of a transaction.
+const PLAN_FREELY: &str = "SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = force_custom_plan";
 
 /// The sessions of one store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sessions(Arc<sessions::Sessions<Database>>);
 
 /// What the sessions are with.
@@ -62,10 +60,10 @@ struct Session {
 
 impl Sessions {
     /// As many as the application would have given us.
-    pub(crate) fn beside(pool: PgPool) -> Arc<Self> {
+    pub(crate) fn beside(pool: PgPool) -> Self {
         let most = usize::try_from(pool.options().get_max_connections()).unwrap_or(usize::MAX);
         let database = Database { pool, takes_no_settings: AtomicBool::new(false) };
-        Arc::new(Self(sessions::Sessions::new(database, most)))
+        Self(sessions::Sessions::new(database, most))
     }
 
     /// A session for one call. To be called within a runtime.
@@ -156,7 +154,8 @@ impl Lent {
     /// A transaction whose statements the planner is free with, and plans each time. For what reads much of a table, where the way
     /// along an index, which goes from page to page and back, takes several times as long as the way through the table.
     pub(crate) async fn begin_unplanned(&mut self) -> Result<Transaction<'_, Postgres>> {
-        self.0.connection.begin_with(BEGIN_UNPLANNED).await.map_err(map_error)
+        let begin = format!("{BEGIN}; {PLAN_FREELY}");
+        self.0.connection.begin_with(AssertSqlSafe(begin)).await.map_err(map_error)
     }
 
     /// Whether it has our settings, so that a plan that was made once can be kept.

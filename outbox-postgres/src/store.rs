@@ -35,7 +35,7 @@ const LAG_DEPTH: i64 = 1000;
 #[derive(Clone)]
 pub struct PostgresStore {
     pool: PgPool,
-    sessions: Arc<Sessions>,
+    sessions: Sessions,
     shared: Arc<Shared>,
     meta: Arc<OnceCell<Meta>>,
 }
