@@ -19,6 +19,8 @@ pub(crate) struct Pacer {
     min: Duration,
     max: Duration,
     pause: Duration,
+    /// When the latest fetch began.
+    begun: Instant,
     next: Instant,
     streak: u32,
     /// Whether wake-ups arrive at present.
@@ -31,12 +33,27 @@ pub(crate) struct Pacer {
 
 impl Pacer {
     pub(crate) fn new(min: Duration, max: Duration, now: Instant) -> Self {
-        Self { min, max, pause: min, next: now, streak: 0, wakeups: false, idle: false, unnotified: false }
+        Self {
+            min,
+            max,
+            pause: min,
+            begun: now,
+            next: now,
+            streak: 0,
+            wakeups: false,
+            idle: false,
+            unnotified: false,
+        }
     }
 
     /// When the next fetch is wanted.
     pub(crate) fn next(&self) -> Instant {
         self.next
+    }
+
+    /// A fetch begins.
+    pub(crate) fn fetching(&mut self, now: Instant) {
+        self.begun = now;
     }
 
     /// Something was committed, or may have been: look now, and stay attentive for a while.
@@ -64,7 +81,14 @@ impl Pacer {
         }
         // A due row that is already in flight, or does not fit, is reported as due now: do not spin on it.
         let due = next_due.map_or(self.pause, |due| due.max(self.min));
-        self.next = if more { now } else { now + self.pause.min(due) };
+        self.next = if more { now } else { now + self.left(now).min(due) };
+    }
+
+    /// What is left of the pause, which is counted from the beginning of a fetch: what is committed while it runs waits for the
+    /// next one. Half of the pause stays in any case, so that a slow database is not asked without end.
+    fn left(&self, now: Instant) -> Duration {
+        let taken = now.saturating_duration_since(self.begun);
+        self.pause.saturating_sub(taken).max(self.pause / 2)
     }
 
     /// Something will be due after this time.
@@ -105,20 +129,40 @@ mod tests {
     const MIN: Duration = Duration::from_millis(2);
     const MAX: Duration = Duration::from_secs(1);
 
+    /// A fetch that takes no time.
+    fn fetch(pacer: &mut Pacer, rows: usize, next_due: Option<Duration>, now: Instant) {
+        pacer.fetching(now);
+        pacer.fetched(rows, false, next_due, now);
+    }
+
     #[test]
     fn without_wakeups_the_pauses_double_up_to_the_poll_interval() {
         let mut now = Instant::now();
         let mut pacer = Pacer::new(MIN, MAX, now);
         let mut pauses = Vec::new();
         for _ in 0..11 {
-            pacer.fetched(0, false, None, now);
+            fetch(&mut pacer, 0, None, now);
             pauses.push((pacer.next() - now).as_millis());
             now = pacer.next();
         }
         assert_eq!(pauses, [4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000, 1000]);
         assert_eq!(pacer.announce(), None);
-        pacer.fetched(1, false, None, now);
+        fetch(&mut pacer, 1, None, now);
         assert_eq!(pacer.next(), now + MIN);
+    }
+
+    #[test]
+    fn the_time_of_a_fetch_counts_towards_the_pause_but_for_its_half() {
+        let begun = Instant::now();
+        let mut pacer = Pacer::new(MIN, MAX, begun);
+        for (taken, next) in [(0, 2_000), (700, 2_000), (1_000, 2_000), (1_500, 2_500), (30_000, 31_000)] {
+            pacer.fetching(begun);
+            pacer.fetched(1, false, None, begun + Duration::from_micros(taken));
+            assert_eq!(pacer.next() - begun, Duration::from_micros(next), "after {taken} µs");
+        }
+        pacer.fetching(begun);
+        pacer.fetched(1, true, None, begun + MIN);
+        assert_eq!(pacer.next(), begun + MIN, "where more is left there is no pause");
     }
 
     #[test]
@@ -127,19 +171,19 @@ mod tests {
         let mut pacer = Pacer::new(MIN, MAX, now);
         pacer.wakeups(true, now);
         while pacer.announce().is_none() {
-            pacer.fetched(0, false, None, now);
+            fetch(&mut pacer, 0, None, now);
         }
         assert_eq!(pacer.announce(), Some(true));
         pacer.announced(true, now);
         assert_eq!(pacer.next(), now, "commits just before the announcement are looked for");
         for _ in 0..9 {
-            pacer.fetched(0, false, None, now);
+            fetch(&mut pacer, 0, None, now);
         }
         pacer.wake(now);
-        pacer.fetched(0, false, None, now);
+        fetch(&mut pacer, 0, None, now);
         assert_eq!(pacer.next(), now + MAX, "after that, a wake-up that finds nothing is followed by sleep");
         for _ in 0..BUSY_STREAK {
-            pacer.fetched(1, false, None, now);
+            fetch(&mut pacer, 1, None, now);
         }
         assert_eq!(pacer.announce(), Some(false));
     }
@@ -149,11 +193,11 @@ mod tests {
         let now = Instant::now();
         let mut pacer = Pacer::new(MIN, MAX, now);
         for _ in 0..20 {
-            pacer.fetched(0, false, None, now);
+            fetch(&mut pacer, 0, None, now);
         }
-        pacer.fetched(0, false, Some(Duration::from_millis(30)), now);
+        fetch(&mut pacer, 0, Some(Duration::from_millis(30)), now);
         assert_eq!(pacer.next(), now + Duration::from_millis(30));
-        pacer.fetched(0, false, Some(Duration::ZERO), now);
+        fetch(&mut pacer, 0, Some(Duration::ZERO), now);
         assert_eq!(pacer.next(), now + MIN);
     }
 }

@@ -50,7 +50,7 @@ pub struct Settings {
     /// How often an idle relay looks for messages even if nothing woke it. Default: 1 second.
     pub poll_interval: Duration,
     /// The shortest pause between two looks, taken right after activity; it doubles up to `poll_interval` while
-    /// nothing is found. Default: 2 milliseconds.
+    /// nothing is found. It is counted from the beginning of a look, and at least half of it from the end. Default: 2 milliseconds.
     pub min_poll_interval: Duration,
     /// When and how often to try again.
     pub retry: RetryPolicy,

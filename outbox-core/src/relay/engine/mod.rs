@@ -377,6 +377,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             bytes: self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes()).max(1),
         };
         self.fetches += 1;
+        self.pacer.fetching(now);
         // What is to be tried again or held may have been recorded by a call whose answer was lost, and be due by now.
         let recorded = self
             .pending
