@@ -36,7 +36,7 @@ fn caches(environment: &Environment, root: bool) -> Vec<PathBuf> {
 
 /// How to run a program that was unpacked below `root` together with its libraries, which are newer than the
 /// system's: the program to run, and its first arguments.
-#[cfg(feature = "mysql")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) fn with_libraries_of(root: &Path, program: &Path) -> Result<(PathBuf, Vec<String>)> {
     let (loader, triple) = match std::env::consts::ARCH {
         "x86_64" => ("usr/lib64/ld-linux-x86-64.so.2", "x86_64-linux-gnu"),

@@ -26,6 +26,8 @@ pub enum Tool {
     Node,
     /// The driver of PostgreSQL for Node: the folder that has `node_modules`.
     NodePg,
+    /// A pooler of PostgreSQL's sessions: the folder into which it was unpacked.
+    PgBouncer,
     /// What scrapes metrics, and watches over them by rules.
     Prometheus,
     /// What checks rules of Prometheus.
@@ -42,13 +44,14 @@ pub enum Tool {
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Chromium,
         Self::Chromedriver,
         Self::Faketime,
         Self::Go,
         Self::Node,
         Self::NodePg,
+        Self::PgBouncer,
         Self::Prometheus,
         Self::Promtool,
         Self::Psql,
@@ -66,6 +69,7 @@ impl Tool {
             Self::Go => "go",
             Self::Node => "node",
             Self::NodePg => "node-pg",
+            Self::PgBouncer => "pgbouncer",
             Self::Prometheus => "prometheus",
             Self::Promtool => "promtool",
             Self::Psql => "psql",
@@ -84,6 +88,7 @@ impl Tool {
             Self::Go => "golang-go golang-github-lib-pq-dev",
             Self::Node => "nodejs",
             Self::NodePg => "npm",
+            Self::PgBouncer => "debian-archive-keyring",
             Self::Prometheus | Self::Promtool => "prometheus",
             Self::Psql => "postgresql-client",
             Self::Python3 => "python3",
@@ -92,7 +97,7 @@ impl Tool {
         }
     }
 
-    /// The program's file, or the folder of a driver.
+    /// The program's file, or the folder of what was fetched.
     ///
     /// `None` means that the test is to return, because there is no such program here and nobody requires it; the
     /// skip has been reported already.
@@ -113,7 +118,7 @@ impl Tool {
 
     fn locate(self, environment: &Environment) -> Result<PathBuf, Unavailable> {
         let name = self.name();
-        if matches!(self, Self::NodePg | Self::PythonPsycopg) {
+        if matches!(self, Self::NodePg | Self::PgBouncer | Self::PythonPsycopg) {
             return downloads::folder(environment, name)
                 .map_err(|error| Unavailable::tool(self, format!("{error:#}")));
         }

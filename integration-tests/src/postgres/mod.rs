@@ -4,6 +4,7 @@ mod database;
 pub mod edition;
 mod local;
 mod password;
+mod pooler;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,6 +19,7 @@ use url::Url;
 pub use database::Database;
 pub use edition::Edition;
 pub use local::Installation;
+pub use pooler::PgBouncer;
 
 use crate::availability::Unavailable;
 use crate::environment::Environment;
