@@ -150,8 +150,9 @@ pub(crate) async fn bloat(connection: &mut PgConnection, names: &Names) -> Resul
     })
 }
 
-/// A pooler that hands each transaction to another session is noticed when it does, which it need not while it is quiet.
-pub(crate) async fn pooler(connection: &mut PgConnection) -> Result<Finding> {
+/// A pooler that hands each transaction to another session is noticed when it does, which it need not while it is quiet; or by
+/// what became of the settings of a session of our own.
+pub(crate) async fn pooler(connection: &mut PgConnection, is_settled: bool) -> Result<Finding> {
     let mut backends = Vec::new();
     for _ in 0..5 {
         let backend: i32 =
@@ -159,11 +160,14 @@ pub(crate) async fn pooler(connection: &mut PgConnection) -> Result<Finding> {
         backends.push(backend);
     }
     backends.dedup();
-    Ok(if backends.len() == 1 {
-        Finding::good("pooler", "the session stays the same from statement to statement")
+    let seen = if backends.len() > 1 {
+        "a pooler changes the session between statements"
+    } else if !is_settled {
+        "a pooler takes no settings for a session"
     } else {
-        let advice = "connect a relay to the server itself, or by a pool in session mode: wake-ups need a session of \
-                      their own";
-        Finding::warning("pooler", "a pooler changes the session between statements", advice)
-    })
+        return Ok(Finding::good("pooler", "the session stays the same from statement to statement"));
+    };
+    let advice = "connect a relay to the server itself, if messages are to be found before its poll interval is over: \
+                  wake-ups need a session of their own";
+    Ok(Finding::warning("pooler", seen, advice))
 }

@@ -120,7 +120,8 @@ impl Database {
     fn note_refusal(&self) {
         if !self.takes_no_settings.swap(true, Ordering::Relaxed) {
             tracing::info!(
-                "a session takes no settings, as through a pooler; each statement is planned anew"
+                "a session takes no settings, as through a pooler; each statement is planned anew, and there are no \
+                 wake-ups"
             );
         }
     }
@@ -158,8 +159,8 @@ impl Lent {
         self.0.connection.begin_with(AssertSqlSafe(begin)).await.map_err(map_error)
     }
 
-    /// Whether it has our settings, so that a plan that was made once can be kept.
-    pub(crate) fn keeps_plans(&self) -> bool {
+    /// Whether it has our settings. It is ours alone then, so that what is left in it, such as plans, can be kept.
+    pub(crate) fn is_settled(&self) -> bool {
         self.0.settled
     }
 

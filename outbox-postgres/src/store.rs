@@ -59,6 +59,14 @@ impl PostgresStore {
         self.sessions.lend().await
     }
 
+    /// Whether nobody gives our sessions to others between two statements.
+    pub(crate) async fn has_sessions_of_its_own(&self) -> Result<bool> {
+        let lent = self.lend().await?;
+        let is_settled = lent.is_settled();
+        lent.give_back();
+        Ok(is_settled)
+    }
+
     pub(crate) async fn meta(&self) -> Result<Meta> {
         let read = async || {
             let mut lent = self.lend().await?;
@@ -164,8 +172,13 @@ impl Store for PostgresStore {
         Ok(Stats { backlog: counted(0)?, dead_letters: counted(1)?, lag })
     }
 
+    /// None through a pooler that gives sessions away: a session that has listened once would hand our notifications to
+    /// whoever has it next, and the application's driver may take them for an answer to its statement, and fail.
     async fn wakeups(&self) -> Result<Option<Box<dyn Wakeups>>> {
         let (pool, names, _) = self.checked().await?;
+        if !self.has_sessions_of_its_own().await? {
+            return Ok(None);
+        }
         Ok(Some(Box::new(Listener::connect(pool, &names.channel).await?)))
     }
 

@@ -152,7 +152,7 @@ impl Planned {
 
     /// For a session.
     pub(crate) fn on(&self, session: &Lent) -> SqlStr {
-        if session.keeps_plans() { self.once.clone() } else { self.anew.clone() }
+        if session.is_settled() { self.once.clone() } else { self.anew.clone() }
     }
 }
 
