@@ -152,7 +152,7 @@ pub(crate) async fn bloat(connection: &mut PgConnection, names: &Names) -> Resul
 
 /// A pooler that hands each transaction to another session is noticed when it does, which it need not while it is quiet; or by
 /// what became of the settings of a session of our own.
-pub(crate) async fn pooler(connection: &mut PgConnection, is_settled: bool) -> Result<Finding> {
+pub(crate) async fn pooler(connection: &mut PgConnection, has_its_own: bool) -> Result<Finding> {
     let mut backends = Vec::new();
     for _ in 0..5 {
         let backend: i32 =
@@ -162,7 +162,7 @@ pub(crate) async fn pooler(connection: &mut PgConnection, is_settled: bool) -> R
     backends.dedup();
     let seen = if backends.len() > 1 {
         "a pooler changes the session between statements"
-    } else if !is_settled {
+    } else if !has_its_own {
         "a pooler takes no settings for a session"
     } else {
         return Ok(Finding::good("pooler", "the session stays the same from statement to statement"));

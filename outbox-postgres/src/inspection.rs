@@ -54,7 +54,6 @@ impl Inspection for PostgresStore {
 
     async fn diagnose(&self) -> Result<Vec<Finding>> {
         let (pool, names, _) = self.checked().await?;
-        let is_settled = self.has_sessions_of_its_own().await?;
         // One connection, to see whether it stays the same.
         let mut connection = pool.acquire().await.map_err(map_error)?;
         let connection: &mut PgConnection = &mut connection;
@@ -64,7 +63,7 @@ impl Inspection for PostgresStore {
         findings.push(diagnosis::trigger(connection, names).await?);
         findings.push(diagnosis::transactions(connection).await?);
         findings.push(diagnosis::bloat(connection, names).await?);
-        findings.push(diagnosis::pooler(connection, is_settled).await?);
+        findings.push(diagnosis::pooler(connection, self.has_sessions_of_its_own()).await?);
         Ok(findings)
     }
 }

@@ -66,6 +66,11 @@ impl Sessions {
         Self(sessions::Sessions::new(database, most))
     }
 
+    /// Whether those that were made so far took our settings. If not, a pooler may give them to somebody else at any time.
+    pub(crate) fn are_ours(&self) -> bool {
+        !self.0.server().takes_no_settings.load(Ordering::Relaxed)
+    }
+
     /// A session for one call. To be called within a runtime.
     pub(crate) async fn lend(&self) -> Result<Lent> {
         self.0.lend().await.map(Lent)

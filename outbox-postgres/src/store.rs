@@ -59,12 +59,9 @@ impl PostgresStore {
         self.sessions.lend().await
     }
 
-    /// Whether nobody gives our sessions to others between two statements.
-    pub(crate) async fn has_sessions_of_its_own(&self) -> Result<bool> {
-        let lent = self.lend().await?;
-        let is_settled = lent.is_settled();
-        lent.give_back();
-        Ok(is_settled)
+    /// Whether nobody gives our sessions to others between two statements. Known after [`checked`](Self::checked), which needs one.
+    pub(crate) fn has_sessions_of_its_own(&self) -> bool {
+        self.sessions.are_ours()
     }
 
     pub(crate) async fn meta(&self) -> Result<Meta> {
@@ -176,7 +173,7 @@ impl Store for PostgresStore {
     /// whoever has it next, and the application's driver may take them for an answer to its statement, and fail.
     async fn wakeups(&self) -> Result<Option<Box<dyn Wakeups>>> {
         let (pool, names, _) = self.checked().await?;
-        if !self.has_sessions_of_its_own().await? {
+        if !self.has_sessions_of_its_own() {
             return Ok(None);
         }
         Ok(Some(Box::new(Listener::connect(pool, &names.channel).await?)))
