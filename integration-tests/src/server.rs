@@ -22,7 +22,7 @@ const READY: Duration = Duration::from_secs(120);
 /// For one try to reach a server.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Starts of a local server or a container: somebody else may take one of its ports in between.
-const STARTS: usize = 3;
+pub(crate) const STARTS: usize = 3;
 
 /// A real server for tests.
 ///

@@ -10,10 +10,9 @@ use super::Database;
 use crate::downloads;
 use crate::launch::{Launch, LocalServer, User};
 use crate::scratch::Scratch;
+use crate::server::STARTS;
 use crate::tool::Tool;
 
-/// Somebody else may take the port in between.
-const STARTS: usize = 3;
 /// How many sessions the pooler has for all that connect to it.
 const SESSIONS: u32 = 3;
 
@@ -65,12 +64,11 @@ impl PgBouncer {
     fn start(root: &Path, database: &Database, settings: &[&str]) -> Result<Self> {
         let port = crate::ports::free();
         let mut url = Url::parse(database.url())?;
-        let server = Server::of(&url)?;
         let scratch = Scratch::new("pgbouncer")?;
         let user = User::for_server("pgbouncer")?;
         User::own(user, scratch.path())?;
         let file = scratch.path().join("pgbouncer.ini");
-        fs::write(&file, server.configuration(port, settings))?;
+        fs::write(&file, configuration(&url, port, settings)?)?;
         let (program, mut arguments) = downloads::with_libraries_of(root, &root.join("usr/sbin/pgbouncer"))?;
         arguments.push(file.display().to_string());
         let launch =
@@ -83,34 +81,14 @@ impl PgBouncer {
     }
 }
 
-/// Where the pooler finds the server.
-struct Server {
-    host: String,
-    port: u16,
-    user: String,
-    password: Option<String>,
-}
-
-impl Server {
-    fn of(url: &Url) -> Result<Self> {
-        let address = crate::server::address(url, 5432)?;
-        let password = url.password().map(str::to_owned);
-        Ok(Self {
-            host: address.ip().to_string(),
-            port: address.port(),
-            user: url.username().to_owned(),
-            password,
-        })
-    }
-
-    /// Drivers ask for `extra_float_digits` at the start of a session, which it refuses unless told otherwise.
-    fn configuration(&self, port: u16, settings: &[&str]) -> String {
-        let Self { host, port: server, user, password } = self;
-        let password = password.as_ref().map(|password| format!(" password={}", quoted(password)));
-        let settings = settings.join("\n");
-        format!(
-            "[databases]
-* = host={host} port={server} user={user}{password}
+/// Before the server of a URL. Drivers ask for `extra_float_digits` at the start of a session, which it refuses unless told
+/// otherwise.
+fn configuration(server: &Url, port: u16, settings: &[&str]) -> Result<String> {
+    let address = crate::server::address(server, 5432)?;
+    let password = server.password().map(|password| format!(" password={}", quoted(password)));
+    Ok(format!(
+        "[databases]
+* = host={host} port={server_port} user={user}{password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -121,10 +99,12 @@ default_pool_size = {SESSIONS}
 ignore_startup_parameters = extra_float_digits
 {settings}
 ",
-            user = quoted(user),
-            password = password.unwrap_or_default(),
-        )
-    }
+        host = address.ip(),
+        server_port = address.port(),
+        user = quoted(server.username()),
+        password = password.unwrap_or_default(),
+        settings = settings.join("\n"),
+    ))
 }
 
 /// As a value of a database's line.
