@@ -78,11 +78,9 @@ impl Setup {
     /// Waits until the relay has told the database that it sleeps.
     async fn relay_sleeps(&self) {
         eventually("the relay to sleep", Duration::from_secs(10), || async {
-            let idle: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox_relay WHERE idle")
-                .fetch_one(&self.pool)
-                .await
-                .unwrap();
-            (idle == 1).then_some(())
+            let asleep = "SELECT last_value = 1 AND (SELECT count(*) = 1 FROM outbox_relay WHERE idle) FROM outbox_sleepers";
+            let asleep: bool = sqlx::query_scalar(asleep).fetch_one(&self.pool).await.unwrap();
+            asleep.then_some(())
         })
         .await;
     }

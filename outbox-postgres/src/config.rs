@@ -93,6 +93,9 @@ pub(crate) struct Names {
     /// The trigger and its function, the latter with its schema.
     pub(crate) notify: String,
     pub(crate) notify_function: String,
+    /// The sequence that says whether a relay may sleep, with its schema, and the same as text for `regclass`.
+    pub(crate) sleepers: String,
+    pub(crate) sleepers_literal: String,
     pub(crate) message_due: String,
     pub(crate) message_blocking: String,
     pub(crate) dead_letter_blocking: String,
@@ -114,6 +117,7 @@ impl Names {
         let name = |suffix: &str| quote("prefix", &format!("{}_{suffix}", config.prefix));
         let qualified = |suffix: &str| Ok::<_, Error>(format!("{schema}.{}", name(suffix)?));
         let message = qualified("message")?;
+        let sleepers = qualified("sleepers")?;
         // Names of channels are limited like identifiers, and these two together are not.
         let hash = fnv1a(message.as_bytes());
         Ok(Self {
@@ -127,6 +131,8 @@ impl Names {
             inbox_age: name("inbox_age")?,
             notify: name("message_notify")?,
             notify_function: qualified("message_notify")?,
+            sleepers_literal: format!("'{}'", sleepers.replace('\'', "''")),
+            sleepers,
             message_due: name("message_due")?,
             message_blocking: name("message_blocking")?,
             dead_letter_blocking: name("dead_letter_blocking")?,

@@ -62,10 +62,18 @@ pub(crate) async fn rights(connection: &mut PgConnection, names: &Names) -> Resu
             lacking.push(table.as_str());
         }
     }
+    let may: bool = sqlx::query_scalar(sql::SEQUENCE_RIGHTS)
+        .bind(&names.sleepers)
+        .fetch_one(connection)
+        .await
+        .map_err(map_error)?;
+    if !may {
+        lacking.push(&names.sleepers);
+    }
     Ok(if lacking.is_empty() {
         Finding::good("rights", "this role may do everything that a relay does")
     } else {
-        let advice = "grant SELECT, INSERT, UPDATE and DELETE on these tables to the relay's role";
+        let advice = "grant SELECT, INSERT, UPDATE and DELETE on these tables, and SELECT and UPDATE on the sequence, to the relay's role";
         Finding::problem("rights", format!("this role lacks rights on {}", lacking.join(", ")), advice)
     })
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use outbox_core::{ErrorKind, Membership, Partition, RelayId, Result};
 use outbox_sql::partitions::share;
 use outbox_sql::text::micros;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::error::map_error;
+use crate::sql::Statements;
 use crate::store::PostgresStore;
 
 /// Partitions as a parameter.
@@ -148,10 +150,13 @@ impl PostgresStore {
         let sql = self.sql().await?;
         let mut lent = self.lend().await?;
         sqlx::query(sql.leave_group.clone()).bind(relay.0).execute(&mut *lent).await.map_err(map_error)?;
+        close_gate(&mut lent, sql).await?;
         lent.give_back();
         Ok(())
     }
 
+    /// The relay's row is exact, and what a commit goes by; the gate only keeps commits from asking while nobody sleeps. So it has
+    /// to be open before anyone sleeps, and it does not matter if it is left open.
     pub(crate) async fn write_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
         let sql = self.sql().await?;
         let relay: Uuid = relay.0;
@@ -162,7 +167,21 @@ impl PostgresStore {
             .execute(&mut *lent)
             .await
             .map_err(map_error)?;
+        if idle {
+            sqlx::query(sql.open_gate.clone()).execute(&mut *lent).await.map_err(map_error)?;
+        } else {
+            close_gate(&mut lent, sql).await?;
+        }
         lent.give_back();
         Ok(())
     }
+}
+
+async fn close_gate(connection: &mut PgConnection, sql: &Statements) -> Result<()> {
+    let closed =
+        sqlx::query(sql.close_gate.clone()).fetch_optional(&mut *connection).await.map_err(map_error)?;
+    if closed.is_some() {
+        sqlx::query(sql.reopen_gate.clone()).execute(connection).await.map_err(map_error)?;
+    }
+    Ok(())
 }

@@ -120,8 +120,9 @@ async fn a_listener_notices_that_its_connection_has_vanished() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Timeout);
     // The next one works.
     let mut wakeups = store.wakeups().await.unwrap().expect("PostgreSQL has wake-ups");
-    scene.store().heartbeat(RelayId::new(), TTL).await.unwrap();
-    scene.run("UPDATE outbox_relay SET idle = true").await;
+    let relay = RelayId::new();
+    scene.store().heartbeat(relay, TTL).await.unwrap();
+    scene.store().set_idle(relay, true).await.unwrap();
     scene.outbox.enqueue(&scene.pool, &message("hint", None)).await.unwrap();
     tokio::time::timeout(DEADLINE, wakeups.wait()).await.expect("a hint").unwrap();
 }

@@ -70,6 +70,70 @@ async fn nobody_is_notified_while_no_relay_sleeps() {
     assert_eq!(notified(&scene, &mut listener).await, 0);
 }
 
+/// Whether commits ask whether a relay sleeps.
+async fn gate_is_open(scene: &Scene) -> bool {
+    scene.value("SELECT is_called AND last_value = 1 FROM outbox_sleepers").await
+}
+
+#[tokio::test]
+async fn commits_ask_who_sleeps_only_while_somebody_may() {
+    let Some(scene) = Scene::new().await else { return };
+    let store = scene.store();
+    let (first, second) = (RelayId::new(), RelayId::new());
+    assert!(!gate_is_open(&scene).await);
+    for relay in [first, second] {
+        store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+        store.set_idle(relay, true).await.unwrap();
+    }
+    store.set_idle(first, false).await.unwrap();
+    assert!(gate_is_open(&scene).await, "the second one sleeps");
+    store.set_idle(second, false).await.unwrap();
+    assert!(!gate_is_open(&scene).await);
+    store.set_idle(first, true).await.unwrap();
+    store.leave(first).await.unwrap();
+    assert!(!gate_is_open(&scene).await);
+
+    // One that dies leaves it open. The next one that wakes closes it.
+    store.heartbeat(first, Duration::from_millis(1)).await.unwrap();
+    store.set_idle(first, true).await.unwrap();
+    let expired = "SELECT expires_at <= now() FROM outbox_relay ORDER BY expires_at LIMIT 1";
+    eventually("the relay to expire", DEADLINE, async || scene.value::<bool>(expired).await.then_some(()))
+        .await;
+    assert!(gate_is_open(&scene).await);
+    store.set_idle(second, false).await.unwrap();
+    assert!(!gate_is_open(&scene).await);
+}
+
+#[tokio::test]
+async fn a_relay_that_lies_down_while_another_wakes_finds_the_gate_open() {
+    let Some(scene) = Scene::new().await else { return };
+    let store = scene.store();
+    let (waking, other) = (RelayId::new(), RelayId::new());
+    for relay in [waking, other] {
+        store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+    }
+    store.set_idle(waking, true).await.unwrap();
+
+    // It sees nobody sleep, and is held up before it closes the gate.
+    let mut holding = scene.pool.begin().await.unwrap();
+    sqlx::query("ALTER SEQUENCE outbox_sleepers OWNER TO CURRENT_USER").execute(&mut *holding).await.unwrap();
+    let wakes = tokio::spawn({
+        let store = scene.store();
+        async move { store.set_idle(waking, false).await }
+    });
+    let held_up = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+        AND query LIKE '%setval%')";
+    eventually("the relay to be held up", DEADLINE, async || {
+        scene.value::<bool>(held_up).await.then_some(())
+    })
+    .await;
+    // The other one opened it a moment ago, when it was open.
+    scene.run(&format!("UPDATE outbox_relay SET idle = true WHERE relay_id = '{}'", other.0)).await;
+    holding.rollback().await.unwrap();
+    wakes.await.unwrap().unwrap();
+    assert!(gate_is_open(&scene).await);
+}
+
 #[tokio::test]
 async fn a_relay_that_is_gone_sleeps_no_more() {
     let Some(scene) = Scene::new().await else { return };

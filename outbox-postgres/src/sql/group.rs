@@ -86,3 +86,23 @@ UPDATE {lease} SET owner = NULL, expires_at = NULL WHERE owner = $1"
 pub(super) fn set_idle(names: &Names) -> String {
     format!("UPDATE {} SET idle = $2 WHERE relay_id = $1 AND idle <> $2", names.relay)
 }
+
+/// Has commits ask whether a relay sleeps. To be run after the relay's own row says so.
+pub(super) fn open_gate(names: &Names) -> String {
+    format!("SELECT setval({}, 1)", names.sleepers_literal)
+}
+
+/// Has commits ask no more, if no relay sleeps. One that has just lain down may be missed, so if there is a row
+/// [`reopen_gate`] has to be run afterwards: either that sees it, or its own [`open_gate`] comes later.
+pub(super) fn close_gate(names: &Names) -> String {
+    format!("SELECT setval({}, 0) WHERE NOT EXISTS ({})", names.sleepers_literal, asleep(names))
+}
+
+pub(super) fn reopen_gate(names: &Names) -> String {
+    format!("{} WHERE EXISTS ({})", open_gate(names), asleep(names))
+}
+
+/// The relays that sleep.
+pub(super) fn asleep(names: &Names) -> String {
+    format!("SELECT FROM {} WHERE idle AND expires_at > now()", names.relay)
+}

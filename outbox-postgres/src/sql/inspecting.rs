@@ -37,6 +37,10 @@ pub(crate) const RIGHTS: &str =
     "SELECT has_table_privilege($1, 'SELECT') AND has_table_privilege($1, 'INSERT')
     AND has_table_privilege($1, 'UPDATE') AND has_table_privilege($1, 'DELETE')";
 
+/// The rights of a relay on the sequence. `$1`: its name.
+pub(crate) const SEQUENCE_RIGHTS: &str =
+    "SELECT has_sequence_privilege($1, 'SELECT') AND has_sequence_privilege($1, 'UPDATE')";
+
 /// How many indexes of a table are to be used, and how many are not. `$1`: the table's name.
 pub(crate) const INDEXES: &str =
     "SELECT count(*) FILTER (WHERE indisvalid), count(*) FILTER (WHERE NOT indisvalid)
