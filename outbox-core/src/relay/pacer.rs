@@ -13,6 +13,8 @@ use tokio::time::Instant;
 const SLACK: Duration = Duration::from_millis(20);
 /// So many fetches in a row brought something: notifications would cost the writers more than polling costs us.
 const BUSY_STREAK: u32 = 32;
+/// After so many fetches in a row that brought nothing the pauses grow. Where a few messages come in each pause, some bring none.
+const GRACE: u32 = 3;
 
 #[derive(Debug)]
 pub(crate) struct Pacer {
@@ -23,6 +25,8 @@ pub(crate) struct Pacer {
     begun: Instant,
     next: Instant,
     streak: u32,
+    /// How many fetches in a row have brought nothing.
+    misses: u32,
     /// Whether wake-ups arrive at present.
     wakeups: bool,
     /// What the store was last told.
@@ -40,6 +44,7 @@ impl Pacer {
             begun: now,
             next: now,
             streak: 0,
+            misses: 0,
             wakeups: false,
             idle: false,
             unnotified: false,
@@ -60,6 +65,7 @@ impl Pacer {
     pub(crate) fn wake(&mut self, now: Instant) {
         self.next = self.next.min(now);
         self.pause = self.min;
+        self.misses = 0;
     }
 
     /// Wake-ups have begun or ceased to arrive.
@@ -72,23 +78,31 @@ impl Pacer {
     pub(crate) fn fetched(&mut self, rows: usize, more: bool, next_due: Option<Duration>, now: Instant) {
         if rows > 0 {
             self.streak = self.streak.saturating_add(1);
+            self.misses = 0;
             self.pause = self.min;
         } else {
             self.streak = 0;
+            self.misses = self.misses.saturating_add(1);
             let certain = self.idle && self.wakeups && !self.unnotified;
-            self.pause = if certain { self.max } else { (self.pause * 2).min(self.max) };
+            if certain {
+                self.pause = self.max;
+            } else if self.misses > GRACE {
+                self.pause = (self.pause * 2).min(self.max);
+            }
             self.unnotified &= self.pause < self.max;
         }
-        // A due row that is already in flight, or does not fit, is reported as due now: do not spin on it.
-        let due = next_due.map_or(self.pause, |due| due.max(self.min));
-        self.next = if more { now } else { now + self.left(now).min(due) };
+        self.next = if more { now } else { self.after_pause(next_due, now) };
     }
 
-    /// What is left of the pause, which is counted from the beginning of a fetch: what is committed while it runs waits for the
-    /// next one. Half of the pause stays in any case, so that a slow database is not asked without end.
-    fn left(&self, now: Instant) -> Duration {
+    /// When the pause is over, which is counted from the beginning of a fetch: what is committed while it runs waits for the next one.
+    /// It is as long as the fetch was in any case, so that a slow database is left alone for half of the time, and a busy one brings
+    /// more at once.
+    fn after_pause(&self, next_due: Option<Duration>, now: Instant) -> Instant {
         let taken = now.saturating_duration_since(self.begun);
-        self.pause.saturating_sub(taken).max(self.pause / 2)
+        let paused = self.begun + self.pause;
+        // A due row that is already in flight, or does not fit, is reported as due now: do not spin on it.
+        let wanted = next_due.map_or(paused, |due| paused.min(now + due.max(self.min)));
+        wanted.max(now + taken.min(self.max))
     }
 
     /// Something will be due after this time.
@@ -140,22 +154,29 @@ mod tests {
         let mut now = Instant::now();
         let mut pacer = Pacer::new(MIN, MAX, now);
         let mut pauses = Vec::new();
-        for _ in 0..11 {
+        for _ in 0..14 {
             fetch(&mut pacer, 0, None, now);
             pauses.push((pacer.next() - now).as_millis());
             now = pacer.next();
         }
-        assert_eq!(pauses, [4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000, 1000]);
+        assert_eq!(pauses, [2, 2, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000, 1000]);
         assert_eq!(pacer.announce(), None);
         fetch(&mut pacer, 1, None, now);
         assert_eq!(pacer.next(), now + MIN);
     }
 
     #[test]
-    fn the_time_of_a_fetch_counts_towards_the_pause_but_for_its_half() {
+    fn the_time_of_a_fetch_counts_towards_the_pause_which_is_as_long_at_least() {
         let begun = Instant::now();
         let mut pacer = Pacer::new(MIN, MAX, begun);
-        for (taken, next) in [(0, 2_000), (700, 2_000), (1_000, 2_000), (1_500, 2_500), (30_000, 31_000)] {
+        for (taken, next) in [
+            (0, 2_000),
+            (700, 2_000),
+            (1_000, 2_000),
+            (1_500, 3_000),
+            (30_000, 60_000),
+            (5_000_000, 6_000_000),
+        ] {
             pacer.fetching(begun);
             pacer.fetched(1, false, None, begun + Duration::from_micros(taken));
             assert_eq!(pacer.next() - begun, Duration::from_micros(next), "after {taken} µs");
@@ -176,7 +197,7 @@ mod tests {
         assert_eq!(pacer.announce(), Some(true));
         pacer.announced(true, now);
         assert_eq!(pacer.next(), now, "commits just before the announcement are looked for");
-        for _ in 0..9 {
+        for _ in 0..12 {
             fetch(&mut pacer, 0, None, now);
         }
         pacer.wake(now);
