@@ -8,6 +8,7 @@ mod inspection;
 mod lease;
 mod open;
 mod outbox;
+mod packed;
 mod reader;
 mod row;
 mod schema;

@@ -11,12 +11,13 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use outbox_core::{Batch, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp};
-use outbox_sql::row::attempts;
+use outbox_sql::row::{RawMessage, attempts};
 use outbox_sql::text::json_list;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
 use crate::error::store_error;
+use crate::packed::unpack;
 use crate::row::{integer, raw_message};
 use crate::schema::Installed;
 use crate::sql::Statement;
@@ -187,24 +188,10 @@ impl SqliteReader {
         messages: usize,
         most_bytes: usize,
     ) -> Result<(Rows, BTreeMap<Partition, i64>, bool)> {
-        let failed = |error| store_error("fetching messages", error);
-        let mut rows = Vec::new();
-        let (mut bytes, mut cut) = (0, false);
-        let mut found = sqlx::query(self.store.sql().fetch_in_step.sql())
-            .bind(cursor)
-            .bind(number(messages))
-            .fetch(&mut *connection);
-        while let Some(row) = found.try_next().await.map_err(failed)? {
-            let blocked = integer(&row, 4)? != 0;
-            let row = fetched(&row, Rest { now, due: false, blocked, scheduled: None, content: 5 })?;
-            bytes += row.size();
-            if bytes > most_bytes && !rows.is_empty() {
-                cut = true;
-                break;
-            }
-            rows.push(row);
-        }
-        drop(found);
+        let (rows, cut) = match self.packed(connection, cursor, now, messages, most_bytes).await? {
+            Some((rows, unusual)) if !(rows.is_empty() && unusual) => (rows, unusual),
+            _ => self.one_by_one(connection, cursor, now, messages, most_bytes).await?,
+        };
         let (read_to, left) = match rows.last() {
             Some(last) if cut || rows.len() >= messages => (last.position.0, true),
             _ => {
@@ -214,6 +201,55 @@ impl SqliteReader {
         };
         let total = rows.len();
         Ok((Rows { rows, total, depth: total }, self.all_at(read_to), left))
+    }
+
+    /// As many as can be had at once, and whether an unusual row comes next. `None` if none can.
+    async fn packed(
+        &self,
+        connection: &mut SqliteConnection,
+        cursor: i64,
+        now: i64,
+        messages: usize,
+        most_bytes: usize,
+    ) -> Result<Option<(Vec<Fetched>, bool)>> {
+        let row = sqlx::query(self.store.sql().fetch_packed.sql())
+            .bind(cursor)
+            .bind(number(messages))
+            // So many of this size are within the limit.
+            .bind(number(most_bytes / messages.max(1)))
+            .fetch_one(connection)
+            .await
+            .map_err(|error| store_error("fetching messages", error))?;
+        unpack(&row, now)
+    }
+
+    /// Whatever rows there are, and whether the limit of bytes has left some out.
+    async fn one_by_one(
+        &self,
+        connection: &mut SqliteConnection,
+        cursor: i64,
+        now: i64,
+        messages: usize,
+        most_bytes: usize,
+    ) -> Result<(Vec<Fetched>, bool)> {
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        let mut found = sqlx::query(self.store.sql().fetch_in_step.sql())
+            .bind(cursor)
+            .bind(number(messages))
+            .fetch(connection);
+        while let Some(row) =
+            found.try_next().await.map_err(|error| store_error("fetching messages", error))?
+        {
+            let known = Known { now, due: false, blocked: integer(&row, 4)? != 0, ..Known::of(&row)? };
+            let row = fetched(known, raw_message(&row, 5)?)?;
+            bytes += row.size();
+            if bytes > most_bytes && !rows.is_empty() {
+                return Ok((rows, true));
+            }
+            rows.push(row);
+        }
+        Ok((rows, false))
     }
 
     fn all_at(&self, position: i64) -> BTreeMap<Partition, i64> {
@@ -279,10 +315,15 @@ async fn rows(
     let found = query.fetch_all(connection).await.map_err(|error| store_error("fetching messages", error))?;
     let total = found.first().map_or(Ok(0), |row| integer(row, 6))?;
     let rows = found.iter().map(|row| {
-        let blocked = integer(row, 5)? != 0;
-        // Known until the first attempt; from then on the time is that of the next one.
-        let scheduled = row.try_get(7).map_err(|error| store_error("fetching messages", error))?;
-        fetched(row, Rest { now: integer(row, 4)?, due, blocked, scheduled, content: 8 })
+        let known = Known {
+            now: integer(row, 4)?,
+            due,
+            blocked: integer(row, 5)? != 0,
+            // Known until the first attempt; from then on the time is that of the next one.
+            scheduled: row.try_get(7).map_err(|error| store_error("fetching messages", error))?,
+            ..Known::of(row)?
+        };
+        fetched(known, raw_message(row, 8)?)
     });
     let rows = rows.collect::<Result<_>>()?;
     Ok(Rows { rows, total: usize::try_from(total).unwrap_or(0), depth })
@@ -292,28 +333,44 @@ fn number(value: usize) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// What the statements tell each in its own way.
-struct Rest {
-    now: i64,
-    due: bool,
-    blocked: bool,
-    scheduled: Option<i64>,
-    /// The first column of the content.
-    content: usize,
+/// What is known of a row beside its message.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub(crate) position: i64,
+    pub(crate) partition: i64,
+    pub(crate) attempts: i64,
+    pub(crate) enqueued_at: i64,
+    pub(crate) now: i64,
+    pub(crate) due: bool,
+    pub(crate) blocked: bool,
+    pub(crate) scheduled: Option<i64>,
 }
 
-fn fetched(row: &SqliteRow, rest: Rest) -> Result<Fetched> {
-    let partition = integer(row, 1)?;
-    let enqueued_at = Timestamp::from_micros(integer(row, 3)?);
+impl Known {
+    /// The columns that all statements begin with.
+    fn of(row: &SqliteRow) -> Result<Self> {
+        Ok(Self {
+            position: integer(row, 0)?,
+            partition: integer(row, 1)?,
+            attempts: integer(row, 2)?,
+            enqueued_at: integer(row, 3)?,
+            ..Self::default()
+        })
+    }
+}
+
+pub(crate) fn fetched(known: Known, message: RawMessage<'_>) -> Result<Fetched> {
+    let Known { partition, .. } = known;
+    let enqueued_at = Timestamp::from_micros(known.enqueued_at);
     Ok(Fetched {
-        position: Position(integer(row, 0)?),
+        position: Position(known.position),
         partition: Partition(u16::try_from(partition).map_err(|_| impossible("partition", partition))?),
-        attempts: attempts(integer(row, 2)?),
+        attempts: attempts(known.attempts),
         enqueued_at,
-        age: Timestamp::from_micros(rest.now).since(enqueued_at),
-        due: rest.due,
-        blocked: rest.blocked,
-        content: raw_message(row, rest.content)?.content(rest.scheduled.map(Timestamp::from_micros)),
+        age: Timestamp::from_micros(known.now).since(enqueued_at),
+        due: known.due,
+        blocked: known.blocked,
+        content: message.content(known.scheduled.map(Timestamp::from_micros)),
     })
 }
 

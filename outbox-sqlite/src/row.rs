@@ -36,6 +36,14 @@ fn cell(row: &SqliteRow, index: usize) -> Result<Cell<'_>> {
     Ok(if blob { Cell::Blob(bytes) } else { Cell::Text(bytes) })
 }
 
+/// The bytes of a text or a blob, if there is one.
+pub(crate) fn bytes(row: &SqliteRow, index: usize) -> Result<Option<&[u8]>> {
+    Ok(match cell(row, index)? {
+        Cell::Text(bytes) | Cell::Blob(bytes) => Some(bytes),
+        Cell::Null | Cell::Number => None,
+    })
+}
+
 /// A column that the tables' own rules keep an integer.
 pub(crate) fn integer(row: &SqliteRow, index: usize) -> Result<i64> {
     row.try_get(index).map_err(decoding)
@@ -43,10 +51,7 @@ pub(crate) fn integer(row: &SqliteRow, index: usize) -> Result<i64> {
 
 /// A text column that may hold anything, for display.
 pub(crate) fn lossy(row: &SqliteRow, index: usize) -> Result<Option<String>> {
-    Ok(match cell(row, index)? {
-        Cell::Text(bytes) | Cell::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-        Cell::Null | Cell::Number => None,
-    })
+    Ok(bytes(row, index)?.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
 }
 
 fn decoding(error: sqlx::Error) -> Error {

@@ -55,6 +55,7 @@ pub(crate) struct Sql {
     pub(crate) fetch_ready: Statement,
     pub(crate) fetch_due: Statement,
     pub(crate) fetch_in_step: Statement,
+    pub(crate) fetch_packed: Statement,
     pub(crate) read_to: Statement,
     pub(crate) waiting: Statement,
 
@@ -169,19 +170,21 @@ FROM json_each(?1)"#
                     r#"coalesce((SELECT x."position" FROM {message} AS x INDEXED BY {ready} WHERE x."partition" = json_extract(value, '$[0]') AND x."position" > json_extract(value, '$[1]') AND x."available_at" IS NULL ORDER BY x."position" LIMIT 1), {NEVER})"#
                 ),
             ),
-            // Of all partitions, which have been read up to the same position ?1: the next ?2 ready rows. Nothing is joined,
-            // sorted or added up, the table is read as it lies, and there are only the columns that are needed: the driver copies
-            // each value by itself.
-            fetch_in_step: format!(
-                r#"WITH blocks("any") AS MATERIALIZED (SELECT EXISTS (SELECT 1 FROM {message} INDEXED BY {blocking} WHERE "blocks_key" = 1)
-    OR EXISTS (SELECT 1 FROM {dead} INDEXED BY {dead_blocking} WHERE "blocks_key" = 1))
-SELECT m."position", m."partition", m."attempts", m."enqueued_at",
-    CASE WHEN m."key" IS NULL OR NOT (SELECT "any" FROM blocks) THEN 0 ELSE {blocked} END, {content}
-FROM {message} AS m NOT INDEXED WHERE m."position" > ?1 AND m."position" <= {last} AND m."available_at" IS NULL ORDER BY m."position" LIMIT ?2"#,
-                content = of("m"),
-                last = end_of_stretch(message),
-            )
-            .into(),
+            fetch_in_step: in_step(config, blocked, &format!(r#"SELECT "position", "partition", "attempts", "enqueued_at", "blocked", {CONTENT} FROM next"#)),
+            // The same rows as one: a list of them, and their payloads, which stay the bytes they are because the store refuses databases
+            // whose texts are not in UTF-8. ?3: the most bytes of one that is packed.
+            fetch_packed: in_step(
+                config,
+                blocked,
+                &format!(
+                    r#"SELECT '[' || coalesce(group_concat(CASE WHEN "usual" THEN
+    json_array("position", "partition", "attempts", "enqueued_at", "blocked", "message_id", "topic", "key", octet_length("payload"), "content_type", nullif("headers", '{{}}'), nullif("options", '{{}}'))
+    ELSE json_array("position") END, ','), '') || ']',
+    group_concat(CASE WHEN "usual" THEN "payload" END, '')
+FROM (SELECT *, {usual} AS "usual" FROM next)"#,
+                    usual = usual("?3"),
+                ),
+            ),
             // How far the table was read by that if it brought less than it might have, and the last position there is.
             read_to: format!(
                 r#"SELECT coalesce({last}, ?1), coalesce((SELECT x."position" FROM {message} AS x NOT INDEXED WHERE x."position" > ?1 ORDER BY x."position" DESC LIMIT 1), ?1)"#,
@@ -313,6 +316,43 @@ fn end_of_stretch(message: &str) -> String {
     )
 }
 
+/// Of all partitions, which have been read up to the same position ?1: the next ?2 ready rows, as `next`. Nothing is joined, sorted
+/// or added up, and the table is read as it lies.
+fn in_step(config: &Config, blocked: &str, select: &str) -> Statement {
+    let message = &quoted(&config.table("message"));
+    let dead = quoted(&config.table("dead_letter"));
+    let blocking = quoted(&config.table("message_blocking"));
+    let dead_blocking = quoted(&config.table("dead_letter_blocking"));
+    format!(
+        r#"WITH blocks("any") AS MATERIALIZED (SELECT EXISTS (SELECT 1 FROM {message} INDEXED BY {blocking} WHERE "blocks_key" = 1)
+    OR EXISTS (SELECT 1 FROM {dead} INDEXED BY {dead_blocking} WHERE "blocks_key" = 1)),
+next AS NOT MATERIALIZED (SELECT m."position", m."partition", m."attempts", m."enqueued_at",
+    CASE WHEN m."key" IS NULL OR NOT (SELECT "any" FROM blocks) THEN 0 ELSE {blocked} END AS "blocked", {content}
+    FROM {message} AS m NOT INDEXED WHERE m."position" > ?1 AND m."position" <= {last} AND m."available_at" IS NULL ORDER BY m."position" LIMIT ?2)
+{select}"#,
+        content = of("m"),
+        last = end_of_stretch(message),
+    )
+    .into()
+}
+
+/// Whether a row is as they usually are, and not larger than that.
+fn usual(largest: &str) -> String {
+    let text = |column: &str| format!(r#"typeof("{column}") = 'text'"#);
+    let text_or_nothing = |column: &str| format!(r#"typeof("{column}") IN ('text', 'null')"#);
+    let size = |column: &str| format!(r#"coalesce(octet_length("{column}"), 0)"#);
+    let [texts @ .., key, content_type] =
+        ["message_id", "topic", "headers", "options", "key", "content_type"];
+    let types: Vec<String> =
+        texts.map(text).into_iter().chain([key, content_type].map(text_or_nothing)).collect();
+    let sizes = ["topic", "headers", "options", "key", "content_type", "payload"].map(size);
+    format!(
+        r#"(typeof("payload") = 'blob' AND {} AND {} <= {largest})"#,
+        types.join(" AND "),
+        sizes.join(" + ")
+    )
+}
+
 /// The content columns of one table of a join.
 fn of(table: &str) -> String {
     CONTENT.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
@@ -402,6 +442,7 @@ mod tests {
             &sql.fetch_ready,
             &sql.fetch_due,
             &sql.fetch_in_step,
+            &sql.fetch_packed,
             &sql.read_to,
             &sql.waiting,
             &sql.anything_blocks,

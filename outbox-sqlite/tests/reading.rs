@@ -8,7 +8,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::{Database, message, reader_of, relay, topics};
-use outbox_core::{FetchLimit, Message, Partition, Position, Reader};
+use outbox_core::{FetchLimit, Fetched, Message, Partition, Position, Reader};
 
 const LIMIT: FetchLimit = FetchLimit { messages: 100, bytes: usize::MAX };
 
@@ -109,7 +109,7 @@ async fn bytes_end_a_fetch_in_step() {
     let mut count = 0;
     loop {
         let batch = reader.fetch(limit, &[]).await.unwrap();
-        let bytes: usize = batch.rows.iter().map(outbox_core::Fetched::size).sum();
+        let bytes: usize = batch.rows.iter().map(Fetched::size).sum();
         assert!(bytes <= 65_000, "{bytes}");
         count += batch.rows.len();
         if !batch.more {
@@ -118,4 +118,51 @@ async fn bytes_end_a_fetch_in_step() {
         assert!(!batch.rows.is_empty());
     }
     assert_eq!(count, 40);
+}
+
+/// Rows of every kind, in an order in which each kind comes behind each other one, and first.
+#[tokio::test]
+async fn rows_of_all_kinds_are_read_alike_in_step_and_by_partition() {
+    const KINDS: [&str; 13] = [
+        "'usual', 'k1', x'00ff0a', NULL, '{}', '{}', '00000000-0000-4000-8000-000000000001'",
+        "'headers', NULL, x'', 'text/plain', '{\"a\":\"ü \\\" \\\\ \\n\"}', '{\"amqp\":{\"priority\":1}}', '00000000-0000-4000-8000-000000000002'",
+        "'id as bytes', 'k2', x'01', NULL, '{}', '{}', x'0123456789abcdef0123456789abcdef'",
+        "'id of nonsense', 'k2', x'02', NULL, '{}', '{}', 'nonsense'",
+        "'payload as text', 'k3', 'text', NULL, '{}', '{}', '00000000-0000-4000-8000-000000000003'",
+        "'payload as number', 'k3', 7, NULL, '{}', '{}', '00000000-0000-4000-8000-000000000004'",
+        "'large', 'k4', zeroblob(5000), NULL, '{}', '{}', '00000000-0000-4000-8000-000000000005'",
+        "'long key', printf('%05000d', 1), x'03', NULL, '{}', '{}', '00000000-0000-4000-8000-000000000006'",
+        "'key as bytes', x'c328', x'04', NULL, '{}', '{}', '00000000-0000-4000-8000-000000000007'",
+        "'key not in UTF-8', CAST(x'c328' AS TEXT), x'05', NULL, '{}', '{}', '00000000-0000-4000-8000-000000000008'",
+        "'NUL in key', 'a' || char(0) || 'b', x'06', NULL, '{}', '{}', '00000000-0000-4000-8000-000000000009'",
+        "'headers of nonsense', NULL, x'07', NULL, 'nonsense', '[]', '00000000-0000-4000-8000-00000000000a'",
+        "'😀 \" \\', 'é', x'08', CAST(x'ff' AS TEXT), '{}', x'7b7d', '00000000-0000-4000-8000-00000000000b'",
+    ];
+    let limit = FetchLimit { messages: 10, bytes: 10_000 };
+    let columns = "topic, key, payload, content_type, headers, options, message_id";
+    for first in KINDS {
+        let database = Database::new().await;
+        for second in KINDS {
+            database
+                .execute(&format!("INSERT INTO outbox_message ({columns}) VALUES ({first}), ({second})"))
+                .await;
+        }
+        let store = database.store();
+        let mut seen = Vec::new();
+        for owned in [0..16, 0..9, 9..16] {
+            let mut reader = reader_of(&store, owned.map(Partition));
+            loop {
+                let batch = reader.fetch(limit, &[]).await.unwrap();
+                // Ages differ.
+                let row = |row: &Fetched| format!("{} {:?}", row.position.0, row.content);
+                seen.extend(batch.rows.iter().map(row));
+                if !batch.more {
+                    break;
+                }
+            }
+        }
+        let by_partition = seen.split_off(2 * KINDS.len());
+        assert!(seen.iter().all(|row| by_partition.contains(row)), "{seen:#?}\n{by_partition:#?}");
+        assert_eq!(by_partition.len(), seen.len());
+    }
 }
