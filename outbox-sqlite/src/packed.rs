@@ -4,8 +4,8 @@
 //! several times as long as reading the row. So what can be is read as a single row: the columns as JSON, and the payloads one
 //! behind the other.
 //!
-//! That is for rows as they usually are. Others (values of types that one does not expect, large ones, texts that are not UTF-8)
-//! are left to a statement that reads them one by one.
+//! That is for rows as they usually are. Others (large ones, texts that are not UTF-8, bytes where a text belongs) are left to a
+//! statement that reads them one by one.
 
 use outbox_core::{Fetched, Result};
 use outbox_sql::row::{Cell, RawMessage};

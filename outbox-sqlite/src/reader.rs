@@ -218,9 +218,13 @@ impl SqliteReader {
             // So many of this size are within the limit.
             .bind(number(most_bytes / messages.max(1)))
             .fetch_one(connection)
-            .await
-            .map_err(|error| store_error("fetching messages", error))?;
-        unpack(&row, now)
+            .await;
+        match row {
+            Ok(row) => unpack(&row, now),
+            // Bytes where a text belongs, which JSON does not hold; or something that reading one by one meets, too.
+            Err(sqlx::Error::Database(_)) => Ok(None),
+            Err(error) => Err(store_error("fetching messages", error)),
+        }
     }
 
     /// Whatever rows there are, and whether the limit of bytes has left some out.

@@ -184,11 +184,6 @@ const GOALS: [Goal; 24] = [
         figure: |l| median(l, "idle", "server's time", &[("store", json!("postgres"))]),
     },
     Goal {
-        text: "idle on SQLite: statements a minute",
-        bound: Bound::AtMost(120.0),
-        figure: |l| median(l, "idle", "statements", &[("store", json!("sqlite"))]),
-    },
-    Goal {
         text: "memory: most over least, from the smallest backlog to the largest",
         bound: Bound::AtMost(1.1),
         figure: growth,

@@ -22,7 +22,7 @@ const PLANS: [Plan; 30] = [
         "drain --publisher amqp",
         "--messages 50000 --rounds 5",
         "--messages 20000 --rounds 3",
-        180,
+        240,
     ),
     (
         "drain-amqp-quorum",
@@ -72,7 +72,7 @@ const PLANS: [Plan; 30] = [
         "relays",
         "--rounds 3 --messages 100000 --seconds 10",
         "--rounds 2 --messages 30000 --seconds 3 --counts 1,4",
-        240,
+        420,
     ),
     ("idle-postgres", "idle", "--rounds 1 --seconds 20", "--rounds 1 --seconds 5", 90),
     ("idle-mariadb", "idle --store mariadb", "--rounds 1 --seconds 20", "--rounds 1 --seconds 5", 90),
