@@ -79,7 +79,7 @@ fn large_backlog(lines: &[Line]) -> Option<f64> {
         .find_map(|line| Some(line.against.first()?.ratio.median))
 }
 
-const GOALS: [Goal; 24] = [
+const GOALS: [Goal; 23] = [
     Goal {
         text: "drain PostgreSQL to nothing, of its floor",
         bound: Bound::AtLeast(0.6),
