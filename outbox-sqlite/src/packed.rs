@@ -43,7 +43,7 @@ struct Packed {
     options: Option<String>,
 }
 
-/// The rows up to the first unusual one, and whether there is one. `None` if the texts cannot be read in this way.
+/// The rows up to the first unusual one, and whether there is one. `None` if that comes first, or the texts cannot be read in this way.
 pub(crate) fn unpack(row: &SqliteRow, now: i64) -> Result<Option<(Vec<Fetched>, bool)>> {
     let list = bytes(row, 0)?.unwrap_or_default();
     // A text that is not UTF-8 makes it no JSON. Which one it is will be seen where they are read one by one.
@@ -51,7 +51,9 @@ pub(crate) fn unpack(row: &SqliteRow, now: i64) -> Result<Option<(Vec<Fetched>, 
     let mut payloads = bytes(row, 1)?.unwrap_or_default();
     let mut rows = Vec::with_capacity(list.len());
     for packed in &list {
-        let Some(message_id) = &packed.message_id else { return Ok(Some((rows, true))) };
+        let Some(message_id) = &packed.message_id else {
+            return Ok((!rows.is_empty()).then_some((rows, true)));
+        };
         let Some((payload, rest)) = payloads.split_at_checked(packed.payload) else { return Ok(None) };
         payloads = rest;
         let message = RawMessage {

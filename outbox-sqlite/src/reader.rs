@@ -38,6 +38,17 @@ impl SqliteReader {
     }
 }
 
+/// What is to be read in step.
+#[derive(Clone, Copy)]
+struct Next {
+    /// Past which position.
+    cursor: i64,
+    now: i64,
+    /// Most rows, and most bytes, but one row in any case.
+    messages: usize,
+    bytes: usize,
+}
+
 /// What one statement brought.
 struct Rows {
     rows: Vec<Fetched>,
@@ -121,7 +132,10 @@ impl SqliteReader {
         let depth = self.depth.max(ready_limit.div_ceil(self.cursors.len())).min(ready_limit);
         let ready_bytes = if some_due { limit.bytes / 2 } else { limit.bytes };
         let (ready, cursors, ready_left) = match in_step {
-            Some(cursor) => self.ready_in_step(connection, cursor, now, ready_limit, ready_bytes).await?,
+            Some(cursor) => {
+                let next = Next { cursor, now, messages: ready_limit, bytes: ready_bytes };
+                self.ready_in_step(connection, next).await?
+            }
             None => self.ready(connection, all, depth, ready_limit, ready_bytes).await?,
         };
 
@@ -183,14 +197,12 @@ impl SqliteReader {
     async fn ready_in_step(
         &self,
         connection: &mut SqliteConnection,
-        cursor: i64,
-        now: i64,
-        messages: usize,
-        most_bytes: usize,
+        next: Next,
     ) -> Result<(Rows, BTreeMap<Partition, i64>, bool)> {
-        let (rows, cut) = match self.packed(connection, cursor, now, messages, most_bytes).await? {
-            Some((rows, unusual)) if !(rows.is_empty() && unusual) => (rows, unusual),
-            _ => self.one_by_one(connection, cursor, now, messages, most_bytes).await?,
+        let Next { cursor, messages, .. } = next;
+        let (rows, cut) = match self.packed(connection, next).await? {
+            Some(found) => found,
+            None => self.one_by_one(connection, next).await?,
         };
         let (read_to, left) = match rows.last() {
             Some(last) if cut || rows.len() >= messages => (last.position.0, true),
@@ -203,24 +215,21 @@ impl SqliteReader {
         Ok((Rows { rows, total, depth: total }, self.all_at(read_to), left))
     }
 
-    /// As many as can be had at once, and whether an unusual row comes next. `None` if none can.
+    /// As many as can be had at once, and whether an unusual row comes next. `None` if that is the first one.
     async fn packed(
         &self,
         connection: &mut SqliteConnection,
-        cursor: i64,
-        now: i64,
-        messages: usize,
-        most_bytes: usize,
+        next: Next,
     ) -> Result<Option<(Vec<Fetched>, bool)>> {
         let row = sqlx::query(self.store.sql().fetch_packed.sql())
-            .bind(cursor)
-            .bind(number(messages))
+            .bind(next.cursor)
+            .bind(number(next.messages))
             // So many of this size are within the limit.
-            .bind(number(most_bytes / messages.max(1)))
+            .bind(number(next.bytes / next.messages.max(1)))
             .fetch_one(connection)
             .await;
         match row {
-            Ok(row) => unpack(&row, now),
+            Ok(row) => unpack(&row, next.now),
             // Bytes where a text belongs, which JSON does not hold; or something that reading one by one meets, too.
             Err(sqlx::Error::Database(_)) => Ok(None),
             Err(error) => Err(store_error("fetching messages", error)),
@@ -231,24 +240,22 @@ impl SqliteReader {
     async fn one_by_one(
         &self,
         connection: &mut SqliteConnection,
-        cursor: i64,
-        now: i64,
-        messages: usize,
-        most_bytes: usize,
+        next: Next,
     ) -> Result<(Vec<Fetched>, bool)> {
         let mut rows = Vec::new();
         let mut bytes = 0;
         let mut found = sqlx::query(self.store.sql().fetch_in_step.sql())
-            .bind(cursor)
-            .bind(number(messages))
+            .bind(next.cursor)
+            .bind(number(next.messages))
             .fetch(connection);
         while let Some(row) =
             found.try_next().await.map_err(|error| store_error("fetching messages", error))?
         {
-            let known = Known { now, due: false, blocked: integer(&row, 4)? != 0, ..Known::of(&row)? };
+            let known =
+                Known { now: next.now, due: false, blocked: integer(&row, 4)? != 0, ..Known::of(&row)? };
             let row = fetched(known, raw_message(&row, 5)?)?;
             bytes += row.size();
-            if bytes > most_bytes && !rows.is_empty() {
+            if bytes > next.bytes && !rows.is_empty() {
                 return Ok((rows, true));
             }
             rows.push(row);
