@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-const ABOUT: &str = "Relays the messages of transactional outboxes to brokers, and looks after them.";
+const ABOUT: &str = "Publishes the messages of transactional outboxes to brokers, and operates the outboxes.";
 
 const AFTER_HELP: &str = "\
 Settings come from a file (outbox.toml, or --config), then from variables such as OUTBOX__STORE__URL and \
-OUTBOX__RELAY__PUBLISH_BATCH, then from --set. Later ones win. `outbox config check` says which is from where.
+OUTBOX__RELAY__PUBLISH_BATCH, then from --set. A later source overrides an earlier one. `outbox config check` shows the \
+source of each setting.
 
 Exit codes:
   0  done
   1  the database, the broker or the system refused
   2  the command line or the settings are wrong
-  3  a relay was stopped before everything in flight had come to its end
+  3  a relay was stopped before all messages in flight were settled
   4  the doctor found a problem";
 
 #[derive(Debug, Parser)]
@@ -23,7 +24,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
 
-    /// When to use colours
+    /// When to use colors
     #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
     pub(crate) color: ColorChoice,
 
@@ -31,60 +32,60 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Where settings come from.
+/// Sources of the settings.
 #[derive(Args, Debug)]
 pub(crate) struct SettingsArgs {
-    /// The file of settings [default: outbox.toml, if there is one]
+    /// Configuration file [default: outbox.toml, if it exists]
     #[arg(long, short, global = true, value_name = "FILE", env = "OUTBOX_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Sets one field, such as relay.publish_batch=100, or route.orders.relay.publish_batch=100 with several routes. No place for
-    /// secrets: other users of the machine can see it
+    /// Override one setting, such as relay.publish_batch=100, or route.orders.relay.publish_batch=100 with several routes. Do not
+    /// pass secrets: other users of the machine can see the command line
     #[arg(long, global = true, value_name = "FIELD=VALUE")]
     pub(crate) set: Vec<String>,
 }
 
-/// Which of several routes.
+/// Selects one of several routes.
 #[derive(Args, Debug)]
 pub(crate) struct RouteArgs {
-    /// The route whose outbox is meant; not needed if there is only one
+    /// Route to use; not needed if there is only one
     #[arg(long, short, value_name = "NAME")]
     pub(crate) route: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Relays messages until SIGTERM or SIGINT, then finishes what is in flight
+    /// Publish messages until SIGTERM or SIGINT, then finish the messages in flight
     Relay(RelayArgs),
-    /// Looks at the settings
+    /// Check the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Makes the tables of the outbox, or brings them up to date
+    /// Create the tables of the outbox, or upgrade them
     Migrate(MigrateArgs),
-    /// Tells how much waits, how long it has waited, and what is dead
+    /// Show backlog, lag and dead letters
     Status(StatusArgs),
-    /// Looks after messages that could not be delivered
+    /// List, show, redrive and discard dead letters
     #[command(subcommand, visible_alias = "dead")]
     DeadLetters(DeadLettersCommand),
-    /// Shows what waits to be delivered, in order
+    /// Show undelivered messages, in order
     Peek(PeekArgs),
-    /// Deletes delivered messages that were kept for a retention, when they are old enough
+    /// Delete delivered messages that are older than a given age
     Purge(PurgeArgs),
-    /// Enqueues messages, each as if by a service
+    /// Enqueue messages, as a service does
     Enqueue(EnqueueArgs),
-    /// Looks at the databases and the brokers, and says what is wrong and what to do about it
+    /// Check the databases and the brokers, and report each problem with what to do
     Doctor(DoctorArgs),
-    /// Shows an outbox at work, on a database in a temporary folder, without any server
+    /// Run a demonstration on a database in a temporary folder, without any server
     #[cfg(feature = "sqlite")]
     Demo,
-    /// Prints what a shell needs to complete the command line
+    /// Generate shell completions
     Completions {
-        /// Which shell
+        /// Shell to generate completions for
         shell: clap_complete::Shell,
     },
-    /// Prints the manual page, for `outbox man | man -l -`
+    /// Print the manual page, for `outbox man | man -l -`
     Man {
-        /// Writes the pages of all commands into this folder instead
+        /// Folder to write the pages of all commands to, instead of printing one
         #[arg(long, value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
@@ -92,22 +93,22 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct RelayArgs {
-    /// Only this route [default: all of them]
+    /// Route to run. May be repeated [default: all routes]
     #[arg(long, short, value_name = "NAME")]
     pub(crate) route: Vec<String>,
 
-    /// Makes the tables first, where they are missing
+    /// Create missing tables first
     #[arg(long)]
     pub(crate) migrate: bool,
 
-    /// Stops when nothing is left to deliver, for jobs and tests. Dead letters do not count
+    /// Stop when no undelivered message is left, for jobs and tests. Dead letters do not count
     #[arg(long)]
     pub(crate) until_empty: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Checks the settings without connecting to anything, and says where each of them is from
+    /// Check the settings without connecting to anything, and show the source of each
     Check,
 }
 
@@ -116,7 +117,7 @@ pub(crate) struct MigrateArgs {
     #[command(flatten)]
     pub(crate) route: RouteArgs,
 
-    /// Prints the statements for empty databases, and runs nothing
+    /// Print the SQL for an empty database instead of running it
     #[arg(long)]
     pub(crate) print: bool,
 }
@@ -126,19 +127,19 @@ pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) route: RouteArgs,
 
-    /// Looks again and again, until interrupted
+    /// Refresh until interrupted
     #[arg(long, short)]
     pub(crate) watch: bool,
 
-    /// The time between two looks
+    /// Refresh interval
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
     pub(crate) interval: std::time::Duration,
 
-    /// One JSON object per look, on a line of its own
+    /// Print one JSON object per refresh, each on its own line
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Counts no further than this
+    /// Maximum number of messages to count
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     pub(crate) limit: u64,
 }
@@ -148,28 +149,28 @@ pub(crate) struct EnqueueArgs {
     #[command(flatten)]
     pub(crate) route: RouteArgs,
 
-    /// The topic. Without one, messages are read from the standard input, one JSON object a line, with topic, and
-    /// perhaps key, payload (a text or any JSON) or payload_base64, content_type, headers, options, id, deliver_at
+    /// Topic. Without it, messages are read from standard input, one JSON object per line, with topic and the optional
+    /// fields key, payload (a string or any JSON) or payload_base64, content_type, headers, options, id, deliver_at
     #[arg(value_name = "TOPIC")]
     pub(crate) topic: Option<String>,
 
-    /// The payload [default: empty]
+    /// Payload [default: empty]
     #[arg(value_name = "PAYLOAD", requires = "topic")]
     pub(crate) payload: Option<String>,
 
-    /// The ordering key
+    /// Ordering key
     #[arg(long, short, requires = "topic")]
     pub(crate) key: Option<String>,
 
-    /// A header. May be repeated
+    /// Header. May be repeated
     #[arg(long = "header", value_name = "NAME=VALUE", requires = "topic")]
     pub(crate) headers: Vec<String>,
 
-    /// The media type of the payload
+    /// Media type of the payload
     #[arg(long, value_name = "TYPE", requires = "topic")]
     pub(crate) content_type: Option<String>,
 
-    /// Delivers it no earlier than so long from now
+    /// Time to wait before the message is delivered, such as 10m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "topic")]
     pub(crate) delay: Option<std::time::Duration>,
 }
@@ -179,7 +180,7 @@ pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) route: RouteArgs,
 
-    /// One JSON object per finding, on a line of its own
+    /// Print one JSON object per finding, each on its own line
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -193,22 +194,22 @@ pub(crate) struct PeekArgs {
     pub(crate) page: PageArgs,
 }
 
-/// A part of a long list.
+/// One page of a long list.
 #[derive(Args, Debug)]
 pub(crate) struct PageArgs {
-    /// At most so many
+    /// Maximum number of rows to show
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 50)]
     pub(crate) limit: usize,
 
-    /// Only those behind this position, such as the last one of the list before
+    /// Show only rows after this position, such as the last one of the previous page
     #[arg(long, value_name = "POSITION")]
     pub(crate) after: Option<i64>,
 
-    /// Shows payloads and headers, which may hold what others should not see
+    /// Show payloads and headers, which may contain confidential data
     #[arg(long)]
     pub(crate) payload: bool,
 
-    /// One JSON object per message, on a line of its own
+    /// Print one JSON object per message, each on its own line
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -218,18 +219,18 @@ pub(crate) struct PurgeArgs {
     #[command(flatten)]
     pub(crate) route: RouteArgs,
 
-    /// How long ago they must have been delivered, such as 7d
+    /// Minimum time since delivery, such as 7d
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) older_than: std::time::Duration,
 
-    /// Deletes so many with one statement, which neither locks nor logs much then
+    /// Rows to delete per statement. Smaller batches hold locks for less time
     #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = at_least_one)]
     pub(crate) batch: usize,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLettersCommand {
-    /// Lists them in their order
+    /// List dead letters in the order of their positions
     List {
         #[command(flatten)]
         route: RouteArgs,
@@ -238,50 +239,50 @@ pub(crate) enum DeadLettersCommand {
         #[command(flatten)]
         page: PageArgs,
     },
-    /// Shows all there is to know about one
+    /// Show one dead letter with all its fields
     Show {
         #[command(flatten)]
         route: RouteArgs,
-        /// Its position, or its id
+        /// Position or id of the dead letter
         which: String,
-        /// Shows payload and headers, which may hold what others should not see
+        /// Show payload and headers, which may contain confidential data
         #[arg(long)]
         payload: bool,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Puts them back at their old place, to be delivered at once
+    /// Deliver dead letters again, at their old positions
     Redrive(BulkArgs),
-    /// Deletes them for good, and lets their keys go on
+    /// Delete dead letters permanently, and release the later messages of their keys
     Discard(BulkArgs),
 }
 
-/// Which of them. Conditions add up.
+/// Conditions on dead letters. A dead letter is selected if all of them hold.
 #[derive(Args, Debug)]
 #[group(id = "filter", multiple = true)]
 pub(crate) struct FilterArgs {
-    /// Only this topic
+    /// Select only this topic
     #[arg(long)]
     pub(crate) topic: Option<String>,
 
-    /// Only this key
+    /// Select only this key
     #[arg(long, short)]
     pub(crate) key: Option<String>,
 
-    /// Only those whose error contains this text
+    /// Select only dead letters whose error contains this string
     #[arg(long, value_name = "TEXT")]
     pub(crate) error: Option<String>,
 
-    /// Only those that died so long ago or longer, such as 2h
+    /// Select only dead letters at least this old, such as 2h
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) older_than: Option<std::time::Duration>,
 
-    /// Only the message with this id
+    /// Select only the message with this id
     #[arg(long, value_name = "UUID")]
     pub(crate) id: Option<outbox_core::MessageId>,
 
-    /// Only the one at this position. May be repeated
+    /// Select only the dead letter at this position. May be repeated
     #[arg(long, value_name = "POSITION")]
     pub(crate) position: Vec<i64>,
 }
@@ -294,11 +295,11 @@ pub(crate) struct BulkArgs {
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
 
-    /// All of them
+    /// Select all dead letters
     #[arg(long)]
     pub(crate) all: bool,
 
-    /// Says how many there are, and changes nothing
+    /// Print the number of selected dead letters, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -306,6 +307,6 @@ pub(crate) struct BulkArgs {
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err("must be a whole number of at least 1".to_owned()),
+        _ => Err("must be a whole number, at least 1".to_owned()),
     }
 }
