@@ -16,7 +16,7 @@ function short(seconds) {
   return `${compact(seconds / size)} ${unit}`;
 }
 
-// Without a lag nothing waits, which is a lag of nothing; without a backlog nobody has counted.
+// Without a lag no messages, which is a lag of nothing; without a backlog nobody has counted.
 const lag = (sample) => (sample.backlog === undefined ? null : sample.lag_seconds ?? 0);
 
 const charts = [
@@ -87,7 +87,7 @@ function tiles(state) {
     tile('backlog', 'Backlog', backlog ? count(backlog) : '–', backlog ? trend(samples) : uncounted,
       backlog?.count > 0 && open ? 'warn' : ''),
     tile('lag', 'Lag', late === null ? '–' : late === 0 ? '0 s' : duration(late),
-      late === null ? uncounted : late === 0 ? 'nothing waits' : 'oldest message', late > 60 ? 'warn' : ''),
+      late === null ? uncounted : late === 0 ? 'no messages' : 'oldest message', late > 60 ? 'warn' : ''),
     tile('throughput', 'Throughput', seconds > 0 ? perSecond(confirmed / seconds) : '–',
       failed > 0 ? `${plural(failed, 'failed attempt')} in the last minute` : 'last minute, this relay'),
     tile('dead', 'Dead letters', dead ? count(dead) : '–', dead ? (dead.count > 0 ? 'need a decision' : 'none') : uncounted,

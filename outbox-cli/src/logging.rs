@@ -13,7 +13,7 @@ use crate::exit::Failure;
 /// If the filter cannot be understood, or something else logs already.
 pub(crate) fn start(log: &Log) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&log.filter)
-        .map_err(|error| Failure::wrong(format!("log.filter cannot be understood: {error}")))?;
+        .map_err(|error| Failure::wrong(format!("log.filter is invalid: {error}")))?;
     let colors = anstream::stderr().current_choice() != anstream::ColorChoice::Never;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match log.format {

@@ -22,7 +22,7 @@ pub(crate) struct Opened<'a> {
 pub(crate) fn select<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a Route>, Failure> {
     for name in names {
         if !config.routes.iter().any(|route| route.name == *name) {
-            return Err(Failure::wrong(format!("there is no route {name}; there are {}", list(config))));
+            return Err(Failure::wrong(format!("unknown route {name}; the routes are {}", list(config))));
         }
     }
     let wanted = |route: &&Route| names.is_empty() || names.contains(&route.name);
@@ -37,12 +37,13 @@ pub(crate) fn only<'a>(config: &'a Config, name: Option<&str>) -> Result<&'a Rou
     match (name, &config.routes[..]) {
         (Some(name), _) => {
             let found = select(config, &[name.to_owned()])?;
-            found.into_iter().next().ok_or_else(|| Failure::wrong(format!("there is no route {name}")))
+            found.into_iter().next().ok_or_else(|| Failure::wrong(format!("unknown route {name}")))
         }
         (None, [route]) => Ok(route),
-        (None, _) => {
-            Err(Failure::wrong(format!("there are several routes; say which by --route: {}", list(config))))
-        }
+        (None, _) => Err(Failure::wrong(format!(
+            "there are several routes; select one with --route: {}",
+            list(config)
+        ))),
     }
 }
 

@@ -70,7 +70,11 @@ async fn a_wrong_password_ends_every_command(settings: &str, reason: &str) {
     }
     let said = run(&place, &["doctor"], &password(WRONG));
     assert_eq!(said.code, 4, "{}", said.data);
-    assert!(said.data.contains(reason) && said.data.contains("-> check user and password"), "{}", said.data);
+    assert!(
+        said.data.contains(reason) && said.data.contains("-> check the user and password"),
+        "{}",
+        said.data
+    );
 
     // It might be put right on the other side, so a relay goes on asking.
     let mut command = place.command(&["relay"]);
@@ -124,7 +128,7 @@ async fn a_wrong_password_of_rabbitmq() {
     place.run(&["migrate"]);
     place.run(&["enqueue", "order.paid", "17"]);
     let wrong = [("OUTBOX__PUBLISHER__PASSWORD", WRONG)];
-    finds(&place, &[], &wrong, "ACCESS_REFUSED", "check user and password");
+    finds(&place, &[], &wrong, "ACCESS_REFUSED", "check the user and password");
     // What is waiting stays, until the password is right.
     let mut command = place.command(&["relay"]);
     command.envs(wrong);
@@ -158,7 +162,7 @@ const NOBODY: &[(&str, &str)] = &[("AWS_EC2_METADATA_DISABLED", "true")];
 fn without_an_account(place: &Place) {
     finds(place, &[], NOBODY, "there are no credentials", "or the credentials");
     let nowhere = ["--set", "publisher.endpoint=http://127.0.0.1:1"];
-    finds(place, &nowhere, AWS, "cannot be reached", "check host and port");
+    finds(place, &nowhere, AWS, "cannot be reached", "check the host and port");
 }
 
 #[tokio::test]
@@ -174,8 +178,8 @@ async fn the_doctor_looks_for_queues_of_sqs() {
     ));
     let said = run(&place, &["doctor"], AWS);
     assert_eq!(said.code, 0, "{}", said.data);
-    assert!(said.data.contains("has what the settings name"), "{}", said.data);
-    let make = "make what is named here";
+    assert!(said.data.contains("everything that the settings name exists"), "{}", said.data);
+    let make = "create the object named here";
     for (flag, seen) in [
         ("publisher.queue=nowhere", "queue: nowhere"),
         ("publisher.topics.bills=no-bills.fifo", "queue: no-bills.fifo"),
@@ -199,7 +203,7 @@ async fn the_doctor_looks_for_streams_of_kinesis() {
         ("publisher.stream=nowhere", "stream: nowhere"),
         ("publisher.topics.bills=no-bills", "stream: no-bills"),
     ] {
-        finds(&place, &["--set", flag], AWS, seen, "make what is named here");
+        finds(&place, &["--set", flag], AWS, seen, "create the object named here");
     }
     without_an_account(&place);
 }
@@ -218,9 +222,9 @@ async fn the_doctor_looks_for_topics_of_pubsub_and_their_subscriptions() {
     assert_eq!(said.code, 0, "{}", said.data);
     assert!(!said.data.contains("warning"), "{}", said.data);
     let lost = "topic: projects/outbox-test/topics/nowhere";
-    finds(&place, &["--set", "publisher.topics.bills=nowhere"], &[], lost, "make what is named here");
+    finds(&place, &["--set", "publisher.topics.bills=nowhere"], &[], lost, "create the object named here");
     let nowhere = ["--set", "publisher.emulator=127.0.0.1:1"];
-    finds(&place, &nowhere, &[], "cannot be reached", "check host and port");
+    finds(&place, &nowhere, &[], "cannot be reached", "check the host and port");
 
     let unordered = topic.subscribe_without_order().await;
     let said = run(&place, &["doctor"], &[]);
@@ -234,5 +238,5 @@ async fn the_doctor_looks_for_topics_of_pubsub_and_their_subscriptions() {
     let real = to("type = \"pubsub\"\nproject = \"outbox-test\"\ncall_timeout = \"2s\"\n");
     let file = [("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/s3cret.json")];
     finds(&real, &[], &file, "no credentials for Google were found", "correct the settings");
-    finds(&real, &[], &[], "the credentials give no token", "check host and port");
+    finds(&real, &[], &[], "the credentials give no token", "check the host and port");
 }

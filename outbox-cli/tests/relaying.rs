@@ -226,13 +226,13 @@ async fn what_servers_refuse_is_one_clear_line_each() {
     assert_eq!(code, Some(0), "{said}");
     for (flags, expected) in [
         (&["--set", "store.prefix=other"][..], "run `outbox migrate`"),
-        (&["--set", "publisher.password=s3cret"], "check user and password"),
+        (&["--set", "publisher.password=s3cret"], "check the user and password"),
         (&["--set", "publisher.url=amqp://guest@127.0.0.1:1/x"], "unavailable"),
         (
             &["--set", "store.url=postgres://me@127.0.0.1:1/x", "--set", "store.acquire_timeout=1s"],
             "unavailable",
         ),
-        (&["--set", &wrong_role], "check user and password"),
+        (&["--set", &wrong_role], "check the user and password"),
         (&["--set", "publisher.exchange=nowhere"], "exchange: nowhere"),
         (&["--set", "publisher.topics.t.exchange=not-there"], "exchange: not-there"),
         (&["--set", "publisher.topics.t.routing_key=no-queue"], "queue: no-queue"),

@@ -341,7 +341,7 @@ async fn who_looks_only_now_sees_what_happened_before() {
     let failures = failures["failures"].as_array().unwrap();
     assert_eq!(failures.len(), 3, "{failures:?}");
     assert_eq!((&failures[0]["kind"], &failures[0]["topic"]), (&json!("dead_letter"), &json!("lost")));
-    assert!(failures[0]["error"].as_str().unwrap().contains("nobody takes this topic"), "{failures:?}");
+    assert!(failures[0]["error"].as_str().unwrap().contains("no consumer takes this topic"), "{failures:?}");
 
     let relays = relay.get("/api/v1/routes/default/relays").json();
     assert_eq!((&relays["partitions"], &relays["free"]), (&json!(16), &json!([])));

@@ -202,7 +202,7 @@ fn the_demo_needs_nothing_and_ends_by_itself() {
     let data = place.run(&arguments.split(' ').collect::<Vec<_>>());
     let topics = |topic: &str| data.matches(&format!("\"topic\":\"{topic}\"")).count();
     assert_eq!((topics("order.placed"), topics("order.paid"), topics("order.lost")), (2, 2, 0), "{data}");
-    assert!(data.contains("order.lost after 2 attempts: unroutable: nobody takes this topic"), "{data}");
+    assert!(data.contains("order.lost after 2 attempts: unroutable: no consumer takes this topic"), "{data}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ mod tests {
         }
 
         async fn discard(&self, _: &DeadLetterFilter, _: usize) -> Result<u64> {
-            panic!("nobody asked for that")
+            panic!("this change was not requested")
         }
     }
 

@@ -15,6 +15,8 @@ pub(crate) fn run(config: &Config) -> Result<(), Failure> {
             route.publisher.place()
         ))?;
     }
-    output::noteln("The settings are right. Nothing was connected to; `outbox doctor` does that.");
+    output::noteln(
+        "The configuration is valid. No connection was made; `outbox doctor` checks the connections.",
+    );
     Ok(())
 }

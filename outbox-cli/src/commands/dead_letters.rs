@@ -23,7 +23,10 @@ pub(crate) async fn run(config: &Config, command: DeadLettersCommand) -> Result<
 
 async fn answer(opened: &Opened<'_>, command: DeadLettersCommand) -> Result<(), Failure> {
     let Some(letters) = opened.store.dead_letters() else {
-        return Err(Failure::failed(format!("the store {} keeps no dead letters", opened.store.name())));
+        return Err(Failure::failed(format!(
+            "the store {} does not support dead letters",
+            opened.store.name()
+        )));
     };
     match command {
         DeadLettersCommand::List { filter, page, .. } => list(letters, filter.into(), &page).await,
@@ -91,7 +94,7 @@ async fn show(letters: &dyn DeadLetters, which: &str, payload: bool, json: bool)
     };
     let found = letters.list(&filter, None, 100).await?;
     if found.is_empty() {
-        return Err(Failure::failed(format!("there is no dead letter {which}")));
+        return Err(Failure::failed(format!("no dead letter has the position or id {which}")));
     }
     // Several messages may have been given one id.
     for letter in &found {
@@ -143,7 +146,7 @@ async fn change(letters: &dyn DeadLetters, action: Action, args: BulkArgs) -> Re
             "say which dead letters are meant, by --topic, --key, --error, --older-than, --id or --position, or by \
              --all"
         } else {
-            "--all goes with no condition; leave one of them out"
+            "--all cannot be combined with a condition; remove one of them"
         }));
     }
     let count = letters.count(&filter, u64::MAX).await?.value;

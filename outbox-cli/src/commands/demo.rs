@@ -61,15 +61,16 @@ pub(crate) async fn run() -> Result<(), Failure> {
             }
         }
     };
-    timeout(PATIENCE, ended).await.map_err(|_| Failure::failed("the relay came to no end"))?;
+    timeout(PATIENCE, ended).await.map_err(|_| Failure::failed("the relay did not stop"))?;
 
-    heading("The message that nobody takes is a dead letter now, and those behind it in its key wait:");
-    let letters = store.dead_letters().ok_or_else(|| Failure::failed("the store keeps no dead letters"))?;
+    heading("The message that was refused is a dead letter now, and the later messages of its key wait:");
+    let letters =
+        store.dead_letters().ok_or_else(|| Failure::failed("the store does not support dead letters"))?;
     for letter in letters.list(&DeadLetterFilter::all(), None, 10).await? {
         let topic = letter.topic.unwrap_or_default();
         output::data(format_args!("{topic} after {} attempts: {}\n", letter.attempts, letter.error))?;
     }
-    heading("Somebody discards it, and its key goes on:");
+    heading("The dead letter is discarded, and the later messages of its key are delivered:");
     letters.discard(&DeadLetterFilter::all(), 10).await?;
     let delivered = async {
         while let Some(received) = events.recv().await {
@@ -78,7 +79,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
             }
         }
     };
-    timeout(PATIENCE, delivered).await.map_err(|_| Failure::failed("the relay came to no end"))?;
+    timeout(PATIENCE, delivered).await.map_err(|_| Failure::failed("the relay did not stop"))?;
     relay.shutdown().await?;
     let stats = store.stats(100).await?;
     heading(&format!("The outbox holds {} messages and {} dead letters.", stats.backlog, stats.dead_letters));

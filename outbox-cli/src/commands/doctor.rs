@@ -35,7 +35,7 @@ async fn store(route: &Route) -> Vec<Finding> {
     let mut findings = Vec::new();
     match opened.store.stats(1).await {
         Ok(_) => {
-            let seen = format!("it answers, and has tables of the right version ({:.0?})", began.elapsed());
+            let seen = format!("it answers, and its tables have the right version ({:.0?})", began.elapsed());
             findings.push(Finding::good("database", seen));
         }
         Err(error) => findings.push(trouble("database", &error)),
@@ -58,7 +58,8 @@ async fn store(route: &Route) -> Vec<Finding> {
 fn skew(theirs: Timestamp, ours: Timestamp) -> Finding {
     let difference = theirs.as_micros().saturating_sub(ours.as_micros());
     #[allow(clippy::cast_precision_loss, reason = "people read this")]
-    let seen = format!("the database's is {:+.1} s from ours", difference as f64 / 1e6);
+    let seen =
+        format!("the database's clock differs by {:+.1} s from this machine's", difference as f64 / 1e6);
     if difference.abs() <= MOST_SKEW {
         return Finding::good("clock", seen);
     }
@@ -72,7 +73,8 @@ async fn broker(route: &Route) -> Vec<Finding> {
     let check = async { route.publisher.open().await?.check().await };
     match check.await {
         Ok(more) => {
-            let seen = format!("it answers, and has what the settings name ({:.0?})", began.elapsed());
+            let seen =
+                format!("it answers, and everything that the settings name exists ({:.0?})", began.elapsed());
             let mut findings = vec![Finding::good("broker", seen)];
             findings.extend(more);
             findings
@@ -85,11 +87,11 @@ async fn broker(route: &Route) -> Vec<Finding> {
 fn trouble(check: &'static str, error: &Error) -> Finding {
     let advice = match error.kind() {
         ErrorKind::Schema => "run `outbox migrate` with a role that may create tables",
-        ErrorKind::Permission => "check user and password, or the credentials, and what they may do",
+        ErrorKind::Permission => "check the user and password, or the credentials, and their permissions",
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Interrupted => {
-            "check host and port, whether the server runs, and what is between it and this machine"
+            "check the host and port, whether the server runs, and the network between it and this machine"
         }
-        ErrorKind::NotFound => "make what is named here, or correct the settings",
+        ErrorKind::NotFound => "create the object named here, or correct the settings",
         ErrorKind::Config => "correct the settings",
         _ => "see the message",
     };
@@ -135,7 +137,7 @@ mod tests {
         let off = skew(at(200), at(100));
         assert_eq!(
             (off.health, off.seen.as_str()),
-            (Health::Warning, "the database's is +100.0 s from ours")
+            (Health::Warning, "the database's clock differs by +100.0 s from this machine's")
         );
     }
 }

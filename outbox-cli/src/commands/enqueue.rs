@@ -81,7 +81,7 @@ struct Line {
 async fn from_input(opened: &Opened<'_>) -> Result<usize, Failure> {
     if std::io::stdin().is_terminal() {
         noteln(
-            "reading messages, one JSON object a line, such as {\"topic\": \"order.placed\", \"payload\": \"17\"}",
+            "reading messages, one JSON object per line, such as {\"topic\": \"order.placed\", \"payload\": \"17\"}",
         );
     }
     let (mut batch, mut done) = (Vec::new(), 0);
@@ -118,13 +118,15 @@ async fn from_input(opened: &Opened<'_>) -> Result<usize, Failure> {
 fn parse(line: &str) -> Result<Message, Failure> {
     let line: Line = serde_json::from_str(line).map_err(|error| Failure::wrong(error.to_string()))?;
     let mut builder = match (line.payload, line.payload_base64) {
-        (Some(_), Some(_)) => return Err(Failure::wrong("there is payload as well as payload_base64")),
+        (Some(_), Some(_)) => {
+            return Err(Failure::wrong("both payload and payload_base64 are given; keep one of them"));
+        }
         (Some(Value::String(text)), None) => Message::bytes(line.topic, text),
         (Some(json), None) => Message::json(line.topic, &json)?,
         (None, Some(text)) => {
             let bytes = BASE64_STANDARD
                 .decode(text)
-                .map_err(|error| Failure::wrong(format!("payload_base64 is no base64: {error}")))?;
+                .map_err(|error| Failure::wrong(format!("payload_base64 is not valid base64: {error}")))?;
             Message::bytes(line.topic, bytes)
         }
         (None, None) => Message::bytes(line.topic, ""),
@@ -137,12 +139,12 @@ fn parse(line: &str) -> Result<Message, Failure> {
         builder = builder.content_type(content_type);
     }
     if let Some(id) = line.id {
-        let id: MessageId = id.parse().map_err(|_| Failure::wrong(format!("id is no UUID: {id:?}")))?;
+        let id: MessageId = id.parse().map_err(|_| Failure::wrong(format!("id is not a UUID: {id:?}")))?;
         builder = builder.id(id);
     }
     if let Some(time) = line.deliver_at {
         let time: SystemTime = humantime::parse_rfc3339(&time).map_err(|_| {
-            Failure::wrong(format!("deliver_at is no time such as 2030-01-01T00:00:00Z: {time:?}"))
+            Failure::wrong(format!("deliver_at is not a time such as 2030-01-01T00:00:00Z: {time:?}"))
         })?;
         builder = builder.deliver_at(time);
     }
@@ -182,9 +184,9 @@ mod tests {
             (r#"{"topic":"t","paylaod":1}"#, "unknown field `paylaod`"),
             (r#"{"topic":""}"#, "the topic is empty"),
             (r#"{"topic":"t","payload":1,"payload_base64":""}"#, "payload as well as payload_base64"),
-            (r#"{"topic":"t","payload_base64":"%"}"#, "is no base64"),
-            (r#"{"topic":"t","id":"7"}"#, "id is no UUID"),
-            (r#"{"topic":"t","deliver_at":"soon"}"#, "deliver_at is no time"),
+            (r#"{"topic":"t","payload_base64":"%"}"#, "is not valid base64"),
+            (r#"{"topic":"t","id":"7"}"#, "id is not a UUID"),
+            (r#"{"topic":"t","deliver_at":"soon"}"#, "deliver_at is not a time"),
         ] {
             let failure = format!("{:?}", parse(line).unwrap_err());
             assert!(failure.contains(expected), "{expected} is not in {failure}");

@@ -24,7 +24,7 @@ pub(crate) async fn run(config: &Config, args: &PeekArgs) -> Result<(), Failure>
     opened.outbox.close().await;
     let Some((now, found)) = found else {
         return Err(Failure::failed(format!(
-            "the store {} has no way to look at waiting messages",
+            "the store {} does not support inspection",
             opened.store.name()
         )));
     };
@@ -36,7 +36,7 @@ pub(crate) async fn run(config: &Config, args: &PeekArgs) -> Result<(), Failure>
         }
     }
     if !args.page.json && found.is_empty() {
-        noteln(styled(QUIET, "nothing waits"));
+        noteln(styled(QUIET, "no messages"));
     }
     Ok(())
 }

@@ -66,12 +66,12 @@ async fn relays(config: &Config, args: &RelayArgs, telemetry: &Telemetry) -> Res
     let results = tokio::select! {
         results = &mut runs => results,
         name = signals.next() => {
-            info!(signal = name, "stopping: what is in flight is finished first");
+            info!(signal = name, "stopping; the messages in flight are finished first");
             stop.cancel();
             tokio::select! {
                 results = &mut runs => results,
                 name = signals.next() => {
-                    warn!(signal = name, "stopping at once: what was in flight may be published once more");
+                    warn!(signal = name, "stopping immediately; messages in flight may be published again");
                     return Ok(Ended::AtOnce);
                 }
             }

@@ -104,7 +104,7 @@ fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> 
     let waiting = if backlog.value == 0 { GOOD } else { WARNING };
     let speed = change.map_or(String::new(), |change| format!(" ({change:+.1}/s)"));
     line("backlog", styled(waiting, format_args!("{backlog}{speed}")));
-    let lag = lag.map_or("nothing waits".to_owned(), |lag| {
+    let lag = lag.map_or("no messages".to_owned(), |lag| {
         humantime::format_duration(Duration::from_millis(lag.as_millis().try_into().unwrap_or(u64::MAX)))
             .to_string()
     });
@@ -121,7 +121,7 @@ fn show(opened: &Opened<'_>, look: &Look, before: Option<&Look>, json: bool) -> 
             line("", format!("{id}  {held} of {total} partitions"));
         }
         if free > 0 {
-            line("", styled(WARNING, format_args!("{free} of {total} partitions are nobody's")));
+            line("", styled(WARNING, format_args!("{free} of {total} partitions have no owner")));
         }
     }
     format!(

@@ -30,7 +30,7 @@ pub(super) fn read(section: Section<'_>) -> Option<Http> {
     section.fill("payloads", section.truth("payloads"), &mut payloads);
     for name in ["payloads", section.way("token")] {
         if section.has(name) && !section.has("listen") {
-            section.fault_in(name, "is of no use without listen");
+            section.fault_in(name, "has no effect without listen");
         }
     }
     section.finish();

@@ -26,7 +26,7 @@ pub(crate) fn kind<T>(
     }
     let read = section.choice("type", kinds);
     if !section.has("type") {
-        section.fault(format!("type is missing; this program knows {}", words.join(", ")));
+        section.fault(format!("type is missing; expected one of {}", words.join(", ")));
     }
     // Which other fields there are is known only with the type.
     let made = read?(&section);

@@ -74,7 +74,9 @@ fn route<'a>(root: &'a mut Table, name: Option<&str>) -> Result<&'a mut Table, S
         .entry("route".to_owned())
         .or_insert_with(|| Item { value: Value::List(Vec::new()), origin: Origin::Nowhere });
     // What is no list is a fault of the file's, and found by who reads the routes.
-    let Value::List(routes) = &mut list.value else { return Err("route is no list of tables".to_owned()) };
+    let Value::List(routes) = &mut list.value else {
+        return Err("route must be a list of tables".to_owned());
+    };
     if routes.is_empty() {
         let mut table = Table::new();
         if let Some(name) = name {
@@ -91,8 +93,10 @@ fn route<'a>(root: &'a mut Table, name: Option<&str>) -> Result<&'a mut Table, S
     });
     match found.and_then(|index| routes.get_mut(index)) {
         Some(Item { value: Value::Table(table), .. }) => Ok(table),
-        _ if name.is_some() => Err(format!("there is no such route; there are {}", names.join(", "))),
-        _ => Err(format!("there are several routes ({}); name one behind route", names.join(", "))),
+        _ if name.is_some() => Err(format!("unknown route; the routes are {}", names.join(", "))),
+        _ => {
+            Err(format!("there are several routes ({}); write route.NAME instead of route", names.join(", ")))
+        }
     }
 }
 

@@ -101,7 +101,7 @@ fn read_file(file: Option<&Path>) -> Result<Table, Fault> {
         Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Table::new()),
         Err(error) => {
             let origin = Origin::File { name, line: 1 };
-            Err(Fault::new(origin, "", format!("the file of settings cannot be read: {error}")))
+            Err(Fault::new(origin, "", format!("the configuration file cannot be read: {error}")))
         }
     }
 }

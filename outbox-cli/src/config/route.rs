@@ -31,7 +31,7 @@ pub(super) fn read_all(root: &Section<'_>) -> Option<Vec<Route>> {
     let sections = root.sections("route");
     if sections.is_empty() {
         root.fault(
-            "there is no route; write [[route]] with [route.store] and [route.publisher] into the file, or set \
+            "no route is configured; write [[route]] with [route.store] and [route.publisher] into the file, or set \
              OUTBOX__STORE__TYPE, OUTBOX__STORE__URL, OUTBOX__PUBLISHER__TYPE and OUTBOX__PUBLISHER__URL",
         );
     }

@@ -122,7 +122,7 @@ impl<'a> Section<'a> {
 
     /// Any text that is not empty.
     pub(crate) fn any_text(&self, name: &str) -> Option<String> {
-        self.text(name, "a text that is not empty", |text| !text.is_empty())
+        self.text(name, "a string that is not empty", |text| !text.is_empty())
     }
 
     /// A list of texts; nothing if nobody wrote it.
@@ -132,7 +132,7 @@ impl<'a> Section<'a> {
             Value::Raw(text) => Some(text.split(',').map(|part| part.trim().to_owned()).collect()),
             _ => None,
         };
-        self.read(name, "a list of texts", read, |texts: &Vec<String>| format!("{texts:?}"))
+        self.read(name, "a list of strings", read, |texts: &Vec<String>| format!("{texts:?}"))
             .unwrap_or_default()
     }
 
@@ -245,13 +245,13 @@ impl<'a> Section<'a> {
         let items = ways.map(|way| self.item(way));
         let written: Vec<&str> = ways.into_iter().filter(|way| self.has(way)).collect();
         if let [first, second, ..] = written[..] {
-            self.fault_in(second, format!("is given beside {first}; keep one of them"));
+            self.fault_in(second, format!("cannot be combined with {first}; keep one of them"));
             return None;
         }
         let way = *written.first()?;
         let item = items.into_iter().flatten().next()?;
         let found = match text(&item.value) {
-            None => Err(format!("must be a text, not {}", item.value.kind())),
+            None => Err(format!("must be a string, not {}", item.value.kind())),
             Some(text) if way == name => Ok(text.to_owned()),
             Some(text) if way == variable => match self.reading.environment.get(text) {
                 Some(value) => Ok(value.clone()),
@@ -374,7 +374,7 @@ impl<'a> Section<'a> {
     pub(crate) fn alone(&self, field: &str) {
         let known = self.known.borrow();
         for name in self.table.keys().filter(|name| known.contains(name)) {
-            self.fault_in(name, format!("is of no use without {field}"));
+            self.fault_in(name, format!("has no effect without {field}"));
         }
     }
 
@@ -385,7 +385,7 @@ impl<'a> Section<'a> {
             let mut allowed: Vec<&str> = known.iter().map(String::as_str).collect();
             allowed.sort_unstable();
             allowed.dedup();
-            self.fault_in(name, format!("there is no such setting here; there are {}", allowed.join(", ")));
+            self.fault_in(name, format!("unknown setting; expected one of {}", allowed.join(", ")));
         }
     }
 }

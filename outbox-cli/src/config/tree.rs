@@ -65,9 +65,9 @@ impl Value {
         match self {
             Self::Table(_) => "a table",
             Self::List(_) => "a list",
-            Self::Text(_) | Self::Raw(_) => "a text",
+            Self::Text(_) | Self::Raw(_) => "a string",
             Self::Integer(_) => "a whole number",
-            Self::Bool(_) => "a truth value",
+            Self::Bool(_) => "a boolean",
             Self::Float(_) => "a number",
             Self::Other(kind) => kind,
         }
@@ -83,7 +83,7 @@ pub(crate) fn parse(name: &Arc<str>, text: &str) -> Result<Table, Fault> {
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(text.len(), |span| span.start);
         // The parser quotes the text around the fault in its long form, and there may be a secret in it.
-        Fault::new(lines.origin(at), String::new(), format!("this is no TOML: {}", error.message()))
+        Fault::new(lines.origin(at), String::new(), format!("not valid TOML: {}", error.message()))
     })?;
     Ok(table(&lines, document.into_inner()))
 }
@@ -117,7 +117,7 @@ fn item(lines: &Lines<'_>, at: Option<usize>, value: Spanned<DeValue<'_>>) -> It
         DeValue::String(text) => Value::Text(Cow::into_owned(text)),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Value::Integer(number),
-            Err(_) => Value::Other("a number out of all bounds"),
+            Err(_) => Value::Other("a number out of range"),
         },
         DeValue::Float(number) => number.as_str().parse().map_or(Value::Other("a number"), Value::Float),
         DeValue::Boolean(yes) => Value::Bool(yes),

@@ -61,8 +61,7 @@ pub(super) type Answer = Result<Json<Value>, Trouble>;
 
 pub(super) fn served<'a>(shared: &'a Shared, name: &str) -> Result<(&'a Served, &'a Running), Trouble> {
     let found = shared.routes.iter().find(|served| served.name == name);
-    let served =
-        found.ok_or_else(|| Trouble(StatusCode::NOT_FOUND, format!("there is no route {name:?}")))?;
+    let served = found.ok_or_else(|| Trouble(StatusCode::NOT_FOUND, format!("unknown route {name:?}")))?;
     let running = served.running.get().ok_or_else(|| {
         Trouble(StatusCode::SERVICE_UNAVAILABLE, format!("the relay of {name} has not started yet"))
     })?;
@@ -70,9 +69,9 @@ pub(super) fn served<'a>(shared: &'a Shared, name: &str) -> Result<(&'a Served, 
 }
 
 fn letters(store: &Arc<dyn Store>) -> Result<&dyn DeadLetters, Trouble> {
-    store
-        .dead_letters()
-        .ok_or_else(|| Trouble(StatusCode::NOT_IMPLEMENTED, "this store keeps no dead letters".to_owned()))
+    store.dead_letters().ok_or_else(|| {
+        Trouble(StatusCode::NOT_IMPLEMENTED, "this store does not support dead letters".to_owned())
+    })
 }
 
 /// All routes. One whose database does not answer says so, and the others are answered all the same.
@@ -176,7 +175,7 @@ pub(super) async fn messages(
     check_payload(&shared, wanted.payload)?;
     let (_, running) = served(&shared, &route)?;
     let unknown =
-        || Trouble(StatusCode::NOT_IMPLEMENTED, "this store has no way to look at messages".to_owned());
+        || Trouble(StatusCode::NOT_IMPLEMENTED, "this store does not support inspection".to_owned());
     let inspection = running.store.inspection().ok_or_else(unknown)?;
     let now = inspection.clock().await?.unwrap_or_else(Timestamp::now);
     let limit = wanted.limit.unwrap_or(50).min(MOST);
@@ -210,7 +209,7 @@ pub(super) async fn dead_letter(
     let (_, running) = served(&shared, &route)?;
     let filter = DeadLetterFilter::all().positions([Position(position)]);
     let found = letters(&running.store)?.list(&filter, None, 1).await?;
-    let missing = || Trouble(StatusCode::NOT_FOUND, format!("there is no dead letter {position}"));
+    let missing = || Trouble(StatusCode::NOT_FOUND, format!("no dead letter has the position {position}"));
     let letter = found.first().ok_or_else(missing)?;
     Ok(Json(view::dead_letter(letter, wanted.payload)))
 }
@@ -240,7 +239,7 @@ async fn change(shared: &Shared, action: Action, route: &str, peer: SocketAddr, 
         filter = filter.positions(positions.into_iter().map(Position));
     }
     if which.all != (filter == DeadLetterFilter::all()) {
-        let error = "say which dead letters are meant: by a condition, or by \"all\": true, and not by both";
+        let error = "select dead letters by a condition or by \"all\": true, but not by both";
         return Err(Trouble(StatusCode::BAD_REQUEST, error.to_owned()));
     }
     let letters = letters(&running.store)?;
@@ -259,7 +258,7 @@ async fn change(shared: &Shared, action: Action, route: &str, peer: SocketAddr, 
         result
     });
     let ended = work.await.map_err(|_| {
-        Trouble(StatusCode::INTERNAL_SERVER_ERROR, "the work ended without an answer".to_owned())
+        Trouble(StatusCode::INTERNAL_SERVER_ERROR, "the task ended without an answer".to_owned())
     })?;
     Ok(Json(json!({ "changed": ended? })))
 }

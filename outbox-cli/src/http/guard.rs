@@ -81,7 +81,7 @@ fn check_token(settings: &Http, headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(token) = &settings.token else {
         return Err((
             StatusCode::FORBIDDEN,
-            "this needs a token, and none is set; set http.token_file or http.token_env",
+            "a token is required, but none is configured; set http.token_file or http.token_env",
         ));
     };
     let shown = text(headers, header::AUTHORIZATION).and_then(|value| {
@@ -92,7 +92,7 @@ fn check_token(settings: &Http, headers: &HeaderMap) -> Result<(), Refusal> {
     if bool::from(shown.ct_eq(token.reveal().as_bytes())) {
         return Ok(());
     }
-    Err((StatusCode::UNAUTHORIZED, "this needs the token, as in `Authorization: Bearer …`"))
+    Err((StatusCode::UNAUTHORIZED, "a token is required, as in `Authorization: Bearer …`"))
 }
 
 /// Whether the name by which we were called is one of the loopback address, or the one we listen at.
@@ -106,7 +106,7 @@ fn check_host(settings: &Http, headers: &HeaderMap) -> Result<(), Refusal> {
     let address = name.parse::<IpAddr>().ok();
     let known = name.eq_ignore_ascii_case("localhost")
         || address.is_some_and(|address| address.is_loopback() || address == settings.listen.ip());
-    if known { Ok(()) } else { Err((StatusCode::FORBIDDEN, "call this by localhost or by its address")) }
+    if known { Ok(()) } else { Err((StatusCode::FORBIDDEN, "use localhost or the address in the URL")) }
 }
 
 /// A browser says where a request comes from.

@@ -52,8 +52,7 @@ pub(super) async fn failures(State(shared): State<Shared>, Path(route): Path<Str
 
 pub(super) async fn relays(State(shared): State<Shared>, Path(route): Path<String>) -> Answer {
     let (_, running) = served(&shared, &route)?;
-    let unknown =
-        || Trouble(StatusCode::NOT_IMPLEMENTED, "this store does not know who shares it".to_owned());
+    let unknown = || Trouble(StatusCode::NOT_IMPLEMENTED, "this store does not report its relays".to_owned());
     let inspection = running.store.inspection().ok_or_else(unknown)?;
     let group = inspection.group().await?.ok_or_else(unknown)?;
     let owned = running.status.borrow().owned.clone();

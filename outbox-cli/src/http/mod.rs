@@ -94,7 +94,7 @@ impl Server {
             tokio::select! {
                 ended = axum::serve(listener, app) => {
                     if let Err(failure) = ended {
-                        error!(error = %failure, "HTTP is not served any more");
+                        error!(error = %failure, "the HTTP server stopped");
                     }
                 }
                 () = metrics::keep_up(metrics) => {}

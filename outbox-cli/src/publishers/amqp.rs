@@ -46,7 +46,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> 
             None
         }
     });
-    let short = "a text of at most 255 bytes";
+    let short = "a string of at most 255 bytes";
     let settings = Settings {
         connection_name: section.any_text("connection_name"),
         exchange: section.text("exchange", short, |name| name.len() <= 255),
@@ -65,7 +65,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> 
     let Some(url) = parse(&url?, password.as_ref()) else {
         section.fault_in(
             section.way("url"),
-            "cannot be understood; expected amqp://user:password@host:5672/vhost or amqps://…",
+            "is invalid; expected amqp://user:password@host:5672/vhost or amqps://…",
         );
         return None;
     };
@@ -92,7 +92,7 @@ fn topics(section: &Section<'_>) -> Vec<(String, Route)> {
     let mut topics = Vec::new();
     for topic in section.names() {
         let route = section.section(topic);
-        let short = "a text of at most 255 bytes";
+        let short = "a string of at most 255 bytes";
         let exchange = route.text("exchange", short, |name| name.len() <= 255).unwrap_or_default();
         // As without a route of its own.
         let key = route.text("routing_key", short, |name| name.len() <= 255);
@@ -107,7 +107,7 @@ fn required(section: &Section<'_>, name: &str) -> Option<String> {
     if !section.has(name) {
         section.fault(format!("{name} is missing"));
     }
-    section.text(name, "a text of 1 to 255 bytes", |text| (1..=255).contains(&text.len()))
+    section.text(name, "a string of 1 to 255 bytes", |text| (1..=255).contains(&text.len()))
 }
 
 fn exchange(section: Section<'_>) -> Option<Exchange> {
@@ -130,7 +130,7 @@ fn queue(section: Section<'_>) -> Option<Queue> {
 
 fn binding(section: Section<'_>) -> Option<Binding> {
     let (exchange, queue) = (required(&section, "exchange"), required(&section, "queue"));
-    let key = section.text("routing_key", "a text of at most 255 bytes", |text| text.len() <= 255);
+    let key = section.text("routing_key", "a string of at most 255 bytes", |text| text.len() <= 255);
     section.finish();
     Some(Binding::new(exchange?, queue?, key.unwrap_or_default()))
 }

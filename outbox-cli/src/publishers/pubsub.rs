@@ -43,7 +43,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn PublisherSettings>> 
         max_batch_bytes: section.bytes("max_batch_bytes"),
     };
     if pubsub.emulator.is_some() && pubsub.endpoint.is_some() {
-        section.fault_in("endpoint", "makes no sense beside emulator; keep one of them");
+        section.fault_in("endpoint", "cannot be combined with emulator; keep one of them");
         return None;
     }
     // The settings are looked into with anybody's credentials, since those of the environment take time to find.

@@ -82,13 +82,13 @@ impl Publisher for Terminal {
         let mut out = std::io::stdout().lock();
         let write = |message: &Message| {
             if self.refuse.iter().any(|topic| topic == message.topic()) {
-                return Err(Error::new(ErrorKind::Unroutable, "nobody takes this topic")
+                return Err(Error::new(ErrorKind::Unroutable, "no consumer takes this topic")
                     .with("topic", message.topic()));
             }
             let line = self.line(message);
             writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| {
                 // A pipe whose reader has gone is a broker that is down.
-                Error::new(ErrorKind::Unavailable, "the standard output takes no more").with_source(error)
+                Error::new(ErrorKind::Unavailable, "standard output is closed").with_source(error)
             })
         };
         batch.iter().map(write).collect()

@@ -45,7 +45,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     let authority = section.any_text("ca_file");
     if trust && authority.is_some() {
         section
-            .fault_in("ca_file", "makes no sense beside trust_server_certificate = true; keep one of them");
+            .fault_in("ca_file", "cannot be combined with trust_server_certificate = true; keep one of them");
     }
     let max_connections = max_connections(section) as usize;
     let table = config.message_table();
@@ -54,7 +54,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     let Some((server, mut connect)) = parse(&url, password.as_ref()) else {
         section.fault_in(
             section.way("url"),
-            "cannot be understood; expected mssql://user:password@host:1433/database, or a password beside it",
+            "is invalid; expected mssql://user:password@host:1433/database, or a separate password",
         );
         return None;
     };

@@ -43,7 +43,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     let Some(mut connect) = MySqlConnectOptions::from_str(url.reveal()).ok().filter(|_| known) else {
         section.fault_in(
             section.way("url"),
-            "cannot be understood; expected mysql://user:password@host:3306/database?ssl-mode=VERIFY_IDENTITY",
+            "is invalid; expected mysql://user:password@host:3306/database?ssl-mode=VERIFY_IDENTITY",
         );
         return None;
     };

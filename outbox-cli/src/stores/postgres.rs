@@ -43,7 +43,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     let Some(mut connect) = PgConnectOptions::from_str(url.reveal()).ok().filter(|_| known) else {
         section.fault_in(
             section.way("url"),
-            "cannot be understood; expected postgres://user:password@host:5432/database?sslmode=verify-full",
+            "is invalid; expected postgres://user:password@host:5432/database?sslmode=verify-full",
         );
         return None;
     };

@@ -140,9 +140,7 @@ impl Drop for Call {
             // The relay gave it up. Spans end when they are dropped.
             for span in self.messages.iter_mut().chain([&mut self.whole]) {
                 span.set_attribute(KeyValue::new("error.type", "timeout"));
-                span.set_status(Status::error(
-                    "the broker did not answer in time; what became of it is unknown",
-                ));
+                span.set_status(Status::error("the broker did not answer in time; the outcome is unknown"));
             }
         }
     }

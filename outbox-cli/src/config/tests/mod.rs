@@ -89,7 +89,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("telemetry", "traces", "1", "true or false"),
     ("telemetry", "metrics", "\"no\"", "true or false"),
     ("telemetry", "sampling_ratio", "1.5", "a number from 0 to 1"),
-    ("telemetry", "service_name", "\"\"", "a text that is not empty"),
+    ("telemetry", "service_name", "\"\"", "a string that is not empty"),
     ("telemetry", "interval", "\"1ms\"", TIME),
     ("telemetry", "timeout", "5", TIME),
     ("telemetry", "resource", "\"a=b\"", "must be a table"),
@@ -136,10 +136,10 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("store/postgres", "url", "\"mysql://me@db/shop\"", "expected postgres://"),
     ("store/postgres", "url_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("store/postgres", "url_file", "\"/not/there\"", "the file /not/there cannot be read"),
-    ("store/postgres", "password", "1", "must be a text"),
+    ("store/postgres", "password", "1", "must be a string"),
     ("store/postgres", "password_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("store/postgres", "password_file", "\"/not/there\"", "the file /not/there cannot be read"),
-    ("store/postgres", "schema", "\"\"", "a text that is not empty"),
+    ("store/postgres", "schema", "\"\"", "a string that is not empty"),
     (
         "store/postgres",
         "prefix",
@@ -153,11 +153,11 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("store/mysql", "url", "\"postgres://me@db/shop\"", "expected mysql://"),
     ("store/mysql", "url_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("store/mysql", "url_file", "\"/not/there\"", "the file /not/there cannot be read"),
-    ("store/mysql", "password", "1", "must be a text"),
+    ("store/mysql", "password", "1", "must be a string"),
     ("store/mysql", "password_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("store/mysql", "password_file", "\"/not/there\"", "the file /not/there cannot be read"),
     ("store/mysql", "database", "\"a \"", "ends with a space"),
-    ("store/mysql", "prefix", "1", "a text that is not empty"),
+    ("store/mysql", "prefix", "1", "a string that is not empty"),
     ("store/mysql", "partitions", "0", "from 1 to 1024"),
     ("store/mysql", "max_connections", "0", "from 1 to 1000"),
     ("store/mysql", "acquire_timeout", "1", TIME),
@@ -165,29 +165,29 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("store/mssql", "url", "\"mssql://me@db\"", "expected mssql://"),
     ("store/mssql", "url_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("store/mssql", "url_file", "\"/not/there\"", "the file /not/there cannot be read"),
-    ("store/mssql", "password", "1", "must be a text"),
+    ("store/mssql", "password", "1", "must be a string"),
     ("store/mssql", "password_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("store/mssql", "password_file", "\"/not/there\"", "the file /not/there cannot be read"),
-    ("store/mssql", "schema", "\"\"", "a text that is not empty"),
-    ("store/mssql", "prefix", "\"\"", "a text that is not empty"),
+    ("store/mssql", "schema", "\"\"", "a string that is not empty"),
+    ("store/mssql", "prefix", "\"\"", "a string that is not empty"),
     ("store/mssql", "partitions", "0", "from 1 to 1024"),
     ("store/mssql", "max_connections", "0", "from 1 to 1000"),
     ("store/mssql", "encryption", "\"maybe\"", "\"required\" or \"strict\" or \"login\" or \"none\""),
     ("store/mssql", "trust_server_certificate", "1", "true or false"),
-    ("store/mssql", "ca_file", "\"\"", "a text that is not empty"),
+    ("store/mssql", "ca_file", "\"\"", "a string that is not empty"),
     ("publisher/terminal", "type", "\"printer\"", "\"terminal\""),
     ("publisher/terminal", "payloads", "\"no\"", "true or false"),
-    ("publisher/terminal", "refuse", "\"a\"", "a list of texts"),
+    ("publisher/terminal", "refuse", "\"a\"", "a list of strings"),
     ("publisher/amqp", "type", "\"kafka\"", "\"amqp\""),
     ("publisher/amqp", "url", "\"http://broker\"", "expected amqp://"),
     ("publisher/amqp", "url_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("publisher/amqp", "url_file", "\"/not/there\"", "the file /not/there cannot be read"),
-    ("publisher/amqp", "password", "1", "must be a text"),
+    ("publisher/amqp", "password", "1", "must be a string"),
     ("publisher/amqp", "password_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("publisher/amqp", "password_file", "\"/not/there\"", "the file /not/there cannot be read"),
     ("publisher/amqp", "ca_file", "\"/not/there\"", "the file /not/there cannot be read"),
-    ("publisher/amqp", "connection_name", "\"\"", "a text that is not empty"),
-    ("publisher/amqp", "exchange", "1", "a text of at most 255 bytes"),
+    ("publisher/amqp", "connection_name", "\"\"", "a string that is not empty"),
+    ("publisher/amqp", "exchange", "1", "a string of at most 255 bytes"),
     ("publisher/amqp", "channels", "257", "from 1 to 256"),
     ("publisher/amqp", "heartbeat", "\"1500ms\"", "a whole number of seconds"),
     ("publisher/amqp", "connect_timeout", "1", TIME),
@@ -200,8 +200,8 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("publisher/amqp", "queues", "1", "must be a list of tables"),
     ("publisher/amqp", "bindings", "{}", "must be a list of tables"),
     ("publisher/sqs", "type", "\"kafka\"", "\"sqs\""),
-    ("publisher/sqs", "region", "1", "a text that is not empty"),
-    ("publisher/sqs", "profile", "\"\"", "a text that is not empty"),
+    ("publisher/sqs", "region", "1", "a string that is not empty"),
+    ("publisher/sqs", "profile", "\"\"", "a string that is not empty"),
     ("publisher/sqs", "endpoint", "\"localhost:4566\"", "a URL"),
     ("publisher/sqs", "queue", "\"order.placed\"", "a queue is named by"),
     ("publisher/sqs", "queue_owner", "\"me\"", "12 digits"),
@@ -213,8 +213,8 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("publisher/sqs", "max_batch_messages", "0", COUNT),
     ("publisher/sqs", "max_batch_bytes", "0", BYTES),
     ("publisher/kinesis", "type", "\"kafka\"", "\"kinesis\""),
-    ("publisher/kinesis", "region", "1", "a text that is not empty"),
-    ("publisher/kinesis", "profile", "\"\"", "a text that is not empty"),
+    ("publisher/kinesis", "region", "1", "a string that is not empty"),
+    ("publisher/kinesis", "profile", "\"\"", "a string that is not empty"),
     ("publisher/kinesis", "endpoint", "\"localhost:4566\"", "a URL"),
     ("publisher/kinesis", "stream", "\"a stream\"", "stream"),
     ("publisher/kinesis", "topics", "\"a\"", "must be a table"),
@@ -227,7 +227,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("publisher/kinesis", "max_batch_messages", "0", COUNT),
     ("publisher/kinesis", "max_batch_bytes", "0", BYTES),
     ("publisher/pubsub", "type", "\"kafka\"", "\"pubsub\""),
-    ("publisher/pubsub", "project", "\"\"", "a text that is not empty"),
+    ("publisher/pubsub", "project", "\"\"", "a string that is not empty"),
     ("publisher/pubsub", "endpoint", "\"http://localhost\"", "must be https"),
     ("publisher/pubsub", "emulator", "\"a host\"", "a host and a port"),
     ("publisher/pubsub", "topics", "\"a\"", "must be a table"),
@@ -298,7 +298,7 @@ fn there_is_no_field_that_is_not_tried() {
     for section in sections {
         let (text, _) = settings_with(section, "nonsense = 1");
         let found = faults(&text);
-        let told = found.iter().find(|fault| fault.contains("there is no such setting")).unwrap();
+        let told = found.iter().find(|fault| fault.contains("unknown setting")).unwrap();
         assert!(told.contains(&format!("{}.nonsense", path(section))), "{told}");
         let fields = told.split_once("there are ").unwrap().1.split(", ");
         for field in fields {
@@ -319,7 +319,7 @@ fn what_is_missing_is_named_with_its_section() {
             "route.default.store: url is missing; write url, url_env",
         ),
         ("[[route]]\n[route.store]\ntype = \"sqlite\"\n", "route.default.store: path is missing"),
-        ("", "there is no route; write [[route]]"),
+        ("", "no route is configured; write [[route]]"),
         ("route = 1", "route: must be a list of tables"),
         ("route = [1]", "route[1]: must be a table"),
     ];
@@ -342,8 +342,8 @@ fn lists_and_topics_of_a_publisher_are_read_and_refused_field_by_field() {
     let (right, _) = settings_with("publisher/amqp", text);
     assert_eq!(faults(&right), [""; 0]);
     for (lines, expected) in [
-        ("topics = { t = { exchange = 1 } }", "publisher.topics.t.exchange: must be a text"),
-        ("topics = { t = { key = \"k\" } }", "publisher.topics.t.key: there is no such setting here"),
+        ("topics = { t = { exchange = 1 } }", "publisher.topics.t.exchange: must be a string"),
+        ("topics = { t = { key = \"k\" } }", "publisher.topics.t.key: unknown setting"),
         ("exchanges = [{ name = \"x\" }]", "publisher.exchanges[1]: type is missing"),
         (
             "exchanges = [{ name = \"x\", type = \"topic\", durable = 1 }]",
@@ -366,7 +366,7 @@ fn lists_and_topics_of_a_publisher_are_read_and_refused_field_by_field() {
     assert_eq!(
         faults(&text),
         [format!(
-            "{NAME}:{line}: route.default.publisher.topics.t: must be a text that is not empty, not \"\""
+            "{NAME}:{line}: route.default.publisher.topics.t: must be a string that is not empty, not \"\""
         )]
     );
 }
@@ -421,8 +421,8 @@ fn faults_of_variables_and_flags_are_told_as_such() {
         (&[], &["relay"], "flag --set: must be a field and a value"),
         (&[], &["relay=1"], "flag --set relay: route.default.relay: must be a table"),
         (&[], &["store.path.x=1"], "flag --set store.path.x: store.path.x: names no setting"),
-        (&[], &["route.other.relay.fetch_batch=1"], "there is no such route; there are default"),
-        (&[("OUTBOX__NONSENSE", "1")], &[], "variable OUTBOX__NONSENSE: nonsense: there is no such setting"),
+        (&[], &["route.other.relay.fetch_batch=1"], "unknown route; the routes are default"),
+        (&[("OUTBOX__NONSENSE", "1")], &[], "variable OUTBOX__NONSENSE: nonsense: unknown setting"),
     ] {
         let found = load(&text, environment, flags).unwrap_err();
         assert!(

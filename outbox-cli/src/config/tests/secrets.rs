@@ -28,7 +28,7 @@ fn a_secret_comes_from_one_of_three_places_and_is_nowhere_to_be_seen() {
     // In one layer, two are one too many.
     let found = faults(&text(&format!("url = \"postgres://me:s3cret@db/shop\"\nurl_file = {file:?}")));
     assert!(
-        found.len() == 1 && found[0].ends_with("url_file: is given beside url; keep one of them"),
+        found.len() == 1 && found[0].ends_with("url_file: cannot be combined with url; keep one of them"),
         "{found:?}"
     );
     // Nor is it seen where it is wrong.
