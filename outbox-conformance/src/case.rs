@@ -11,8 +11,16 @@ use crate::inbox_harness::{InboxFixture, InboxHarness};
 use crate::publisher_harness::{PublisherFixture, PublisherHarness};
 use crate::store_harness::{StoreFixture, StoreHarness};
 
-/// How long a whole case may take before it counts as hanging.
-const CASE_TIMEOUT: Duration = Duration::from_secs(180);
+/// Minimum time after which a case counts as hanging.
+const CASE_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// Maximum number of waits of a full deadline in one case, each of which could still succeed.
+const WAITS: u32 = 10;
+
+/// Returns the time after which a case counts as hanging, given the longest wait for a single condition.
+fn case_timeout(deadline: Duration) -> Duration {
+    CASE_TIMEOUT.max(deadline.saturating_mul(WAITS))
+}
 
 /// Why a case did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,10 +96,10 @@ impl<F: ?Sized> Case<F> {
         Self { name, promise, run }
     }
 
-    async fn run_on(&self, fixture: &F) -> CaseResult {
-        tokio::time::timeout(CASE_TIMEOUT, (self.run)(fixture))
+    async fn run_on(&self, fixture: &F, limit: Duration) -> CaseResult {
+        tokio::time::timeout(limit, (self.run)(fixture))
             .await
-            .unwrap_or_else(|_| Err(Stop::Failed(format!("hangs: not done after {CASE_TIMEOUT:?}"))))
+            .unwrap_or_else(|_| Err(Stop::Failed(format!("hangs: not done after {limit:?}"))))
     }
 
     /// Turns a case that does not apply, and was not said not to, into a failure, and the other way round.
@@ -111,39 +119,39 @@ impl<F: ?Sized> Case<F> {
 }
 
 impl StoreCase {
-    /// Runs the case on a fixture of its own. A case that takes longer than three minutes fails.
+    /// Runs the case on a fixture of its own. A case that takes longer than 15 minutes fails.
     ///
     /// # Errors
     /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.
     pub async fn run(&self, harness: &dyn StoreHarness) -> CaseResult {
         let fixture = harness.create().await?;
-        let result = self.run_on(&*fixture).await;
+        let result = self.run_on(&*fixture, case_timeout(fixture.traits().deadline)).await;
         fixture.destroy().await;
         self.judge(result, harness.not_applicable())
     }
 }
 
 impl InboxCase {
-    /// Runs the case on a fixture of its own. A case that takes longer than three minutes fails.
+    /// Runs the case on a fixture of its own. A case that takes longer than 15 minutes fails.
     ///
     /// # Errors
     /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.
     pub async fn run(&self, harness: &dyn InboxHarness) -> CaseResult {
         let fixture = harness.create().await?;
-        let result = self.run_on(&*fixture).await;
+        let result = self.run_on(&*fixture, CASE_TIMEOUT).await;
         fixture.destroy().await;
         self.judge(result, harness.not_applicable())
     }
 }
 
 impl PublisherCase {
-    /// Runs the case on a fixture of its own. A case that takes longer than three minutes fails.
+    /// Runs the case on a fixture of its own. A case that takes longer than 15 minutes fails.
     ///
     /// # Errors
     /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.
     pub async fn run(&self, harness: &dyn PublisherHarness) -> CaseResult {
         let fixture = harness.create().await?;
-        let result = self.run_on(&*fixture).await;
+        let result = self.run_on(&*fixture, case_timeout(fixture.traits().deadline)).await;
         fixture.destroy().await;
         self.judge(result, harness.not_applicable())
     }

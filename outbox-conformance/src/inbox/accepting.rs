@@ -13,8 +13,8 @@ const CONSUMERS: usize = 16;
 const MESSAGES: usize = 1000;
 const OFFERS: usize = 3;
 
-/// How long something may take that is not kept waiting.
-const SOON: Duration = Duration::from_secs(20);
+/// Maximum time for a call that nothing blocks. Only a failing case waits this long.
+const SOON: Duration = Duration::from_secs(120);
 /// How long is looked whether something waits.
 const A_WHILE: Duration = Duration::from_millis(300);
 

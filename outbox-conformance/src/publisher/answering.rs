@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use outbox_core::{ErrorKind, Message, Outcome, Scope, Verdict};
 use tokio::time::Instant;
 
-use super::failing::needs_fault;
+use super::failing::{confirmed, needs_fault};
 use super::publishing::{check_order, needs_order};
 use super::scene::{Scene, failure};
 use crate::case::{CaseResult, ensure, ensure_eq};
 use crate::publisher_harness::{Fault, PublisherFixture, Received};
 
-/// Publishes a batch under a fault, ends it, and waits until later messages are through: what of the batch has not
-/// arrived by then does not arrive any more. Gives the outcomes, and what has arrived.
+/// Publishes a batch under a fault, ends it, and waits until the confirmed messages and later ones have arrived: what else
+/// of the batch has not arrived by then does not arrive any more. Returns the outcomes, and what has arrived.
 async fn publish_under(
     scene: &Scene<'_>,
     fault: Fault,
@@ -23,9 +23,11 @@ async fn publish_under(
     let outcomes = scene.publish(batch).await;
     scene.fixture.heal().await?;
     let outcomes = outcomes?;
-    let last = scene.numbered(5, 5)?;
-    scene.publish_until_confirmed(&last).await?;
-    Ok((outcomes, scene.received_after(&last).await?))
+    let mut awaited = scene.numbered(5, 5)?;
+    scene.publish_until_confirmed(&awaited).await?;
+    awaited.extend(confirmed(batch, &outcomes));
+    let arrived = scene.received_after(&awaited).await?;
+    Ok((outcomes, arrived))
 }
 
 fn has_arrived(arrived: &[Received], message: &Message) -> bool {
@@ -45,11 +47,11 @@ pub(crate) async fn a_lost_answer_is_told_truly(fixture: &dyn PublisherFixture) 
     needs_fault(fixture, Fault::AnswersLost)?;
     let scene = Scene::new(fixture).await?;
     let batch = scene.numbered(20, 20)?;
-    let (outcomes, arrived) = publish_under(&scene, Fault::AnswersLost, &batch).await?;
-    ensure!(
-        batch.iter().any(|message| has_arrived(&arrived, message)),
-        "nothing has arrived, so the fault was another than answers which are lost"
-    );
+    let (outcomes, _) = publish_under(&scene, Fault::AnswersLost, &batch).await?;
+    let missing = "nothing has arrived, so the fault was another than answers which are lost";
+    let arrived = scene
+        .received_when(missing, |received| batch.iter().any(|message| has_arrived(received, message)))
+        .await?;
     for (message, outcome) in batch.iter().zip(&outcomes) {
         let error = failure(outcome, "a message, without an answer,")?;
         let text = error.report();

@@ -1,7 +1,6 @@
 //! What arrives, and in which order.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use outbox_core::{Message, MessageId};
@@ -229,8 +228,9 @@ pub(crate) async fn closing_is_clean(fixture: &dyn PublisherFixture) -> CaseResu
     scene.expect_arrived(&[batch, confirmed].concat()).await?;
     // One that was never used can be closed as well.
     let unused = fixture.publisher().await?;
-    if tokio::time::timeout(Duration::from_secs(10), unused.close()).await.is_err() {
-        return Err(Stop::Failed("closing an unused publisher took longer than 10 s".to_owned()));
+    if tokio::time::timeout(scene.traits.deadline, unused.close()).await.is_err() {
+        let deadline = scene.traits.deadline;
+        return Err(Stop::Failed(format!("closing an unused publisher took longer than {deadline:?}")));
     }
     Ok(())
 }

@@ -146,17 +146,35 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// What the consumer has received once these messages have arrived, and a short while has passed.
-    pub(super) async fn received_after(&self, last: &[Message]) -> Result<Vec<Received>, Stop> {
+    /// What the consumer has received once all of these messages have arrived, and a short while has passed. A broker
+    /// without an order may show a message to its consumer long after a later one, so whoever asserts that a message has
+    /// arrived waits for that message.
+    pub(super) async fn received_after(&self, awaited: &[Message]) -> Result<Vec<Received>, Stop> {
+        let wanted: BTreeSet<MessageId> = awaited.iter().map(Message::id).collect();
+        let received = self
+            .received_when("messages that were confirmed have not arrived", |received| {
+                let arrived: BTreeSet<MessageId> =
+                    received.iter().filter_map(|received| received.id).collect();
+                wanted.is_subset(&arrived)
+            })
+            .await?;
+        Ok(self.fixture.received(received.len() + 1, QUIET).await?)
+    }
+
+    /// What the consumer has received once the condition holds for it. If it never does, the case fails with `missing`.
+    pub(super) async fn received_when(
+        &self,
+        missing: &str,
+        condition: impl Fn(&[Received]) -> bool,
+    ) -> Result<Vec<Received>, Stop> {
         let start = Instant::now();
-        let mut at_least = last.len();
+        let mut at_least = 0;
         loop {
-            let received = self.received(at_least).await?;
-            let has_arrived = |id| received.iter().any(|received| received.id == Some(id));
-            if last.iter().all(|message| has_arrived(message.id())) {
-                return Ok(self.fixture.received(received.len() + 1, QUIET).await?);
+            let received = self.fixture.received(at_least, self.traits.deadline).await?;
+            if condition(&received) {
+                return Ok(received);
             }
-            ensure!(start.elapsed() < self.traits.deadline, "confirmed messages have not arrived");
+            ensure!(start.elapsed() < self.traits.deadline, "{missing}");
             at_least = received.len() + 1;
         }
     }

@@ -266,13 +266,20 @@ pub(crate) async fn a_failure_behind_a_failure_waits(fixture: &dyn StoreFixture)
 
 pub(crate) async fn a_retry_can_leave_its_key_free(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;
-    let rows = scene.fetch_keyed("k", &["a"]).await?;
-    scene.settle(&[retry_aside(&rows[0], Duration::from_millis(300))]).await?;
+    // Behind a retry that is not due.
+    let waiting = scene.fetch_keyed("k", &["a"]).await?;
+    scene.settle(&[retry_aside(&waiting[0], LONG)]).await?;
     scene.enqueue_keyed("k", &["b"]).await?;
     let rows = expect_blocked(&mut scene, &["b"], false).await?;
     scene.deliver(&rows).await?;
-    let rows = expect_blocked(&mut scene, &["a"], false).await?;
-    scene.deliver(&rows).await?;
+    scene.expect_nothing().await?;
+    // Behind a retry that is due and in flight.
+    let rows = scene.fetch_keyed("l", &["c"]).await?;
+    scene.settle(&[retry_aside(&rows[0], Duration::ZERO)]).await?;
+    let due = expect_blocked(&mut scene, &["c"], false).await?;
+    scene.enqueue_keyed("l", &["d"]).await?;
+    let rows = expect_blocked(&mut scene, &["d"], false).await?;
+    scene.deliver(&[&due[..], &rows, &waiting].concat()).await?;
     scene.expect_drained().await
 }
 
@@ -331,24 +338,12 @@ pub(crate) async fn due_rows_behind_a_blocker_are_blocked(fixture: &dyn StoreFix
     let rows = scene.fetch_keyed("k", &["a"]).await?;
     let soon = fixture.now().saturating_add(Duration::from_millis(200));
     scene.enqueue(&[Message::bytes("t", "scheduled").key("k").deliver_at(soon).build()?]).await?;
-    scene.settle(&[retry(&rows[0], Duration::from_millis(600))]).await?;
-    let deadline = scene.deadline();
-    let (mut scheduled, mut first) = (Vec::new(), Vec::new());
-    while scheduled.is_empty() {
-        for row in scene.fetch().await?.rows {
-            if name(&row) == "a" { first.push(row) } else { scheduled.push(row) }
-        }
-        if scheduled.is_empty() {
-            deadline.pause(fixture, || "the scheduled message".to_owned()).await?;
-        }
-    }
-    ensure!(scheduled[0].blocked, "a row that came due behind a retrying one is not blocked");
+    scene.settle(&[retry(&rows[0], LONG)]).await?;
+    let scheduled = expect_blocked(&mut scene, &["scheduled"], true).await?;
+    ensure!(scheduled[0].due, "a scheduled row whose time has come is not said to be due");
     scene.settle(&[held(&scheduled[0])]).await?;
-    if first.is_empty() {
-        first = scene.expect_names(&["a"]).await?;
-    }
     scene.expect_nothing().await?;
-    scene.deliver(&first).await?;
+    scene.deliver(&rows).await?;
     let rows = expect_blocked(&mut scene, &["scheduled"], false).await?;
     scene.deliver(&rows).await?;
     scene.expect_drained().await

@@ -7,7 +7,7 @@ use outbox_core::{
     Content, Count, DeadLetterFilter, Fetched, Message, MessageId, Position, Settle, Settlement,
 };
 
-use super::scene::{Scene, dead, delivered, held, keyed, message, name, names, retry, unkeyed};
+use super::scene::{LONG, Scene, dead, delivered, held, keyed, message, name, names, retry, unkeyed};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::store_harness::{MalformedRow, StoreFixture};
 
@@ -120,7 +120,7 @@ pub(crate) async fn listing_is_filtered(fixture: &dyn StoreFixture) -> CaseResul
         (all().error_contains("refused_by"), vec![2]),
         (all().error_contains("Timeout"), vec![]),
         (all().error_contains("e").topic("orders").key("l"), vec![1]),
-        (all().older_than(Duration::from_secs(3600)), vec![]),
+        (all().older_than(LONG), vec![]),
         (all().older_than(Duration::ZERO), vec![0, 1, 2, 3]),
     ];
     for (filter, expected) in cases {

@@ -5,12 +5,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use outbox_core::{Count, Message, Store as _, StoreExt as _, Wakeups};
 
-use super::scene::{LONG, Scene, dead, delivered, enqueue, held, keyed, retry};
+use super::scene::{LONG, ROUNDING, Scene, dead, delivered, enqueue, held, keyed, retry};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::store_harness::StoreFixture;
-
-/// Clocks tick in steps, and databases round.
-const ROUNDING: Duration = Duration::from_millis(50);
 
 pub(crate) async fn stats_count(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;

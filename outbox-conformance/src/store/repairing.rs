@@ -51,17 +51,21 @@ pub(crate) async fn nothing_healthy_is_repaired(fixture: &dyn StoreFixture) -> C
     let mut scene = Scene::new(fixture).await?;
     ensure_eq!(repair(&mut scene, 100).await?, 0, "repaired in an empty outbox");
     let rows = scene.fetch_keyed("retrying", &["a", "b", "c"]).await?;
-    scene.settle(&[retry(&rows[0], Duration::from_millis(400)), held(&rows[1]), held(&rows[2])]).await?;
+    scene.settle(&[retry(&rows[0], LONG), held(&rows[1]), held(&rows[2])]).await?;
     let rows = scene.fetch_keyed("dead", &["d", "e"]).await?;
     scene.settle(&[dead(&rows[0], true), held(&rows[1])]).await?;
     scene.fetch_keyed("ready", &["f"]).await?;
     ensure_eq!(repair(&mut scene, 100).await?, 0, "repaired of what is rightly held");
-    // Neither is what waits behind a retry that is due and in flight.
-    let rows = scene.expect_names(&["a"]).await?;
+    scene.expect_nothing().await?;
+    // Neither is what waits behind a retry that is due, before it is fetched and while it is in flight.
+    let rows = scene.fetch_keyed("due", &["g", "h", "i"]).await?;
+    scene.settle(&[retry(&rows[0], Duration::ZERO), held(&rows[1]), held(&rows[2])]).await?;
     ensure_eq!(repair(&mut scene, 100).await?, 0, "repaired behind a retry that is due");
+    let rows = scene.expect_names(&["g"]).await?;
+    ensure_eq!(repair(&mut scene, 100).await?, 0, "repaired behind a retry that is in flight");
     scene.expect_nothing().await?;
     scene.deliver(&rows).await?;
-    ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "held messages");
+    ensure_eq!(scene.deliver_until(2).await?, ["h", "i"], "held messages");
     scene.expect_nothing().await
 }
 
