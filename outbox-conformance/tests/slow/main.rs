@@ -19,16 +19,16 @@ use outbox_conformance::{CaseResult, Stop, publisher_suite, store_suite};
 use pace::Pace;
 
 /// How many single steps of each case are tried. Long cases repeat themselves, so a sample of their steps is enough.
-const SAMPLED_STEPS: usize = 24;
+const SAMPLED_STEPS: usize = 16;
 
 /// How many times each case runs with delays at random.
-const RANDOM_RUNS: usize = 8;
+const RANDOM_RUNS: usize = 4;
 
 fn run<F: Future<Output = CaseResult>>(case: F) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     match runtime.block_on(case) {
         Ok(()) | Err(Stop::NotApplicable(_)) => Ok(()),
-        Err(Stop::Failed(text)) => Err(text),
+        Err(stop) => Err(stop.to_string()),
     }
 }
 
