@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use outbox_core::publishing::{check_limits, check_timeout};
 use outbox_core::{Error, Message, PublisherCapabilities, Result};
 use tokio::sync::Semaphore;
 
 use crate::connections::Connections;
+use crate::declarations::Declarations;
 use crate::dial::{Connector, Dialer, Endpoint, Transport};
-use crate::outgoing::short;
+use crate::failures::Failures;
+use crate::nodes::Nodes;
+use crate::outgoing::{possible_exchange, short};
 use crate::publisher::AmqpPublisher;
 use crate::quarantine::Quarantine;
 use crate::routing::{Route, Routing};
@@ -24,8 +27,8 @@ const MAX_CHANNELS: usize = 256;
 const MAX_HEARTBEAT: Duration = Duration::from_secs(u16::MAX as u64);
 
 enum Target {
-    /// As it was given; looked into by `build`, so that a mistake in it is an error like any other.
-    Uri(Result<Box<AMQPUri>>),
+    /// As they were given; looked into by `build`, so that a mistake in one is an error like any other.
+    Uris(Vec<Result<AMQPUri>>),
     Custom(Arc<dyn Connector>),
 }
 
@@ -66,7 +69,7 @@ impl fmt::Debug for AmqpPublisherBuilder {
 
 impl AmqpPublisherBuilder {
     pub(crate) fn from_uri(uri: &str) -> Self {
-        Self::new(Target::Uri(parse(uri).map(Box::new)))
+        Self::new(Target::Uris(vec![parse(uri)]))
     }
 
     pub(crate) fn from_connector(connector: Arc<dyn Connector>) -> Self {
@@ -89,6 +92,20 @@ impl AmqpPublisherBuilder {
             routing: Routing::default(),
             topology: Topology::default(),
         }
+    }
+
+    /// Adds the URI of another node of the same cluster, each with its own user, password and virtual host. The publisher
+    /// uses one of them at a time: at first one that it chooses by chance, after a break the latest one that let it in,
+    /// and the next one when a node does not. [`connect_timeout`](Self::connect_timeout) is shared between them. Not for
+    /// a publisher with a connector of its own.
+    pub fn node(mut self, uri: &str) -> Self {
+        match &mut self.target {
+            Target::Uris(uris) => uris.push(parse(uri)),
+            target => {
+                *target = Target::Uris(vec![Err(Error::config("nodes are the connector's own business"))])
+            }
+        }
+        self
     }
 
     /// Sets a client certificate or a certificate authority for `amqps`. Default: none, and the platform's trusted
@@ -119,14 +136,15 @@ impl AmqpPublisherBuilder {
         self
     }
 
-    /// Sets how long connecting may take, with logging in and the declaration of the topology. Default: 4 seconds.
+    /// Sets how long connecting may take, with logging in and the declaration of the topology. The nodes, and the
+    /// addresses of a host name, share it: one that does not answer leaves time for the others. Default: 4 seconds.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
     }
 
     /// Sets how long one call may take from its turn until the last confirm. After that the outcome of what was sent
-    /// is unknown, and the connection is cut. Default: 8 seconds, less than the 10 a relay allows by default, so that
+    /// is unknown. The connection is cut if the broker answers nothing else on it either. Default: 8 seconds, less than the 10 a relay allows by default, so that
     /// the relay hears what is known.
     pub fn confirm_timeout(mut self, limit: Duration) -> Self {
         self.confirm_timeout = limit;
@@ -173,19 +191,29 @@ impl AmqpPublisherBuilder {
         self
     }
 
-    /// Declares an exchange whenever a connection is made. Default: none.
+    /// Publishes to this exchange without the `mandatory` flag, whatever the topic. Default: none.
+    ///
+    /// For exchanges that route later or elsewhere, as that of the delayed-message plugin: the broker would return every
+    /// message although it has taken it. The price is that a message which no queue takes, then or later, counts as
+    /// delivered and is lost without a trace. [`Route::mandatory`] does the same for one topic.
+    pub fn not_mandatory(mut self, exchange: impl Into<String>) -> Self {
+        self.routing.not_mandatory.insert(exchange.into());
+        self
+    }
+
+    /// Declares an exchange before the first message, and again if a message shows that it is gone. Default: none.
     pub fn declare_exchange(mut self, exchange: Exchange) -> Self {
         self.topology.exchanges.push(exchange);
         self
     }
 
-    /// Declares a queue whenever a connection is made. Default: none.
+    /// Declares a queue before the first message, and again if a message shows that it is gone. Default: none.
     pub fn declare_queue(mut self, queue: Queue) -> Self {
         self.topology.queues.push(queue);
         self
     }
 
-    /// Binds a queue whenever a connection is made, after the declarations. Default: none.
+    /// Binds a queue after the declarations, and again if a message shows that the binding is gone. Default: none.
     pub fn bind_queue(mut self, binding: Binding) -> Self {
         self.topology.bindings.push(binding);
         self
@@ -201,12 +229,20 @@ impl AmqpPublisherBuilder {
         self.topology.validate()?;
         check_routing(&self.routing)?;
         let (transport, endpoint) = match self.target {
-            Target::Uri(uri) => {
-                let mut uri = uri?;
+            Target::Uris(uris) => {
                 let heartbeat = seconds(self.heartbeat)?;
-                uri.query.heartbeat = Some(heartbeat.or(uri.query.heartbeat).unwrap_or(10));
-                let endpoint = Endpoint::of(&uri);
-                (Transport::Uri(uri, self.tls.unwrap_or_default()), endpoint)
+                let mut uris = uris.into_iter().collect::<Result<Vec<AMQPUri>>>()?;
+                if self.tls.is_some() && !uris.iter().all(|uri| uri.scheme == AMQPScheme::AMQPS) {
+                    return Err(Error::config(
+                        "tls has no effect on an amqp:// URI, whose connection is not encrypted; write amqps://",
+                    ));
+                }
+                for uri in &mut uris {
+                    uri.query.heartbeat = Some(heartbeat.or(uri.query.heartbeat).unwrap_or(10));
+                }
+                let nodes = Nodes::new(uris, self.tls.unwrap_or_default());
+                let endpoint = nodes.endpoint();
+                (Transport::Nodes(nodes), endpoint)
             }
             Target::Custom(_) if self.tls.is_some() || self.heartbeat.is_some() => {
                 return Err(Error::config("tls and heartbeat are the connector's own business"));
@@ -222,7 +258,7 @@ impl AmqpPublisherBuilder {
             endpoint,
             connection_name: self.connection_name,
             connect_timeout: self.connect_timeout,
-            topology: self.topology,
+            declarations: Declarations::new(self.topology),
         };
         Ok(AmqpPublisher {
             connections: Connections::new(dialer),
@@ -237,6 +273,7 @@ impl AmqpPublisherBuilder {
                 .max_message_bytes(Some(self.max_message_bytes)),
             max_message_bytes: self.max_message_bytes,
             quarantine: Quarantine::default(),
+            failures: Failures::default(),
         })
     }
 
@@ -264,7 +301,14 @@ fn seconds(heartbeat: Option<Duration>) -> Result<Option<u16>> {
 
 fn check_routing(routing: &Routing) -> Result<()> {
     let routes = routing.routes.destinations().flat_map(|route| [&route.exchange, &route.routing_key]);
-    for name in routes.chain([&routing.exchange]) {
+    let exchanges = routing.routes.destinations().map(|route| &route.exchange);
+    for name in exchanges.chain([&routing.exchange]).chain(&routing.not_mandatory) {
+        possible_exchange(name).map_err(|_| {
+            Error::config("the name of an exchange contains a line break")
+                .with("exchange", format_args!("{name:?}"))
+        })?;
+    }
+    for name in routes.chain([&routing.exchange]).chain(&routing.not_mandatory) {
         short("routing", name).map_err(|_| {
             Error::config("the routing has a name longer than the 255 bytes which AMQP allows")
                 .with("name", name)

@@ -47,6 +47,12 @@ fn settings_that_cannot_work_are_refused() {
         builder().heartbeat(Duration::from_millis(1_500)),
         builder().heartbeat(Duration::from_secs(65_536)),
         builder().exchange(long.as_str()),
+        builder().exchange("a\nb"),
+        builder().not_mandatory("a\rb"),
+        builder().node("http://host"),
+        builder().tls(OwnedTLSConfig::default()),
+        AmqpPublisher::builder("amqps://host").node(URI).tls(OwnedTLSConfig::default()),
+        builder().route("t", Route::new("a\nb", "")),
         builder().route("t", Route::new(long.as_str(), "")),
         builder().route("t", Route::new("", long.as_str())),
         builder().declare_exchange(Exchange::new("", "topic")),
@@ -54,6 +60,8 @@ fn settings_that_cannot_work_are_refused() {
         builder().bind_queue(Binding::new("", "q", "")),
         AmqpPublisher::with_connector(|_| async { Err(lapin::ErrorKind::ChannelsLimitReached.into()) })
             .heartbeat(Duration::from_secs(1)),
+        AmqpPublisher::with_connector(|_| async { Err(lapin::ErrorKind::ChannelsLimitReached.into()) })
+            .node(URI),
     ] {
         let shown = format!("{builder:?}");
         assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::Config, "{shown}");

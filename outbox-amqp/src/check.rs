@@ -22,7 +22,7 @@ pub(crate) async fn run(link: &Link, routing: &Routing) -> Result<()> {
             judge(&error, Stage::Alone).with("exchange", exchange).with("routing_key", routing_key)
         })?;
     }
-    for Route { exchange, routing_key } in routes() {
+    for Route { exchange, routing_key, .. } in routes() {
         if exchange.is_empty() {
             is_queue(link, routing_key).await.map_err(|error| missing(&error, routing_key))?;
         }

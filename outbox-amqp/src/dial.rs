@@ -1,23 +1,21 @@
 //! Making a connection.
 
 use std::fmt;
-use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backon::{ExponentialBuilder, Retryable};
-use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
+use lapin::{Connection, ConnectionProperties};
 use outbox_core::{Error, ErrorKind, Scope};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use crate::declarations::{Declarations, Undeclared};
 use crate::error::{Stage, is_transient, judge};
 use crate::link::Link;
-use crate::topology::{Topology, Undeclared};
+use crate::nodes::Nodes;
 
 /// Makes connections for a publisher, where a URI is not enough: other ways to log in or to encrypt, tunnels.
 ///
@@ -53,8 +51,7 @@ where
 
 /// How to reach the broker.
 pub(crate) enum Transport {
-    /// Holds a password, and is never shown.
-    Uri(Box<AMQPUri>, OwnedTLSConfig),
+    Nodes(Nodes),
     Custom(Arc<dyn Connector>),
 }
 
@@ -86,18 +83,24 @@ impl Endpoint {
 /// Why there is no connection. It can be cloned, because all calls that waited for one attempt share its failure.
 #[derive(Clone, Debug)]
 pub(crate) enum DialFailure {
-    Refused(lapin::Error),
+    /// `tried` says how each address failed, if there are several.
+    Refused {
+        error: lapin::Error,
+        tried: Option<String>,
+    },
     Undeclared(Undeclared),
-    TimedOut(Duration),
+    TimedOut {
+        tried: Option<String>,
+    },
 }
 
 impl DialFailure {
-    pub(crate) fn to_error(&self, endpoint: &Endpoint) -> Error {
+    pub(crate) fn to_error(&self, dialer: &Dialer) -> Error {
         let error = match self {
-            Self::Refused(error) => judge(error, Stage::Connecting),
-            Self::TimedOut(limit) => {
+            Self::Refused { error, .. } => judge(error, Stage::Connecting),
+            Self::TimedOut { .. } => {
                 Error::new(ErrorKind::Unavailable, "the broker did not let us connect in time")
-                    .with("connect_timeout", format_args!("{limit:?}"))
+                    .with("connect_timeout", format_args!("{:?}", dialer.connect_timeout))
             }
             // Whatever the reason, no message can be blamed, and people have to look at it while messages wait.
             Self::Undeclared(Undeclared { what, name, error }) => {
@@ -105,17 +108,24 @@ impl DialFailure {
                 Error::new(ErrorKind::Unavailable, text).with(what, name).with_source(error.clone())
             }
         };
-        endpoint.locate(error).with_scope(Scope::Endpoint)
+        let error = match self {
+            Self::Refused { tried: Some(tried), .. } | Self::TimedOut { tried: Some(tried) } => {
+                error.with("tried", tried)
+            }
+            _ => error,
+        };
+        dialer.endpoint.locate(error).with_scope(Scope::Endpoint)
     }
 }
 
 /// Makes connections that are ready for use.
 pub(crate) struct Dialer {
     pub(crate) transport: Transport,
+    /// The broker for errors that concern no connection.
     pub(crate) endpoint: Endpoint,
     pub(crate) connection_name: String,
     pub(crate) connect_timeout: Duration,
-    pub(crate) topology: Topology,
+    pub(crate) declarations: Declarations,
 }
 
 impl fmt::Debug for Dialer {
@@ -124,20 +134,18 @@ impl fmt::Debug for Dialer {
             .field("endpoint", &self.endpoint)
             .field("connection_name", &self.connection_name)
             .field("connect_timeout", &self.connect_timeout)
-            .field("topology", &self.topology)
+            .field("declarations", &self.declarations)
             .finish_non_exhaustive()
     }
 }
 
 impl Dialer {
-    /// Connects and declares the topology, within the connect timeout.
+    /// Connects within the connect timeout, and declares the topology if that has not been done yet.
     pub(crate) async fn dial(&self) -> Result<Link, DialFailure> {
         let limit = Instant::now() + self.connect_timeout;
         let link = self.connect(limit).await?;
-        if !self.topology.is_empty() {
-            self.declare_topology(&link, limit).await?;
-        }
-        debug!(broker = %self.endpoint.broker, vhost = %self.endpoint.vhost, "connected");
+        self.declarations.make_once(&link, limit).await?;
+        debug!(broker = %link.endpoint().broker, vhost = %link.endpoint().vhost, "connected");
         Ok(link)
     }
 
@@ -151,133 +159,25 @@ impl Dialer {
             .with_factor(2.0)
             .with_max_times(3)
             .with_jitter();
-        let attempts = (|| self.attempt()).retry(pauses).when(is_transient).notify(|error, pause| {
-            debug!(broker = %self.endpoint.broker, %error, ?pause, "connecting failed, trying again");
+        let transient = |failure: &DialFailure| matches!(failure, DialFailure::Refused { error, .. } if is_transient(error));
+        let attempts = (|| self.attempt(limit)).retry(pauses).when(transient).notify(|failure, pause| {
+            debug!(broker = %self.endpoint.broker, ?failure, ?pause, "connecting failed, trying again");
         });
-        match timeout_at(limit, attempts).await {
-            Ok(Ok(link)) => Ok(link),
-            Ok(Err(error)) => Err(DialFailure::Refused(error)),
-            Err(_) => Err(DialFailure::TimedOut(self.connect_timeout)),
-        }
+        timeout_at(limit, attempts).await.unwrap_or(Err(DialFailure::TimedOut { tried: None }))
     }
 
-    async fn attempt(&self) -> lapin::Result<Link> {
+    async fn attempt(&self, limit: Instant) -> Result<Link, DialFailure> {
         let properties =
             ConnectionProperties::default().with_connection_name(self.connection_name.as_str().into());
         match &self.transport {
-            Transport::Custom(connector) => Ok(Link::new(connector.connect(properties).await?, None)),
-            Transport::Uri(uri, tls) => {
-                let socket = Socket::default();
-                // Until there is a connection to close, dropping this future must end the attempt.
-                let guard = CutOnDrop(Some(socket.clone()));
-                let connection = open((**uri).clone(), tls, &socket, properties).await?;
-                guard.disarm();
-                Ok(Link::new(connection, Some(socket)))
+            Transport::Nodes(nodes) => nodes.connect(&properties, limit).await,
+            Transport::Custom(connector) => {
+                let connection = connector
+                    .connect(properties)
+                    .await
+                    .map_err(|error| DialFailure::Refused { error, tried: None })?;
+                Ok(Link::new(connection, None, self.endpoint.clone()))
             }
-        }
-    }
-
-    async fn declare_topology(&self, link: &Link, limit: Instant) -> Result<(), DialFailure> {
-        let declare = async {
-            let channel = link.open_channel().await.map_err(DialFailure::Refused)?;
-            self.topology.declare(&channel).await.map_err(DialFailure::Undeclared)
-        };
-        match timeout_at(limit, declare).await {
-            Ok(Ok(())) => {
-                self.topology.exchange_names().for_each(|name| link.exchanges().exists(name));
-                Ok(())
-            }
-            Ok(Err(failure)) => Err(failure),
-            Err(_) => {
-                link.cut();
-                Err(DialFailure::TimedOut(self.connect_timeout))
-            }
-        }
-    }
-}
-
-/// Opens the socket ourselves, for two reasons.
-///
-/// We keep a handle that can end the connection at once and for good. The client library can only *ask* for an end, in
-/// a frame behind the others; a broker that has stopped reading would get everything written so far as soon as it
-/// reads again. And the client library connects in a thread of its own, and waits for ever if that fails before it
-/// has begun to wait.
-async fn open(
-    uri: AMQPUri,
-    tls: &OwnedTLSConfig,
-    socket: &Socket,
-    properties: ConnectionProperties,
-) -> lapin::Result<Connection> {
-    let runtime = lapin::runtime::default_runtime()?;
-    let host = uri.authority.host.as_str();
-    let mut connected = Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address"));
-    for address in tokio::net::lookup_host((host, uri.authority.port)).await? {
-        connected = AsyncTcpStream::connect(&runtime, address).await;
-        if connected.is_ok() {
-            break;
-        }
-    }
-    let mut stream = connected?;
-    if let AsyncTcpStream::Plain(plain) = &stream {
-        socket.hold(plain.get_ref())?;
-    }
-    if uri.scheme == AMQPScheme::AMQPS {
-        stream = stream.into_tls(host, tls.as_ref()).await?;
-    }
-    let ready = Mutex::new(Some(stream));
-    let take = async move |_, _| {
-        let stream = ready.lock().unwrap_or_else(PoisonError::into_inner).take();
-        stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted).into())
-    };
-    Connection::connector(uri, runtime, take, properties).await
-}
-
-/// A second handle to a connection's socket.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Socket(Arc<Mutex<Option<TcpStream>>>);
-
-impl Socket {
-    fn hold(&self, stream: &tokio::net::TcpStream) -> io::Result<()> {
-        let copy = duplicate(stream)?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
-        Ok(())
-    }
-
-    /// Ends the connection: nothing that is not on its way yet will be sent, and every wait on it fails.
-    pub(crate) fn cut(&self) {
-        if let Some(stream) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // An error means that it has ended already.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-#[cfg(unix)]
-fn duplicate(stream: &tokio::net::TcpStream) -> io::Result<TcpStream> {
-    use std::os::fd::AsFd;
-
-    Ok(stream.as_fd().try_clone_to_owned()?.into())
-}
-
-#[cfg(windows)]
-fn duplicate(stream: &tokio::net::TcpStream) -> io::Result<TcpStream> {
-    use std::os::windows::io::AsSocket;
-
-    Ok(stream.as_socket().try_clone_to_owned()?.into())
-}
-
-struct CutOnDrop(Option<Socket>);
-
-impl CutOnDrop {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for CutOnDrop {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.0 {
-            socket.cut();
         }
     }
 }

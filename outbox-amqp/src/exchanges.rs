@@ -9,11 +9,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use lapin::options::ExchangeDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, ExchangeKind};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::connections::Connections;
-use crate::error::is_complaint;
+use crate::error::closed;
 use crate::link::Link;
 use crate::outgoing::{Declaration, ExchangeSpec};
 use crate::topology::kind;
@@ -75,6 +75,10 @@ pub(crate) async fn ensure<'a>(
     let mut unusable = HashMap::new();
     let mut channel = None;
     for spec in unknown {
+        if Instant::now() >= deadline {
+            unusable.insert(spec.clone(), Unusable::TimedOut);
+            continue;
+        }
         let attempt = async {
             match &spec.declaration {
                 Some(declaration) if matches!(kind(&declaration.kind), ExchangeKind::Custom(_)) => {
@@ -83,24 +87,23 @@ pub(crate) async fn ensure<'a>(
                 declaration => declare(link, &mut channel, &spec.name, declaration.as_ref()).await,
             }
         };
-        let failure = match timeout_at(deadline, attempt).await {
-            Ok(Ok(())) => {
+        let failure = match Box::pin(link.wait(deadline, attempt)).await {
+            Some(Ok(())) => {
                 debug!(exchange = %spec.name, declared = spec.declaration.is_some(), "the exchange is there");
                 link.exchanges().exists(&spec.name);
                 link.exchanges().insert(spec.clone());
                 continue;
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 // The broker has closed the channel with its complaint.
                 channel = None;
-                if is_complaint(&error) {
+                if closed(&error).is_some() {
                     warn!(exchange = %spec.name, %error, "the exchange cannot be used");
                 }
                 Unusable::Failed(error)
             }
-            Err(_) => {
+            None => {
                 channel = None;
-                link.cut();
                 Unusable::TimedOut
             }
         };
@@ -142,7 +145,7 @@ async fn declare_on(channel: &Channel, name: &str, declaration: Option<&Declarat
     channel.exchange_declare(name.into(), ExchangeKind::default(), look, FieldTable::default()).await
 }
 
-/// The broker closes the whole connection over a type it does not know, so plugins' types get one of their own.
+/// RabbitMQ 3 closes the whole connection over a type it does not know, so plugins' types get one of their own.
 async fn declare_elsewhere(
     connections: &Connections,
     name: &str,
@@ -153,8 +156,8 @@ async fn declare_elsewhere(
 
     let link = match connections.dialer().connect(deadline).await {
         Ok(link) => link,
-        Err(Refused(error)) => return Err(error),
-        Err(TimedOut(_) | Undeclared(_)) => {
+        Err(Refused { error, .. }) => return Err(error),
+        Err(TimedOut { .. } | Undeclared(_)) => {
             return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
         }
     };

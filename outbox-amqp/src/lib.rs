@@ -1,20 +1,25 @@
 #![doc = include_str!("../README.md")]
 
 mod builder;
+mod call;
 mod check;
 mod connections;
+mod declarations;
 mod dial;
 mod error;
 mod exchanges;
+mod failures;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod link;
+mod nodes;
 mod options;
 mod outgoing;
 mod publisher;
 mod quarantine;
 mod routing;
+mod socket;
 mod topology;
 mod verdict;
 mod window;

@@ -9,9 +9,12 @@ use std::time::Duration;
 use futures_util::{FutureExt, Stream, StreamExt};
 use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Connection, ConnectionState, ErrorKind, Event};
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
-use crate::dial::Socket;
+use crate::dial::Endpoint;
 use crate::exchanges::Known;
+use crate::socket::Socket;
 
 /// The largest number of channels opened on one connection, idle or long gone.
 ///
@@ -30,6 +33,8 @@ type Events = Pin<Box<dyn Stream<Item = Event> + Send>>;
 /// One connection to the broker. It is closed when the last user drops it.
 pub(crate) struct Link {
     connection: Arc<Connection>,
+    /// Where it leads to.
+    endpoint: Endpoint,
     /// Absent if the connection was made by the user's own connector.
     socket: Option<Socket>,
     cut: AtomicBool,
@@ -57,10 +62,11 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(crate) fn new(connection: Connection, socket: Option<Socket>) -> Self {
+    pub(crate) fn new(connection: Connection, socket: Option<Socket>, endpoint: Endpoint) -> Self {
         let alarm = Alarm { events: Box::pin(connection.events_listener()), reason: None };
         Self {
             connection: Arc::new(connection),
+            endpoint,
             socket,
             cut: AtomicBool::new(false),
             retired: AtomicBool::new(false),
@@ -88,6 +94,11 @@ impl Link {
     /// Whether it has not ended.
     pub(crate) fn is_alive(&self) -> bool {
         !self.cut.load(Ordering::Relaxed) && self.connection.status().connected()
+    }
+
+    /// Where it leads to.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     fn max_channels_opened(&self) -> u32 {
@@ -146,13 +157,56 @@ impl Link {
         };
         let channel = match idle {
             Some(channel) => channel,
-            None => {
-                let channel = self.open_channel().await?;
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                channel
-            }
+            None => self.open_confirming().await?,
         };
         Ok(Lease { link: Arc::clone(self), channel: Some(channel), writing: false })
+    }
+
+    async fn open_confirming(&self) -> lapin::Result<Channel> {
+        let channel = self.open_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(channel)
+    }
+
+    /// Waits for something that the broker owes on this connection, at most until the deadline. `None` if it did not
+    /// come.
+    ///
+    /// What is late can be the fault of one queue: a quorum queue without its majority confirms nothing for as long as
+    /// that lasts, and the connection is as good as before. So the broker is asked for a channel when most of the time
+    /// is over. If it does not answer that either, the connection is cut. An answer proves that the broker reads what
+    /// we send, so nothing that was sent can come up later as a surprise.
+    ///
+    /// A connection that the broker has blocked is kept too: on it we learn when the alarm is over, while a new one
+    /// would learn of the alarm only by another message whose outcome is unknown.
+    pub(crate) async fn wait<T>(&self, deadline: Instant, answer: impl Future<Output = T>) -> Option<T> {
+        let mut answer = pin!(answer);
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if let Ok(answer) = timeout_at(deadline - patience / 4, &mut answer).await {
+            return Some(answer);
+        }
+        let mut probe = pin!(async {
+            let fresh = timeout_at(deadline, self.open_confirming()).await;
+            fresh.ok().and_then(lapin::Result::ok)
+        });
+        let mut answers = None;
+        loop {
+            tokio::select! {
+                biased;
+                answer = timeout_at(deadline, &mut answer) => match answer {
+                    Ok(answer) => return Some(answer),
+                    Err(_) => break,
+                },
+                channel = &mut probe, if answers.is_none() => {
+                    answers = Some(channel.is_some());
+                    lock(&self.idle).extend(channel);
+                }
+            }
+        }
+        if answers != Some(true) && self.blocked().is_none() {
+            warn!(broker = %self.endpoint.broker, "the broker answers nothing, cutting the connection");
+            self.cut();
+        }
+        None
     }
 
     /// Ends the connection at once: nothing that is not on its way yet will be sent.

@@ -14,6 +14,11 @@ use crate::routing::{Route, Routing};
 const HEADER_FRAME: usize = 22;
 /// The longest message TTL RabbitMQ takes, in milliseconds.
 const MAX_EXPIRATION: u64 = u32::MAX as u64;
+/// Headers that the broker routes by. It wants a list in them, and closes the channel over a string. Their names are
+/// case-sensitive.
+const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+/// The broker closes the channel over this address unless the channel has a consumer for the answers.
+const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
 
@@ -43,6 +48,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) exchange: ExchangeSpec,
     pub(crate) routing_key: String,
+    /// Whether the broker returns the message if no queue takes it.
+    pub(crate) mandatory: bool,
     pub(crate) properties: BasicProperties,
     /// The size of the content header frame, which must fit into the connection's largest frame.
     pub(crate) header_frame: usize,
@@ -66,13 +73,16 @@ impl<'a> Outgoing<'a> {
                 .with("bytes", payload.len())
                 .with("max_message_bytes", max_bytes));
         }
-        let routed = match (&options.exchange, &options.routing_key) {
+        let mut routed = match (&options.exchange, &options.routing_key) {
             (Some(exchange), Some(key)) => Route::new(exchange.as_str(), key.as_str()),
             _ => routing.route(message),
         };
+        // A route's own setting belongs to its own exchange.
+        routed.mandatory |= options.exchange.is_some();
         let exchange = exchange(&options, options.exchange.clone().unwrap_or(routed.exchange))?;
         let routing_key = options.routing_key.clone().unwrap_or(routed.routing_key);
         short("routing_key", &routing_key)?;
+        let mandatory = routed.mandatory && routing.is_mandatory(&exchange.name);
         let (properties, properties_size) = properties(message, &options)?;
         Ok(Self {
             index,
@@ -80,6 +90,7 @@ impl<'a> Outgoing<'a> {
             payload,
             exchange,
             routing_key,
+            mandatory,
             properties,
             header_frame: HEADER_FRAME + properties_size,
         })
@@ -112,8 +123,22 @@ pub(crate) fn short(field: &'static str, text: &str) -> Result<ShortString> {
     })
 }
 
+/// Refuses the names that no exchange has. The broker drops line breaks when it declares or looks up an exchange, but
+/// not when it publishes: it would find the exchange and then close the channel.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`].
+pub(crate) fn possible_exchange(name: &str) -> Result<()> {
+    if name.contains(['\r', '\n']) {
+        return Err(Error::malformed("the exchange name contains a line break")
+            .with("exchange", format_args!("{name:?}")));
+    }
+    Ok(())
+}
+
 fn exchange(options: &AmqpOptions, name: String) -> Result<ExchangeSpec> {
     short("exchange", &name)?;
+    possible_exchange(&name)?;
     let Some(kind) = &options.exchange_type else {
         let orphan = [
             ("exchange_durable", options.exchange_durable),
@@ -167,6 +192,12 @@ fn properties(message: &Message, options: &AmqpOptions) -> Result<(BasicProperti
         }
         Ok::<_, Error>(())
     };
+    if options.reply_to.as_deref() == Some(DIRECT_REPLY_TO) {
+        return Err(Error::malformed(
+            "reply_to names the direct reply queue, which belongs to a consumer on the publisher's own channel",
+        )
+        .with("reply_to", DIRECT_REPLY_TO));
+    }
     let expiration = expiration(options)?;
     text("content_type", message.content_type(), BasicProperties::with_content_type)?;
     text("content_encoding", options.content_encoding.as_deref(), BasicProperties::with_content_encoding)?;
@@ -190,6 +221,12 @@ fn properties(message: &Message, options: &AmqpOptions) -> Result<(BasicProperti
         for (name, value) in message.headers() {
             // Name with its length, type tag, value with its length.
             size += 1 + name.len() + 1 + 4 + value.len();
+            if ROUTING_HEADERS.contains(&name.as_str()) {
+                return Err(Error::malformed(
+                    "the header is reserved: the broker takes CC and BCC for lists of routing keys",
+                )
+                .with("header", name));
+            }
             table.insert(short("header", name)?, AMQPValue::LongString(value.as_str().into()));
         }
         properties = properties.with_headers(table);

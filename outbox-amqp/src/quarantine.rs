@@ -1,7 +1,7 @@
-//! Which messages are sent alone, because the broker closed a channel or connection with them in it.
+//! Which messages are sent alone from the start, because the broker closed a channel or connection with them on it.
 //!
-//! The broker does not say which of many messages it took offence at. Sent alone, the culprit shows itself, and the
-//! others get through; without this, one such message would fail its neighbours again and again.
+//! A call sends its suspects alone by itself, if there is time. This is for those that could not be, for culprits that
+//! come back, and for exchanges to which the user may not publish.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,11 +1,12 @@
-//! What the publisher declares when it connects, if asked to.
+//! What the publisher declares before its first message, if asked to.
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 use outbox_core::{Error, Result};
 
-use crate::outgoing::short;
+use crate::declarations::Undeclared;
+use crate::outgoing::{possible_exchange, short};
 
 /// The value of an argument of an exchange, a queue or a binding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +163,7 @@ impl Binding {
     }
 }
 
-/// Exchanges, queues and bindings, declared in this order once per connection.
+/// Exchanges, queues and bindings, declared in this order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Topology {
     pub(crate) exchanges: Vec<Exchange>,
@@ -170,17 +171,20 @@ pub(crate) struct Topology {
     pub(crate) bindings: Vec<Binding>,
 }
 
-/// Why a declaration failed, and of what.
-#[derive(Clone, Debug)]
-pub(crate) struct Undeclared {
-    pub(crate) what: &'static str,
-    pub(crate) name: String,
-    pub(crate) error: lapin::Error,
-}
-
 impl Topology {
     pub(crate) fn is_empty(&self) -> bool {
         self.exchanges.is_empty() && self.queues.is_empty() && self.bindings.is_empty()
+    }
+
+    /// Whether a message that went to this exchange and was not taken may have missed something of this.
+    pub(crate) fn concerns(&self, exchange: &str, routing_key: &str) -> bool {
+        match exchange {
+            "" => self.queues.iter().any(|queue| queue.name == routing_key),
+            name => {
+                self.exchanges.iter().any(|exchange| exchange.name == name)
+                    || self.bindings.iter().any(|binding| binding.exchange == name)
+            }
+        }
     }
 
     /// The names of the declared exchanges, which need no further check.
@@ -197,6 +201,7 @@ impl Topology {
         for exchange in &self.exchanges {
             named("exchange", &exchange.name)?;
             configured(&[&exchange.name, &exchange.kind], &exchange.arguments)?;
+            declarable(&exchange.name)?;
         }
         for queue in &self.queues {
             named("queue", &queue.name)?;
@@ -206,6 +211,7 @@ impl Topology {
             named("queue of a binding", &binding.queue)?;
             named("exchange of a binding", &binding.exchange)?;
             configured(&[&binding.exchange, &binding.queue, &binding.routing_key], &binding.arguments)?;
+            declarable(&binding.exchange)?;
         }
         Ok(())
     }
@@ -267,6 +273,13 @@ pub(crate) fn kind(name: &str) -> ExchangeKind {
     }
 }
 
+fn declarable(exchange: &str) -> Result<()> {
+    possible_exchange(exchange).map_err(|_| {
+        Error::config("the name of an exchange contains a line break")
+            .with("exchange", format_args!("{exchange:?}"))
+    })
+}
+
 fn configured(names: &[&String], arguments: &[(String, Argument)]) -> Result<()> {
     for name in names.iter().copied().chain(arguments.iter().map(|(name, _)| name)) {
         short("topology", name).map_err(|_| {
@@ -300,6 +313,7 @@ mod tests {
         let long = "x".repeat(256);
         for topology in [
             Topology { exchanges: vec![Exchange::new("", "topic")], ..Topology::default() },
+            Topology { exchanges: vec![Exchange::new("e\n", "topic")], ..Topology::default() },
             Topology { exchanges: vec![Exchange::new("e", long.clone())], ..Topology::default() },
             Topology { queues: vec![Queue::quorum(long.clone())], ..Topology::default() },
             Topology {

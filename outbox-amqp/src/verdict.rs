@@ -10,7 +10,7 @@ use lapin::{Confirmation, PublisherConfirm};
 use outbox_core::{Error, ErrorKind, Outcome, Verdict};
 use tracing::warn;
 
-use crate::error::{Stage, is_complaint, judge};
+use crate::error::{Closed, Stage, closed, judge};
 
 /// What came of a window.
 pub(crate) struct Answers {
@@ -22,11 +22,14 @@ pub(crate) struct Answers {
     pub(crate) clean: bool,
 }
 
-/// The broker closed the channel or the connection over something in the window.
+/// The broker closed the channel or the connection over something that it was sent.
 pub(crate) struct Complaint {
     pub(crate) error: lapin::Error,
+    pub(crate) closed: Closed,
     /// The messages it can have meant, by their place in the window.
     pub(crate) suspects: Vec<usize>,
+    /// How many messages were handed over. The broker has nothing of those after them.
+    pub(crate) sent: usize,
 }
 
 /// How far a message came.
@@ -86,6 +89,8 @@ pub(crate) struct Verdicts<'a> {
     pub(crate) ids: &'a [String],
     /// Their exchanges and routing keys.
     pub(crate) routes: &'a [(String, String)],
+    /// What to judge by if the broker can have meant one message only.
+    pub(crate) alone: Stage,
 }
 
 impl Verdicts<'_> {
@@ -99,10 +104,10 @@ impl Verdicts<'_> {
         let complaint = sent
             .iter()
             .find_map(|sent| match sent {
-                Sent::Lost(error) if is_complaint(error) => Some(error.clone()),
+                Sent::Lost(error) => Some((error.clone(), closed(error)?)),
                 _ => None,
             })
-            .map(|error| Complaint { error, suspects });
+            .map(|(error, closed)| Complaint { error, closed, suspects, sent: sent.len() });
 
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(self.ids.len());
         for (place, sent) in sent.into_iter().enumerate() {
@@ -111,7 +116,7 @@ impl Verdicts<'_> {
                 (Some(reason), _) => Err(unroutable(reason)),
                 (None, Sent::Answered(answer, _)) => self.answered(place, answer, &returns, complete),
                 (None, Sent::Lost(error)) => {
-                    Err(judge(&error, if alone { Stage::Alone } else { Stage::After }))
+                    Err(judge(&error, if alone { self.alone } else { Stage::After }))
                 }
                 (None, Sent::Stuck | Sent::Late | Sent::Waiting(_)) => {
                     Err(Error::new(ErrorKind::Timeout, "the broker did not confirm in time"))
@@ -224,7 +229,7 @@ mod tests {
     fn judged(count: usize, sent: Vec<Sent>, unsent: Option<Unsent>) -> Answers {
         let ids: Vec<String> = (0..count).map(|place| place.to_string()).collect();
         let routes: Vec<(String, String)> = ids.iter().map(|id| (String::new(), id.clone())).collect();
-        Verdicts { ids: &ids, routes: &routes }.give(sent, unsent)
+        Verdicts { ids: &ids, routes: &routes, alone: Stage::Alone }.give(sent, unsent)
     }
 
     fn ack() -> Sent {

@@ -3,47 +3,45 @@
 use std::pin::pin;
 use std::task::Poll;
 
-use futures_util::poll;
+use futures_util::{FutureExt, poll};
 use lapin::options::BasicPublishOptions;
 use tokio::time::{Instant, timeout_at};
-use tracing::warn;
+use tracing::{debug, warn};
 
+use crate::error::Stage;
 use crate::link::Lease;
 use crate::outgoing::Outgoing;
 use crate::verdict::{Answers, Sent, Unsent, Verdicts};
 
-/// Sends the messages and waits for all answers, at most until the deadline.
+/// Sends the messages and waits for all answers, at most until the deadline. `alone` is what to judge by if the broker
+/// can have refused one of them only.
 ///
 /// # Cancel safety
 /// Dropped, it leaves the lease to close the channel, and to cut the connection if a message is half written.
-pub(crate) async fn run(mut lease: Lease, window: Vec<Outgoing<'_>>, deadline: Instant) -> Answers {
+pub(crate) async fn run(
+    mut lease: Lease,
+    window: Vec<Outgoing<'_>>,
+    alone: Stage,
+    deadline: Instant,
+) -> Answers {
     let routes: Vec<(String, String)> =
         window.iter().map(|message| (message.exchange.name.clone(), message.routing_key.clone())).collect();
     let ids: Vec<String> = window.iter().map(|message| message.id.to_string()).collect();
 
     let (mut sent, unsent) = send(&mut lease, window, deadline).await;
-    collect(&mut sent, deadline).await;
-    cut_if_silent(&lease, &sent);
-    let answers = Verdicts { ids: &ids, routes: &routes }.give(sent, unsent);
+    if sent.iter().any(|sent| matches!(sent, Sent::Stuck)) {
+        // The rest of it must never follow, and a new connection is the only way to be sure.
+        warn!("a message could not be written in time, cutting the connection");
+        lease.link().cut();
+    }
+    lease.link().wait(deadline, collect(&mut sent)).await;
+    give_up_on_late(&mut sent);
+    let answers = Verdicts { ids: &ids, routes: &routes, alone }.give(sent, unsent);
     if answers.clean {
         lease.give_back();
     }
+    // Otherwise the channel is closed: what is still to come on it must reach no other window.
     answers
-}
-
-/// Gives the connection up if the broker owes answers and has no excuse.
-///
-/// To close the channel would not do: what the broker has not read yet must not be published later, and a connection
-/// that does not answer must not be used again. Only where the broker has said that it is blocked, and all is written,
-/// the connection is kept, for on it we learn when the alarm is over; a new one would learn of the alarm only by
-/// another message whose outcome is unknown.
-fn cut_if_silent(lease: &Lease, sent: &[Sent]) {
-    let stuck = sent.iter().any(|sent| matches!(sent, Sent::Stuck));
-    let late = sent.iter().filter(|sent| matches!(sent, Sent::Stuck | Sent::Late)).count();
-    if stuck || (late > 0 && lease.link().blocked().is_none()) {
-        warn!(messages = late, "no answer in time, cutting the connection");
-        lease.link().cut();
-    }
 }
 
 /// Hands the messages over one by one, until one cannot be.
@@ -58,7 +56,7 @@ async fn send(
         if let Some(reason) = lease.link().blocked() {
             return (sent, Some(Unsent::Blocked(reason)));
         }
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let mut publish = pin!(channel.basic_publish(
             message.exchange.name.as_str().into(),
             message.routing_key.as_str().into(),
@@ -94,14 +92,33 @@ async fn send(
 }
 
 /// Waits for the confirms. In turn is as good as any order: every one of them is waited for.
-async fn collect(sent: &mut [Sent], deadline: Instant) {
+async fn collect(sent: &mut [Sent]) {
     for sent in sent {
         if let Sent::Waiting(confirm) = sent {
-            *sent = match timeout_at(deadline, confirm).await {
-                Ok(Ok(confirmation)) => confirmation.into(),
-                Ok(Err(error)) => Sent::Lost(error),
-                Err(_) => Sent::Late,
+            *sent = match confirm.await {
+                Ok(confirmation) => confirmation.into(),
+                Err(error) => Sent::Lost(error),
             };
         }
+    }
+}
+
+/// Notes what is not confirmed by now. Behind the first late confirm there may be others that have come.
+fn give_up_on_late(sent: &mut [Sent]) {
+    let mut late = 0;
+    for sent in sent {
+        if let Sent::Waiting(confirm) = sent {
+            *sent = match confirm.now_or_never() {
+                Some(Ok(confirmation)) => confirmation.into(),
+                Some(Err(error)) => Sent::Lost(error),
+                None => {
+                    late += 1;
+                    Sent::Late
+                }
+            };
+        }
+    }
+    if late > 0 {
+        debug!(messages = late, "no confirm in time");
     }
 }

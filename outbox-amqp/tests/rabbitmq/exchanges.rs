@@ -108,7 +108,7 @@ async fn a_conflicting_declaration_fails_its_own_messages_only() {
     }
 }
 
-/// The broker closes the whole connection over such a type.
+/// RabbitMQ 3 closes the whole connection over such a type, RabbitMQ 4 the channel.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_type_of_exchange_does_not_end_the_connection() {
     let Some(vhost) = vhost().await else { return };
@@ -133,7 +133,7 @@ async fn an_unknown_type_of_exchange_does_not_end_the_connection() {
 }
 
 #[tokio::test]
-async fn an_exchange_deleted_behind_our_back_is_noticed_and_made_again() {
+async fn an_exchange_that_was_deleted_is_declared_again_by_the_next_message() {
     let Some(vhost) = vhost().await else { return };
     vhost.declare_queue("orders").await;
     let publisher = publisher(&vhost);
@@ -143,20 +143,18 @@ async fn an_exchange_deleted_behind_our_back_is_noticed_and_made_again() {
     publish_one(&publisher, declared()).await.unwrap();
 
     delete(&vhost, "e").await;
-    // It is declared once per connection, not per message: so this one finds out.
+    // It is declared once per connection, not per message. So this one finds out, and the next one declares it.
     let outcome = publish_one(&publisher, declared()).await;
     assert_error(&outcome, ErrorKind::NotFound, Verdict::Retry, Scope::Message);
-    // And the next one makes it again.
     let outcome = publish_one(&publisher, declared()).await;
     assert_error(&outcome, ErrorKind::Unroutable, Verdict::Retry, Scope::Message);
     assert_eq!(describe(&vhost, "e").await["type"], "fanout");
 }
 
 #[tokio::test]
-async fn an_exchange_deleted_in_between_fails_others_once_at_most() {
+async fn an_exchange_deleted_in_between_fails_its_own_messages_only() {
     let Some(vhost) = vhost().await else { return };
     vhost.declare_queue("orders").await;
-    vhost.bind_queue("orders", "amq.fanout", "").await;
     let publisher = publisher(&vhost);
     let doomed = || message_with("t", &AmqpOptions::new().exchange("doomed"));
     let channel = vhost.channel().await;
@@ -175,22 +173,6 @@ async fn an_exchange_deleted_in_between_fails_others_once_at_most() {
     let batch: Vec<Message> =
         (0..200).map(|n| if n == 50 || n == 150 { doomed() } else { message("orders", "x") }).collect();
     let outcomes = publisher.publish(&batch).await;
-    let confirmed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    for (index, outcome) in outcomes.iter().enumerate() {
-        match outcome {
-            Ok(()) => assert!(index < 50, "message {index} came after the channel had ended"),
-            // The message was handed over, so it may be in the queue; or it was not, so it is not.
-            Err(error) => assert!(
-                matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Unavailable),
-                "{}",
-                error.report()
-            ),
-        }
-    }
-    assert!(vhost.queue_depth("orders").await as usize >= confirmed);
-
-    // Now it is known who is to blame.
-    let outcomes = publisher.publish(&batch).await;
     for (index, outcome) in outcomes.iter().enumerate() {
         if index == 50 || index == 150 {
             assert_error(outcome, ErrorKind::NotFound, Verdict::Retry, Scope::Message);
@@ -198,6 +180,8 @@ async fn an_exchange_deleted_in_between_fails_others_once_at_most() {
             assert!(outcome.is_ok(), "{outcome:?}");
         }
     }
+    let depth = vhost.queue_depth("orders").await;
+    assert!((198..=396).contains(&depth), "{depth} messages of 198");
 }
 
 /// A channel number that the broker has closed once is dead in the client library for the rest of the connection.

@@ -10,6 +10,8 @@ mod exchanges;
 mod faults;
 mod isolation;
 mod login;
+mod nodes;
 mod outages;
+mod stuck;
 mod support;
 mod topology;
