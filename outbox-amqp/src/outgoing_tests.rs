@@ -116,12 +116,12 @@ fn what_amqp_cannot_carry_is_a_permanent_failure() {
 
 #[test]
 fn an_unknown_option_is_named() {
-    let json = serde_json::json!({ "amqp": { "exchnage": "orders" } });
+    let json = serde_json::json!({ "amqp": { "exchanges": "orders" } });
     let serde_json::Value::Object(json) = json else { unreachable!() };
     let message = build(Message::bytes("t", "x").raw_options(Options::from_json(json)));
     let error = outgoing(&message).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
-    assert!(error.to_string().contains("exchnage"), "{error}");
+    assert!(error.to_string().contains("exchanges"), "{error}");
 }
 
 #[test]

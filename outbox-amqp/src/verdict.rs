@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_window_cut_short_a_confirm_with_anothers_return_proves_nothing() {
+    fn in_a_window_cut_short_a_confirm_with_the_return_of_another_message_proves_nothing() {
         // The return of message 1 may have been waiting behind that of message 0.
         let answers = judged(3, vec![lost(), ack_with(Some("0")), ack()], None);
         assert_eq!(kinds(&answers), [Some(Unroutable), Some(Interrupted), None]);

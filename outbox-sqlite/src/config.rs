@@ -130,7 +130,7 @@ mod tests {
             (Config::new().prefix("1st"), "prefix"),
             (Config::new().prefix("a b"), "prefix"),
             (Config::new().prefix("x\"; DROP TABLE y; --"), "prefix"),
-            (Config::new().prefix("caf\u{e9}"), "prefix"),
+            (Config::new().prefix("\u{e9}t\u{e9}"), "prefix"),
             (Config::new().prefix("a".repeat(49)), "prefix"),
             (Config::new().prefix("SQLite_x"), "sqlite_"),
             (Config::new().partitions(0), "partitions"),

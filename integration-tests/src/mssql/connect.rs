@@ -82,6 +82,6 @@ mod tests {
         let refusal = |url| format!("{:#}", parse(url).unwrap_err());
         assert!(refusal("mssql://sa@db.example").contains("no password"));
         assert!(refusal("mssql://sa:s@db.example?encrypt=maybe").contains("encrypt=maybe"));
-        assert!(refusal("mssql://sa:s@db.example?encrpyt=true").contains("encrpyt=true"));
+        assert!(refusal("mssql://sa:s@db.example?encryption=true").contains("encryption=true"));
     }
 }

@@ -181,7 +181,7 @@ mod tests {
     fn what_is_wrong_with_a_line_is_said() {
         for (line, expected) in [
             ("{}", "missing field `topic`"),
-            (r#"{"topic":"t","paylaod":1}"#, "unknown field `paylaod`"),
+            (r#"{"topic":"t","body":1}"#, "unknown field `body`"),
             (r#"{"topic":""}"#, "the topic is empty"),
             (r#"{"topic":"t","payload":1,"payload_base64":""}"#, "payload as well as payload_base64"),
             (r#"{"topic":"t","payload_base64":"%"}"#, "is not valid base64"),
