@@ -1,20 +1,20 @@
 //! The transactional outbox in one file, without a server and without settings:
 //!
 //! ```text
-//! cargo run --example quickstart
+//! cargo run -p quickstart
 //! ```
 //!
 //! A small shop keeps its orders in an SQLite file in a temporary folder. Each change of an order enqueues a message
-//! in the same transaction. A relay then publishes the messages to a "broker" that lives in this process, prints what
-//! it is sent, and behaves badly twice. At the end the program tells what became of every message, and why.
+//! in the same transaction. A relay then publishes the messages to a "broker" inside this process, which prints each
+//! message and fails twice. Finally, the program prints the state of every message and the reason for it.
 
-#![allow(clippy::print_stdout, reason = "an example talks to the person who runs it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{env, fmt, fs, process};
 
 use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
@@ -26,13 +26,13 @@ use outbox::{
 };
 use serde_json::json;
 
-/// No step takes nearly as long; better an error than a program that hangs.
+/// Far longer than any step takes. After it the program reports an error instead of waiting forever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let mut shop = Shop::open(&folder.path().join("shop.db")).await?;
+    let folder = TemporaryFolder::create()?;
+    let mut shop = Shop::open(&folder.0.join("shop.db")).await?;
 
     println!("1. THE SHOP changes orders and enqueues messages, both in one transaction\n");
     shop.place(1, "alice", Card::Good).await?;
@@ -82,7 +82,26 @@ async fn main() -> anyhow::Result<()> {
     let stats = store.stats(1000).await?;
     println!("   The outbox holds {} messages and {} dead letters.", stats.backlog, stats.dead_letters);
     shop.pool.close().await;
-    folder.close().context("cannot remove the temporary folder")
+    Ok(())
+}
+
+/// A folder that is removed when this value is dropped. A program with more needs uses the crate `tempfile`.
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn create() -> anyhow::Result<Self> {
+        let path = env::temp_dir().join(format!("outbox-quickstart-{}", process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot create the folder {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("cannot remove the folder {}: {error}", self.0.display());
+        }
+    }
 }
 
 /// The service: it owns the table `orders`, and an outbox in the same database.

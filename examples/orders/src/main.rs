@@ -2,7 +2,7 @@
 //! drops duplicates.
 //!
 //! ```text
-//! cargo run --example orders -- --postgres postgres://… --amqp amqp://… --orders 20
+//! cargo run -p orders -- --postgres postgres://… --amqp amqp://… --orders 20
 //! ```
 //!
 //! Three parts run side by side: the shop takes orders, the relay publishes what the shop has enqueued, and the
