@@ -1,5 +1,7 @@
 //! Settings: from a file, the environment and the command line to what they mean.
 
+#[cfg(feature = "amqp")]
+mod certificates;
 mod explain;
 mod fault;
 mod http;

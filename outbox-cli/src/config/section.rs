@@ -82,6 +82,12 @@ impl<'a> Section<'a> {
         self.table.get(name)
     }
 
+    /// Notes that there is such a field.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn known(&self, name: &str) {
+        self.known.borrow_mut().push(name.to_owned());
+    }
+
     /// Whether the field was written.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.table.contains_key(name)
@@ -296,16 +302,60 @@ impl<'a> Section<'a> {
     /// would be a name, which is shown. The `@` that should have ended the password gives it away.
     pub(crate) fn url(&self, example: &str) -> Option<Secret> {
         let secret = self.required_secret("url", &format!("url = \"{example}\""))?;
-        let rest = secret.reveal().split_once("://").map_or("", |(_, rest)| rest);
-        let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if !host.contains('@') && behind.contains('@') {
-            self.fault_in(
-                self.way("url"),
-                "has an @ behind its host; write / as %2F, ? as %3F, # as %23 and @ as %40 in a user or password",
-            );
+        self.is_clear("url", &secret).then_some(secret)
+    }
+
+    /// One or more URLs: `url`, as [`url`](Self::url), or the list `urls`, which is a secret as well. In a variable or a
+    /// file its URLs are separated by spaces, commas or line breaks.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn urls(&self, example: &str) -> Option<Vec<Secret>> {
+        let (one, several) = (["url", "url_env", "url_file"], ["urls", "urls_env", "urls_file"]);
+        one.into_iter().chain(several).for_each(|way| self.known(way));
+        let Some(list) = several.into_iter().find(|way| self.has(way)) else {
+            return Some(vec![self.url(example)?]);
+        };
+        if let Some(one) = one.into_iter().find(|way| self.has(way)) {
+            self.fault_in(list, format!("is given beside {one}; keep one of them"));
             return None;
         }
-        Some(secret)
+        let urls: Vec<Secret> = match self.item("urls").map(|item| &item.value) {
+            Some(Value::List(items)) => {
+                let urls: Option<Vec<_>> =
+                    items.iter().map(|item| text(&item.value).map(Secret::new)).collect();
+                let Some(urls) = urls else {
+                    self.fault_in(list, "must be a list of strings");
+                    return None;
+                };
+                if let Some(item) = self.table.get("urls") {
+                    self.reading.explanation.set(self.path_of("urls"), "(hidden)".to_owned(), &item.origin);
+                }
+                urls
+            }
+            _ => {
+                let all = self.secret("urls")?;
+                let urls = all.reveal().split(|c: char| c == ',' || c.is_whitespace());
+                urls.filter(|url| !url.is_empty()).map(Secret::new).collect()
+            }
+        };
+        if urls.is_empty() {
+            self.fault_in(list, format!("is empty; write urls = [\"{example}\"]"));
+            return None;
+        }
+        let clear = urls.iter().map(|url| self.is_clear("urls", url)).collect::<Vec<_>>();
+        clear.into_iter().all(|clear| clear).then_some(urls)
+    }
+
+    fn is_clear(&self, name: &'static str, url: &Secret) -> bool {
+        let rest = url.reveal().split_once("://").map_or("", |(_, rest)| rest);
+        let (host, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let clear = host.contains('@') || !behind.contains('@');
+        if !clear {
+            self.fault_in(
+                self.way(name),
+                "has an @ behind its host; write / as %2F, ? as %3F, # as %23 and @ as %40 in a user or password",
+            );
+        }
+        clear
     }
 
     /// The way in which a secret was given, for faults of what is in it.

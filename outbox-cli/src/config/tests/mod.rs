@@ -1,3 +1,4 @@
+mod certificates;
 mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -186,6 +187,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("publisher/amqp", "password_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
     ("publisher/amqp", "password_file", "\"/not/there\"", "the file /not/there cannot be read"),
     ("publisher/amqp", "ca_file", "\"/not/there\"", "the file /not/there cannot be read"),
+    ("publisher/amqp", "urls", "[\"amqp://b\"]", "is given beside url"),
+    ("publisher/amqp", "urls_env", "\"URLS\"", "is given beside url"),
+    ("publisher/amqp", "urls_file", "\"/not/there\"", "is given beside url"),
+    ("publisher/amqp", "client_certificate_file", "\"a.pem\"", "has no effect without client_key_file"),
+    ("publisher/amqp", "client_key_file", "\"a.key\"", "has no effect without client_certificate_file"),
+    ("publisher/amqp", "not_mandatory", "[1]", "a list of strings"),
     ("publisher/amqp", "connection_name", "\"\"", "a string that is not empty"),
     ("publisher/amqp", "exchange", "1", "a string of at most 255 bytes"),
     ("publisher/amqp", "channels", "257", "from 1 to 256"),
@@ -343,6 +350,7 @@ fn lists_and_topics_of_a_publisher_are_read_and_refused_field_by_field() {
     assert_eq!(faults(&right), [""; 0]);
     for (lines, expected) in [
         ("topics = { t = { exchange = 1 } }", "publisher.topics.t.exchange: must be a string"),
+        ("topics = { t = { mandatory = \"no\" } }", "publisher.topics.t.mandatory: must be true or false"),
         ("topics = { t = { key = \"k\" } }", "publisher.topics.t.key: unknown setting"),
         ("exchanges = [{ name = \"x\" }]", "publisher.exchanges[1]: type is missing"),
         (
