@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 ///
 /// The wait before attempt *n + 1* is drawn evenly from `0 ..= min(max, initial * factor^(n-1))` ("full jitter"),
 /// so that messages which failed together do not come back together. A broker's own advice (`retry_after`) is a
-/// lower bound.
+/// lower bound, up to `max`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
@@ -96,7 +96,7 @@ impl RetryPolicy {
         Duration::try_from_secs_f64(seconds).map_or(self.max, |wait| wait.min(self.max))
     }
 
-    /// How long to wait after `attempts` attempts have failed, at least `retry_after`.
+    /// How long to wait after `attempts` attempts have failed: at least `retry_after`, and never longer than `max`.
     pub(crate) fn wait(
         &self,
         attempts: u32,
@@ -105,7 +105,7 @@ impl RetryPolicy {
     ) -> Duration {
         let ceiling = self.ceiling(attempts);
         let wait = if self.jitter { ceiling.mul_f64(rng.f64()) } else { ceiling };
-        wait.max(retry_after.unwrap_or_default())
+        wait.max(retry_after.unwrap_or_default().min(self.max))
     }
 }
 
@@ -124,13 +124,14 @@ mod tests {
     proptest! {
         #[test]
         fn every_wait_is_within_the_ceiling_and_honours_the_broker(
-            attempts in 0..u32::MAX, advice in prop::option::of(0..100_000_u64), seed: u64,
+            attempts in 0..u32::MAX, advice in prop::option::of(prop_oneof![0..1_000_000_u64, Just(u64::MAX)]), seed: u64,
         ) {
             let policy = RetryPolicy::default();
             let advice = advice.map(Duration::from_millis);
             let wait = policy.wait(attempts, advice, &mut fastrand::Rng::with_seed(seed));
-            prop_assert!(wait <= policy.ceiling(attempts).max(advice.unwrap_or_default()));
-            prop_assert!(wait >= advice.unwrap_or_default());
+            let advice = advice.unwrap_or_default().min(policy.max);
+            prop_assert!(wait <= policy.ceiling(attempts).max(advice));
+            prop_assert!(wait >= advice);
         }
     }
 }

@@ -64,7 +64,9 @@ impl Circuit {
             return None;
         }
         self.failures = self.failures.saturating_add(1);
-        let pause = self.pauses.ceiling(self.failures).max(advice.unwrap_or_default());
+        // The broker may ask for more than our own pause, but not for more than the setting allows.
+        let advice = advice.unwrap_or_default().min(self.pauses.max);
+        let pause = self.pauses.ceiling(self.failures).max(advice);
         self.state = State::Open { until: now + pause };
         Some(pause)
     }
@@ -100,7 +102,15 @@ mod tests {
         assert!(circuit.answered());
         assert!(!circuit.answered());
         assert_eq!(circuit.permission(later), Permission::Full);
-        let advice = Some(Duration::from_secs(9));
+        let advice = Some(Duration::from_secs(3));
         assert_eq!(circuit.failed(later, advice), advice, "the broker's advice is a lower bound");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn advice_is_limited_by_the_longest_pause() {
+        for advice in [Duration::from_secs(86_400), Duration::from_secs(u64::MAX), Duration::MAX] {
+            let mut circuit = Circuit::new(Duration::from_secs(1), Duration::from_secs(4));
+            assert_eq!(circuit.failed(Instant::now(), Some(advice)), Some(Duration::from_secs(4)));
+        }
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::backoff::RetryPolicy;
 use crate::error::{Error, Result};
 
+/// Longest duration of a setting. Adding a much longer one to the current time would overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// What a failing message means for the later messages of its key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyOrder {
@@ -59,7 +62,7 @@ pub struct Settings {
     pub key_order: KeyOrder,
     /// The pause after the broker failed as a whole, doubling up to `circuit_max_pause`. Default: 250 milliseconds.
     pub circuit_pause: Duration,
-    /// The longest pause before a broker that is down is probed again. Default: 10 seconds.
+    /// Longest pause before a broker that is down is probed again, even if the broker asks for a longer one. Default: 10 seconds.
     pub circuit_max_pause: Duration,
     /// How long delivered messages are kept, or `None` to delete them at once. Default: `None`.
     pub retention: Option<Duration>,
@@ -142,12 +145,21 @@ impl Settings {
             ("poll_interval", Some(self.poll_interval)),
             ("min_poll_interval", Some(self.min_poll_interval)),
             ("circuit_pause", Some(self.circuit_pause)),
+            ("circuit_max_pause", Some(self.circuit_max_pause)),
+            ("retry.max", Some(self.retry.max)),
             ("purge_interval", Some(self.purge_interval)),
             ("stats_interval", self.stats_interval),
         ];
         for (name, value) in times {
             if value.is_some_and(|value| value.is_zero()) {
                 return Err(Error::config("must be longer than zero").with("setting", name));
+            }
+        }
+        let may_be_zero =
+            [("retry.max", Some(self.retry.max)), ("shutdown_timeout", Some(self.shutdown_timeout))];
+        for (name, value) in times.into_iter().chain(may_be_zero) {
+            if value.is_some_and(|value| value > LONGEST) {
+                return Err(Error::config("must be at most 365 days").with("setting", name));
             }
         }
         if self.min_poll_interval > self.poll_interval {
@@ -181,13 +193,16 @@ mod tests {
     #[test]
     fn each_nonsense_is_named() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 12] = [
             ("max_in_flight", |s| s.max_in_flight = 0),
             ("publish_timeout", |s| s.publish_timeout = Duration::ZERO),
             ("store_timeout", |s| s.store_timeout = Duration::ZERO),
             ("stats_interval", |s| s.stats_interval = Some(Duration::ZERO)),
             ("min_poll_interval", |s| s.min_poll_interval = Duration::from_secs(5)),
             ("circuit_max_pause", |s| s.circuit_max_pause = Duration::from_millis(1)),
+            ("circuit_max_pause", |s| s.circuit_max_pause = Duration::MAX),
+            ("retry.max", |s| s.retry.max = Duration::MAX),
+            ("shutdown_timeout", |s| s.shutdown_timeout = Duration::MAX),
             ("lease_ttl", |s| s.publish_timeout = Duration::from_secs(19)),
             ("retry.max_attempts", |s| s.retry.max_attempts = 0),
             ("retry.factor", |s| s.retry.factor = f64::NAN),
