@@ -119,7 +119,8 @@ pub enum Scope {
     /// This message alone; the next one may well succeed. It counts as an attempt, unless the kind is
     /// [`Throttled`](ErrorKind::Throttled).
     Message,
-    /// The whole broker or database. Of a publish, it opens the circuit and counts as nobody's attempt.
+    /// The whole broker or database. Of a publish, it opens the circuit and counts as no attempt, unless it turns out that
+    /// one message fails like this while others are answered.
     Endpoint,
 }
 

@@ -23,7 +23,12 @@ pub struct PublisherCapabilities {
     /// message of that key in the same call. Only then does the relay put several messages of a key into one
     /// call; otherwise a key has one message in flight at a time. Default: `false`, which is always safe.
     pub ordered_batches: bool,
-    /// The most messages one call takes. Default: 500.
+    /// Maximum number of messages in one call. Default: 500.
+    ///
+    /// The relay does not fill calls from the start. The first ones hold 10 messages, and full calls that are answered within
+    /// a quarter of [`publish_timeout`](crate::Settings::publish_timeout) let the size double, up to this limit. A call that
+    /// times out sets it back to 10, and then to half each time. So a publisher that sends its messages one after the other need not
+    /// set this, as long as it sends 10 of them within the timeout.
     pub max_batch_messages: usize,
     /// The most bytes ([`Message::size`]) one call takes. Default: 4 MiB.
     pub max_batch_bytes: usize,
@@ -81,7 +86,8 @@ impl PublisherCapabilities {
 /// - If the answer did not arrive, the outcome is `Unknown` ([`ErrorKind::Timeout`](crate::ErrorKind::Timeout),
 ///   [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted)), never `Retry` and never `Ok`.
 /// - A broker that is down or throttling says so with an error of [`Scope::Endpoint`](crate::Scope::Endpoint):
-///   the relay then pauses and probes, and counts nobody's attempt.
+///   the relay then pauses and probes, and counts no attempts. If one message fails like this again and again while
+///   others are answered, the relay counts its attempts.
 /// - A failure of one message does not disturb the others of its batch.
 /// - It never panics on a message's content; what cannot be sent is a `Permanent` outcome with the reason.
 /// - It reconnects by itself: after an outage, a later call succeeds without outside help.

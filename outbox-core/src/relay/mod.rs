@@ -10,12 +10,14 @@
 //! ```
 
 mod backoff;
+mod blame;
 mod circuit;
 mod engine;
 mod handle;
 mod leases;
 mod pacer;
 mod settings;
+mod speed;
 mod wake;
 mod window;
 
@@ -36,6 +38,10 @@ use crate::event::{EventSender, Events};
 use crate::metrics::{self, Metrics};
 use crate::publisher::Publisher;
 use crate::store::Store;
+
+/// A publish call. Calls are numbered in the order in which they begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct CallId(u64);
 
 /// Moves messages from a store to a publisher until told to stop.
 ///

@@ -32,9 +32,13 @@ pub struct Settings {
     pub max_bytes_in_flight: usize,
     /// Most messages of one fetch. Default: 1 000; larger ones gain little and delay the first message.
     pub fetch_batch: usize,
-    /// Most messages of one publish call. Default: 500. The publisher's own limit applies as well.
+    /// Maximum number of messages in one publish call. Default: 500. The publisher's own limit applies as well.
+    ///
+    /// Calls start with 10 messages. The size doubles with each full call that is answered within a quarter of `publish_timeout`,
+    /// and a call that times out sets it back to 10.
     pub publish_batch: usize,
-    /// Publish calls that may run at once. Default: 4.
+    /// Maximum number of publish calls that run at once. Default: 4. Fewer run while the broker does not even confirm single messages
+    /// within `publish_timeout`.
     pub publish_concurrency: usize,
     /// How long one publish call may take before its messages count as "outcome unknown". Default: 10 seconds.
     /// Must leave room in the lease, so that no message of a lost partition is still being published when the
@@ -60,7 +64,8 @@ pub struct Settings {
     pub retry: RetryPolicy,
     /// What a failing message means for its key.
     pub key_order: KeyOrder,
-    /// The pause after the broker failed as a whole, doubling up to `circuit_max_pause`. Default: 250 milliseconds.
+    /// Pause after the broker failed as a whole, doubling up to `circuit_max_pause`. It is also the longest time for which other
+    /// calls wait while a message is sent alone that may break the connection. Default: 250 milliseconds.
     pub circuit_pause: Duration,
     /// Longest pause before a broker that is down is probed again, even if the broker asks for a longer one. Default: 10 seconds.
     pub circuit_max_pause: Duration,

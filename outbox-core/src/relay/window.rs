@@ -11,12 +11,9 @@ use std::time::Duration;
 use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 
+use super::blame::Record;
 use crate::message::Message;
 use crate::store::{Content, Fetched, Partition, Position};
-
-/// A message that came back undelivered from so many calls is sent in a call of its own: it may be what makes the
-/// broker drop the connection, and must not take others with it.
-const LONER_AFTER: u32 = 2;
 
 /// What the relay knows of a row besides its content.
 #[derive(Clone, Debug)]
@@ -30,16 +27,8 @@ pub(crate) struct Meta {
     /// Its age when it was fetched, by the database's clock, and when that was, by ours.
     pub(crate) age: Duration,
     pub(crate) fetched_at: Instant,
-    /// How many calls it came back from because the broker failed as a whole.
-    pub(crate) returned: u32,
-    /// How many calls had succeeded when it last came back.
-    pub(crate) successes_then: u64,
-}
-
-impl Meta {
-    pub(crate) fn is_loner(&self) -> bool {
-        self.returned >= LONER_AFTER
-    }
+    /// What it has to do with calls that failed as a whole.
+    pub(crate) record: Record,
 }
 
 #[derive(Debug)]
@@ -59,8 +48,7 @@ impl Row {
             size: fetched.size(),
             age: fetched.age,
             fetched_at: now,
-            returned: 0,
-            successes_then: 0,
+            record: Record::new(fetched.attempts),
         };
         Self { meta, content: fetched.content }
     }
@@ -92,6 +80,8 @@ pub(crate) struct CallLimit {
     pub(crate) bytes: usize,
     /// Whether a call may hold several messages of one key.
     pub(crate) many_per_key: bool,
+    /// Whether a message may go that is to be in flight alone.
+    pub(crate) alone: bool,
 }
 
 #[derive(Debug)]
@@ -155,11 +145,17 @@ impl Load {
     }
 
     fn has_room(&self) -> bool {
-        self.rows.len() < self.limit.messages && !self.rows.first().is_some_and(|row| row.meta.is_loner())
+        let limit = self.rows.first().map_or(1, |row| row.meta.record.limit(self.limit.messages));
+        self.rows.len() < limit
     }
 
     fn fits(&self, next: &Meta) -> bool {
-        self.rows.is_empty() || (self.bytes + next.size <= self.limit.bytes && !next.is_loner())
+        match self.rows.first() {
+            Some(first) => {
+                self.bytes + next.size <= self.limit.bytes && next.record.goes_with(first.meta.record)
+            }
+            None => self.limit.alone || !next.record.is_alone(),
+        }
     }
 
     fn push(&mut self, row: Box<Row>) {
@@ -222,7 +218,7 @@ impl Window {
     }
 
     /// Queues a row, or gives it back if its key is blocked in front of it.
-    fn queue(&mut self, row: Box<Row>) -> Option<Box<Row>> {
+    pub(crate) fn queue(&mut self, row: Box<Row>) -> Option<Box<Row>> {
         let Some(name) = row.meta.key.clone() else {
             self.turns.push_back(Turn::Row(row));
             self.waiting += 1;
@@ -274,6 +270,71 @@ impl Window {
             }
         }
         load.rows
+    }
+
+    /// Whether the next turn is that of a message that is to be in flight alone.
+    pub(crate) fn next_is_alone(&self) -> bool {
+        self.turns.front().and_then(|turn| self.first_of(turn)).is_some_and(|row| row.meta.record.is_alone())
+    }
+
+    fn first_of<'a>(&'a self, turn: &'a Turn) -> Option<&'a Row> {
+        match turn {
+            Turn::Row(row) => Some(row),
+            Turn::Key(name) => self.keys.get(name)?.waiting.values().next().map(|row| &**row),
+        }
+    }
+
+    /// Takes the message whose outcome says most about the broker: one that has not failed, else, unless `fresh`, the one
+    /// that is least suspicious.
+    pub(crate) fn take_probe(&mut self, fresh: bool) -> Option<Box<Row>> {
+        let candidates = self.turns.iter().enumerate();
+        let ranks = candidates.filter_map(|(i, turn)| Some((self.first_of(turn)?.meta.record.rank(), i)));
+        let (rank, index) = ranks.min()?;
+        if fresh && rank.0 {
+            return None;
+        }
+        match self.turns.remove(index)? {
+            Turn::Row(row) => {
+                self.waiting -= 1;
+                Some(row)
+            }
+            Turn::Key(name) => {
+                let key = self.keys.get_mut(&name)?;
+                key.has_turn = false;
+                let (_, row) = key.waiting.pop_first()?;
+                key.in_flight += 1;
+                self.waiting -= 1;
+                Some(row)
+            }
+        }
+    }
+
+    /// Takes out a row that waits. It stays in the window.
+    pub(crate) fn take_out(&mut self, position: Position, key: Option<&Arc<str>>) -> Option<Box<Row>> {
+        let row = match key {
+            Some(name) => self.keys.get_mut(name)?.waiting.remove(&position)?,
+            None => {
+                let is_it = |turn: &Turn| matches!(turn, Turn::Row(row) if row.meta.position == position);
+                match self.turns.remove(self.turns.iter().position(is_it)?)? {
+                    Turn::Row(row) => row,
+                    Turn::Key(_) => return None,
+                }
+            }
+        };
+        self.waiting -= 1;
+        Some(row)
+    }
+
+    /// The broker was down: nothing that waits is narrowed down any further.
+    pub(crate) fn forgive(&mut self) {
+        for turn in &mut self.turns {
+            if let Turn::Row(row) = turn {
+                row.meta.record.forgive();
+            }
+        }
+        for row in self.keys.values_mut().flat_map(|key| key.waiting.values_mut()) {
+            row.meta.record.forgive();
+        }
     }
 
     /// A row of this key is not in flight any more; the next one of the key may go.

@@ -12,14 +12,13 @@ fn row(position: i64, key: Option<&str>) -> Box<Row> {
         size: 10,
         age: Duration::ZERO,
         fetched_at: Instant::now(),
-        returned: 0,
-        successes_then: 0,
+        record: Record::default(),
     };
     let message = Message::bytes("t", "0123456789").build().unwrap();
     Box::new(Row::of(meta, message))
 }
 
-const LIMIT: CallLimit = CallLimit { messages: 10, bytes: 1_000, many_per_key: false };
+const LIMIT: CallLimit = CallLimit { messages: 10, bytes: 1_000, many_per_key: false, alone: true };
 
 fn positions(rows: &[Box<Row>]) -> Vec<i64> {
     rows.iter().map(|row| row.meta.position.0).collect()
@@ -67,16 +66,58 @@ fn a_failure_holds_what_waits_behind_it_and_what_comes_after() {
 }
 
 #[test]
-fn a_row_that_keeps_coming_back_is_sent_alone() {
+fn a_row_that_comes_back_is_narrowed_down_and_then_sent_alone() {
     let mut window = Window::default();
-    let mut poison = row(1, None);
-    poison.meta.returned = LONER_AFTER;
-    window.offer(row(2, None));
-    window.offer(poison);
-    window.offer(row(3, None));
-    assert_eq!(positions(&window.take(LIMIT)), [2]);
-    assert_eq!(positions(&window.take(LIMIT)), [1]);
-    assert_eq!(positions(&window.take(LIMIT)), [3]);
+    for position in 1..=20 {
+        window.offer(row(position, None));
+    }
+    let limit = CallLimit { messages: 16, ..LIMIT };
+    let come_back = |window: &mut Window, rows: Rows, alone| {
+        for mut row in rows {
+            row.meta.record.came_back(alone);
+            assert!(window.put_back(row).is_none());
+        }
+    };
+    let all = window.take(limit);
+    assert_eq!(all.len(), 16);
+    come_back(&mut window, all, false);
+    assert_eq!(positions(&window.take(limit)), [17, 18, 19, 20], "not together with what came back");
+    let part = window.take(limit);
+    assert_eq!(positions(&part), [1, 2]);
+    come_back(&mut window, part, false);
+    for _ in 0..7 {
+        assert_eq!(window.take(limit).len(), 2);
+    }
+    let one = window.take(limit);
+    assert_eq!(positions(&one), [1]);
+    come_back(&mut window, one, true);
+    assert_eq!(positions(&window.take(limit)), [2]);
+    let not_alone = CallLimit { alone: false, ..limit };
+    assert!(window.next_is_alone() && window.take(not_alone).is_empty());
+    assert_eq!(positions(&window.take(limit)), [1]);
+}
+
+#[test]
+fn a_probe_is_what_has_not_failed_or_else_what_failed_least() {
+    let mut window = Window::default();
+    let failed = |position, key, times| {
+        let mut row = row(position, key);
+        (0..times).for_each(|_| row.meta.record.came_back(false));
+        row
+    };
+    window.offer(failed(1, None, 2));
+    window.offer(failed(2, Some("a"), 1));
+    window.offer(row(3, Some("a")));
+    let position = |row: Option<Box<Row>>| row.map(|row| row.meta.position.0);
+    assert_eq!(position(window.take_probe(true)), None, "it waits behind one that has failed");
+    window.offer(row(4, Some("b")));
+    assert_eq!(position(window.take_probe(true)), Some(4));
+    assert_eq!(position(window.take_probe(false)), Some(2));
+    assert_eq!(position(window.take_probe(false)), Some(1), "the key has one in flight");
+    assert_eq!(position(window.take_probe(false)), None);
+    window.landed(Some(&Arc::from("a")));
+    assert_eq!(position(window.take_out(Position(3), Some(&Arc::from("a")))), Some(3));
+    assert!(!window.has_waiting());
 }
 
 #[test]
@@ -126,7 +167,7 @@ proptest! {
         let mut flying: Vec<Box<Row>> = Vec::new();
         let mut landed: HashMap<String, i64> = HashMap::default();
         let (mut offered, mut done) = (0_i64, 0_i64);
-        let limit = |messages| CallLimit { messages, bytes: 35, many_per_key: many };
+        let limit = |messages| CallLimit { messages, bytes: 35, many_per_key: many, alone: true };
         let land = |window: &mut Window, row: Box<Row>, landed: &mut HashMap<String, i64>| {
             if let Some(key) = &row.meta.key {
                 let last = landed.insert(key.to_string(), row.meta.position.0).unwrap_or(0);

@@ -7,13 +7,12 @@ use std::time::Duration;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::call::{CallId, Pending, Ruling, failure, judge};
+use super::call::Pending;
 use super::jobs::Done;
 use super::{Assignment, Engine};
-use crate::error::{Error, ErrorKind, Result, Scope, Verdict};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::message::Message;
-use crate::publisher::{Outcome, Publisher};
+use crate::publisher::Publisher;
 use crate::relay::window::{Offer, Row};
 use crate::store::{
     Batch, Content, Fetched, Membership, Partition, Position, Reader, Settlement, Stats, Store,
@@ -137,7 +136,8 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     fn take_row(&mut self, mut fetched: Fetched, now: Instant) {
         let blocked = fetched.blocked;
         let unfit = self.unfit(&mut fetched.content);
-        let row = Box::new(Row::new(fetched, now));
+        let mut row = Box::new(Row::new(fetched, now));
+        row.meta.record = self.flow.record(&row.meta);
         if let Some(error) = unfit {
             self.reject(row, blocked, error);
         } else if blocked {
@@ -173,7 +173,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
 
     /// Has the store hold a row back. Until it does, nothing in the store keeps the later rows of the key from
     /// looking free, once what blocks this one is gone: so they are held in their turn.
-    fn hold(&mut self, row: Box<Row>) {
+    pub(super) fn hold(&mut self, row: Box<Row>) {
         let (key, position) = (row.meta.key.clone(), row.meta.position);
         self.push_held(row);
         if let Some(key) = key {
@@ -187,133 +187,12 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     /// Holds what waits behind this position, and what comes behind it until the store knows.
-    fn block(&mut self, key: &Arc<str>, position: Position) {
+    pub(super) fn block(&mut self, key: &Arc<str>, position: Position) {
         // A key whose last trouble was just recorded has new trouble, which has to be recorded again.
         self.recorded.remove(key);
         for held in self.window.block(key, position) {
             self.push_held(held);
         }
-    }
-
-    /// Counts an attempt, and blocks the key if it is to wait.
-    fn fail(&mut self, row: Row, error: &Error, publish_time: Duration) {
-        let (settlement, block_key) = failure(&row.meta, error, &self.settings, &mut self.rng);
-        if error.verdict() == Verdict::Unknown {
-            self.metrics.unknown.increment(1);
-        }
-        let key = row.meta.key.clone().filter(|_| block_key);
-        let position = row.meta.position;
-        self.pending.push(Pending::new(row, settlement, publish_time, Instant::now()));
-        if let Some(key) = key {
-            self.block(&key, position);
-        }
-    }
-
-    fn published(&mut self, id: CallId, messages: Arc<Vec<Message>>, outcomes: Vec<Outcome>) {
-        let Some(call) = self.calls.end(id) else { return };
-        let now = Instant::now();
-        let publish_time = now - call.started;
-        self.metrics.publish_time.record(publish_time.as_secs_f64());
-        // The task has ended and dropped its share, so this copies nothing.
-        let messages = Arc::try_unwrap(messages).unwrap_or_else(|shared| shared.to_vec());
-        let alone = messages.len() == 1;
-        let answered = outcomes.iter().any(|outcome| match outcome {
-            Ok(()) => true,
-            Err(error) => error.scope() == Scope::Message,
-        });
-        let mut outage: Option<(String, Option<Duration>)> = None;
-        let mut failed_keys: HashSet<Arc<str>> = HashSet::new();
-        let mut confirmed = 0;
-
-        for ((mut meta, message), outcome) in call.metas.into_iter().zip(messages).zip(outcomes) {
-            if let Err(error) = &outcome
-                && error.scope() == Scope::Endpoint
-            {
-                outage.get_or_insert_with(|| (error.report(), error.retry_after()));
-                if error.verdict() == Verdict::Unknown {
-                    self.metrics.unknown.increment(1);
-                }
-            }
-            let key = meta.key.clone();
-            let others_succeeded = self.successes > meta.successes_then;
-            match judge(outcome, &meta, alone, others_succeeded) {
-                Ruling::Delivered => {
-                    confirmed += 1;
-                    let row = Row::of(meta, message);
-                    let pending = Pending::new(row, Settlement::Delivered, publish_time, now);
-                    self.metrics.commit_to_confirm.record(pending.confirmed_after.as_secs_f64());
-                    self.pending.push(pending);
-                    self.window.landed(key.as_ref());
-                }
-                Ruling::PutBack => {
-                    meta.returned = meta.returned.saturating_add(1);
-                    meta.successes_then = self.successes;
-                    self.put_back(Box::new(Row::of(meta, message)));
-                }
-                // Behind a failure of the same call it failed with it, which is no attempt of its own.
-                Ruling::Failed(_) if key.as_ref().is_some_and(|key| failed_keys.contains(key)) => {
-                    self.put_back(Box::new(Row::of(meta, message)));
-                }
-                Ruling::Failed(error) => {
-                    if alone && error.scope() == Scope::Endpoint {
-                        outage = None;
-                    }
-                    failed_keys.extend(key.clone().filter(|_| self.capabilities.ordered_batches));
-                    self.fail(Row::of(meta, message), &error, publish_time);
-                    self.window.landed(key.as_ref());
-                }
-            }
-        }
-
-        self.metrics.confirmed.increment(confirmed);
-        if answered {
-            self.successes += 1;
-            self.close_circuit();
-        }
-        match outage {
-            Some((error, advice)) => {
-                let was_open = self.circuit.is_open();
-                if let Some(pause) = self.circuit.failed(now, advice) {
-                    self.circuit_changed(true);
-                    if was_open {
-                        tracing::debug!(%error, ?pause, "the broker still does not answer");
-                    } else {
-                        tracing::warn!(%error, ?pause, "the broker fails as a whole; pausing");
-                    }
-                    self.events.emit(|| Event::CircuitOpened { pause, error: error.into() });
-                }
-            }
-            // A probe that was a breaking message says nothing about the broker but that it is there.
-            None => self.close_circuit(),
-        }
-    }
-
-    /// Queues a row again that was in flight, unless it is somebody else's by now, or nobody's because we stop.
-    fn put_back(&mut self, row: Box<Row>) {
-        if self.stopping || !self.leases.is_active(row.meta.partition) {
-            self.window.forget(row.meta.position);
-            self.window.landed(row.meta.key.as_ref());
-        } else if let Some(row) = self.window.put_back(row) {
-            self.hold(row);
-        }
-    }
-
-    /// The broker is there, whatever it said.
-    fn close_circuit(&mut self) {
-        if self.circuit.answered() {
-            self.circuit_changed(false);
-            tracing::info!("the broker answers again");
-            self.events.emit(|| Event::CircuitClosed);
-        }
-    }
-
-    fn circuit_changed(&self, open: bool) {
-        self.metrics.circuit_open.set(f64::from(u8::from(open)));
-        self.status.send_if_modified(|status| {
-            let changed = status.circuit_open != open;
-            status.circuit_open = open;
-            changed
-        });
     }
 
     fn settled(&mut self, answer: Result<()>) {

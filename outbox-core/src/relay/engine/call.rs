@@ -9,17 +9,17 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind, Scope, Verdict};
 use crate::event::Delivery;
 use crate::message::Message;
+use crate::relay::CallId;
 use crate::relay::settings::{KeyOrder, Settings};
 use crate::relay::window::{Meta, Row, Rows};
 use crate::store::{Content, Settle, Settlement};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CallId(u64);
 
 /// A publish call in flight. Its messages are with the task and come back with the outcomes.
 pub(super) struct Call {
     pub(super) metas: Vec<Meta>,
     pub(super) started: Instant,
+    /// Whether it held as many messages as a call might.
+    pub(super) is_full: bool,
 }
 
 #[derive(Default)]
@@ -33,7 +33,12 @@ impl Calls {
         self.running.len()
     }
 
-    pub(super) fn begin(&mut self, rows: Rows) -> (CallId, Arc<Vec<Message>>) {
+    /// The call that begins next.
+    pub(super) fn next(&self) -> CallId {
+        CallId(self.next)
+    }
+
+    pub(super) fn begin(&mut self, rows: Rows, is_full: bool) -> (CallId, Arc<Vec<Message>>) {
         let id = CallId(self.next);
         self.next += 1;
         let (mut metas, mut messages) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
@@ -45,7 +50,7 @@ impl Calls {
                 messages.push(message);
             }
         }
-        self.running.insert(id, Call { metas, started: Instant::now() });
+        self.running.insert(id, Call { metas, started: Instant::now(), is_full });
         (id, Arc::new(messages))
     }
 
@@ -57,21 +62,18 @@ impl Calls {
 /// What to do with one message of a call that has ended.
 pub(super) enum Ruling {
     Delivered,
-    /// The broker failed as a whole: back to the queue, no attempt counted.
-    PutBack,
+    /// The endpoint failed: back to the queue, no attempt counted.
+    PutBack(Error),
     /// The message failed: count the attempt.
     Failed(Error),
 }
 
-/// Judges one outcome. `others_succeeded`: whether the broker has served other calls since this message last came
-/// back from one that failed as a whole.
-pub(super) fn judge(outcome: Result<(), Error>, meta: &Meta, alone: bool, others_succeeded: bool) -> Ruling {
+/// Judges one outcome.
+pub(super) fn judge(outcome: Result<(), Error>) -> Ruling {
     match outcome {
         Ok(()) => Ruling::Delivered,
         Err(error) if error.scope() == Scope::Message => Ruling::Failed(error),
-        // Sent alone time and again it breaks the connection, while others pass: it is the message, not the broker.
-        Err(error) if alone && meta.is_loner() && others_succeeded => Ruling::Failed(error),
-        Err(_) => Ruling::PutBack,
+        Err(error) => Ruling::PutBack(error),
     }
 }
 

@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::call::CallId;
 use crate::error::{Error, ErrorKind, Result, Scope, Verdict};
 use crate::message::Message;
 use crate::publisher::{Outcome, Publisher, fail_all};
+use crate::relay::CallId;
 use crate::store::{
     Batch, FetchLimit, Membership, Partition, Position, Reader, RelayId, Settle, Stats, Store,
 };

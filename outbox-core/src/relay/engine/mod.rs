@@ -7,6 +7,7 @@
 mod answers;
 mod call;
 mod jobs;
+mod publishing;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -18,14 +19,14 @@ use tokio::time::Instant;
 
 use self::call::{Calls, Pending};
 use self::jobs::Jobs;
+use self::publishing::Flow;
 use super::backoff::RetryPolicy;
-use super::circuit::{Circuit, Permission};
 use super::handle::Status;
 use super::leases::Leases;
 use super::pacer::Pacer;
 use super::settings::Settings;
 use super::wake::WakeTask;
-use super::window::{CallLimit, Window};
+use super::window::Window;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSender};
 use crate::metrics::Metrics;
@@ -64,9 +65,7 @@ pub(super) struct Engine<S, P> {
 
     window: Window,
     calls: Calls,
-    circuit: Circuit,
-    /// Calls in which the broker answered, for telling a broken broker from a breaking message.
-    successes: u64,
+    flow: Flow,
 
     pending: Vec<Pending>,
     settling: Vec<Pending>,
@@ -93,9 +92,11 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         status: watch::Sender<Status>,
     ) -> Self {
         let now = Instant::now();
+        let capabilities = publisher.capabilities();
+        let flow = Flow::new(&capabilities, &settings);
         let seed = settings.seed.unwrap_or_else(|| fastrand::u64(..));
         Self {
-            capabilities: publisher.capabilities(),
+            capabilities,
             metrics,
             reader: Some(store.reader()),
             events,
@@ -112,8 +113,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             announce_at: now,
             window: Window::default(),
             calls: Calls::default(),
-            circuit: Circuit::new(settings.circuit_pause, settings.circuit_max_pause),
-            successes: 0,
+            flow,
             pending: Vec::new(),
             settling: Vec::new(),
             settle_call: false,
@@ -248,8 +248,8 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         if self.may_fetch() {
             consider(self.pacer.next());
         }
-        if let Permission::Wait(until) = self.circuit.permission(now) {
-            consider(until);
+        if let Some(at) = self.flow.timer(now) {
+            consider(at);
         }
         if !self.announcing && self.pacer.announce().is_some() {
             consider(self.announce_at);
@@ -303,38 +303,6 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             changed
         });
         self.events.emit(|| Event::LeasesChanged { owned: owned.into(), relays });
-    }
-
-    /// Hands waiting rows to the publisher, as far as the circuit, the lease and the limits allow.
-    fn dispatch(&mut self, now: Instant) {
-        while !self.stopping
-            && self.window.has_waiting()
-            && self.leases.outlasts(now, self.settings.publish_timeout)
-        {
-            let probe = match self.circuit.permission(now) {
-                Permission::Full if self.calls.len() < self.settings.publish_concurrency => false,
-                // Calls from before the failure must end first: one of them may answer.
-                Permission::Probe if self.calls.len() == 0 => true,
-                _ => break,
-            };
-            let messages = self.capabilities.max_batch_messages.min(self.settings.publish_batch).max(1);
-            let limit = CallLimit {
-                messages: if probe { 1 } else { messages },
-                bytes: self.capabilities.max_batch_bytes,
-                many_per_key: self.capabilities.ordered_batches,
-            };
-            let rows = self.window.take(limit);
-            if rows.is_empty() {
-                break;
-            }
-            if probe {
-                self.circuit.probe_started();
-            }
-            self.metrics.published.increment(rows.len() as u64);
-            self.metrics.publish_batch.record(rows.len() as f64);
-            let (call, messages) = self.calls.begin(rows);
-            self.jobs.publish(call, messages, self.settings.publish_timeout);
-        }
     }
 
     fn start_settle(&mut self, now: Instant) {
