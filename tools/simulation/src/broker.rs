@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use outbox_core::{
     Error, ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Scope, Verdict, fail_all,
 };
-use tokio::time::sleep;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::link::sleep_if;
 use crate::process::Process;
@@ -19,9 +20,13 @@ use crate::witness::Witness;
 /// What the broker has taken, in its order: keys and numbers.
 pub(crate) type Taken = Arc<Mutex<Vec<(Option<String>, u64)>>>;
 
+/// When the broker has dealt with all that it was sent, where it needs time for each message.
+pub(crate) type FreeAt = Arc<Mutex<Option<Instant>>>;
+
 /// The broker as one relay sees it.
 pub(crate) struct Link {
     pub(crate) taken: Taken,
+    pub(crate) free_at: FreeAt,
     pub(crate) relay: u32,
     pub(crate) weather: Arc<Weather>,
     pub(crate) process: Process,
@@ -37,6 +42,37 @@ pub(crate) fn number(message: &Message) -> u64 {
 }
 
 impl Link {
+    /// When the broker will have dealt with these messages, after all that it was sent before.
+    fn queue(&self, messages: usize, pace: Duration) -> Instant {
+        let now = Instant::now();
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = free_at.unwrap_or(now).max(now) + pace * u32::try_from(messages).expect("a small number");
+        *free_at = Some(end);
+        end
+    }
+
+    /// Has a slow broker take the batch, also if the call is given up meanwhile.
+    async fn take_slowly(
+        &self,
+        batch: &[Message],
+        conditions: Conditions,
+        mut rng: fastrand::Rng,
+    ) -> Vec<Outcome> {
+        let end = self.queue(batch.len(), conditions.pace);
+        let under_way = self.weather.queued(end - Instant::now());
+        let (taken, witness, weather) = (self.taken.clone(), self.witness.clone(), self.weather.clone());
+        let (sent, ordered) = (batch.to_vec(), self.ordered_batches);
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            sleep_until(end).await;
+            let outcomes = take(&taken, &witness, &weather, &sent, conditions, ordered, &mut rng);
+            drop(under_way);
+            // Nobody may be waiting any more.
+            let _ = answer.send(outcomes);
+        });
+        answered.await.expect("the broker answers")
+    }
+
     fn dice(&self) -> fastrand::Rng {
         self.rng.lock().unwrap_or_else(PoisonError::into_inner).fork()
     }
@@ -50,6 +86,7 @@ fn interrupted() -> Error {
 fn take(
     taken: &Taken,
     witness: &Witness,
+    weather: &Weather,
     batch: &[Message],
     conditions: Conditions,
     ordered: bool,
@@ -73,6 +110,7 @@ fn take(
         } else {
             taken.push((message.key().map(str::to_owned), number));
             if rng.u32(0..1_000) < conditions.broker.is_lost / 4 {
+                weather.may_repeat();
                 Err(Error::new(ErrorKind::Timeout, "the dice say that the confirm is lost")
                     .with_scope(Scope::Message)
                     .with_verdict(Verdict::Unknown))
@@ -103,8 +141,8 @@ impl Publisher for Link {
         let numbers = batch.iter().map(number).fold(0, |sum: u64, number| sum.wrapping_mul(31) + number);
         self.trace.note(self.relay, "publish", numbers);
         self.trace.tell(self.relay, || format!("{:?}", batch.iter().map(number).collect::<Vec<_>>()));
-        let _in_flight = self.witness.publishing(self.relay, batch);
         let conditions = self.weather.now();
+        let _in_flight = self.witness.publishing(self.relay, batch, conditions.broker_down);
         let mut rng = self.dice();
         let fate = Fate::draw(&mut rng, conditions.broker, conditions.broker_down);
         let under_way = self.weather.under_way(&fate);
@@ -115,22 +153,36 @@ impl Publisher for Link {
                 Error::new(ErrorKind::Unavailable, "the dice say that the broker is not there")
             });
         }
-        self.weather.may_repeat();
+        if fate.may_repeat() {
+            self.weather.may_repeat();
+        }
+        if let Some(end) = batch.iter().position(|message| conditions.is_breaking(number(message))) {
+            // What was before it may have been taken.
+            let end = if rng.bool() { end } else { 0 };
+            self.weather.may_repeat();
+            take(&self.taken, &self.witness, &self.weather, &batch[..end], conditions, true, &mut rng);
+            return fail_all(batch, interrupted);
+        }
         if fate.is_late {
             // It has left, and is on its way while nobody waits for it any more.
             let (taken, sent, ordered) = (self.taken.clone(), batch.to_vec(), self.ordered_batches);
-            let witness = self.witness.clone();
+            let (witness, weather) = (self.witness.clone(), self.weather.clone());
             let late = Duration::from_millis(rng.u64(1..30_000));
             tokio::spawn(async move {
                 sleep(late).await;
-                take(&taken, &witness, &sent, conditions, ordered, &mut rng);
+                take(&taken, &witness, &weather, &sent, conditions, ordered, &mut rng);
                 drop(under_way);
             });
             // The relay gives up on it before.
             sleep(Duration::from_secs(3_600)).await;
             return fail_all(batch, interrupted);
         }
-        let outcomes = take(&self.taken, &self.witness, batch, conditions, self.ordered_batches, &mut rng);
+        let outcomes = if conditions.pace.is_zero() {
+            let ordered = self.ordered_batches;
+            take(&self.taken, &self.witness, &self.weather, batch, conditions, ordered, &mut rng)
+        } else {
+            self.take_slowly(batch, conditions, rng).await
+        };
         let taken = || {
             let taken = batch.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
             format!("confirmed {:?}", taken.map(|(message, _)| number(message)).collect::<Vec<_>>())

@@ -41,6 +41,17 @@ pub(crate) struct Conditions {
     pub(crate) refuses: u32,
     /// Numbers that divide by this are refused for good; 0 for none.
     pub(crate) poison: u64,
+    /// Numbers that divide by this make their call fail as a whole; 0 for none.
+    pub(crate) breaks: u64,
+    /// Time that the broker needs for each message, one after the other, whoever sent it.
+    pub(crate) pace: Duration,
+}
+
+impl Conditions {
+    /// Whether this message makes its call fail as a whole.
+    pub(crate) fn is_breaking(&self, number: u64) -> bool {
+        self.breaks != 0 && number.is_multiple_of(self.breaks)
+    }
 }
 
 /// The same conditions for everybody, and how often something happened that may cause repeats.
@@ -103,6 +114,17 @@ impl Weather {
         })
     }
 
+    /// Counts a call that the broker has queued for so long.
+    pub(crate) fn queued(self: &Arc<Self>, wait: Duration) -> Option<UnderWay> {
+        self.under_way(&Fate {
+            before: wait,
+            fails: false,
+            is_late: false,
+            after: Duration::ZERO,
+            is_lost: false,
+        })
+    }
+
     pub(crate) fn long_calls(&self) -> u64 {
         self.long_calls.load(Ordering::Relaxed)
     }
@@ -113,6 +135,11 @@ impl Weather {
 }
 
 impl Fate {
+    /// Whether a relay may give the call up, or not learn what became of it.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.is_late || self.is_lost || self.before + self.after > LONG
+    }
+
     pub(crate) fn draw(rng: &mut fastrand::Rng, chances: Chances, down: bool) -> Self {
         let mut is = |chance: u32| rng.u32(0..1_000) < chance;
         let (fails, is_lost, is_late, is_slow) =

@@ -14,7 +14,7 @@ use crate::broker::number;
 ///
 /// - A publish call begins only under a lease on its messages that lasts for the whole call.
 /// - No key is in calls of two relays at a time.
-/// - No attempt is counted that the broker did not fail because of the message itself.
+/// - No attempt is counted that the broker did not fail because of the message itself, and none while the broker is down.
 /// - A retry waits as its policy says.
 /// - In peace, nobody lets a lease run out.
 /// - Nobody fetches again and again while no time passes.
@@ -154,7 +154,7 @@ impl Witness {
     }
 
     /// A publish call begins.
-    pub(crate) fn publishing(&self, relay: u32, batch: &[Message]) -> InFlight {
+    pub(crate) fn publishing(&self, relay: u32, batch: &[Message], broker_down: bool) -> InFlight {
         let now = Instant::now();
         let mut seen = self.lock();
         let mut keys = 0;
@@ -175,7 +175,7 @@ impl Witness {
         if let Some(rival) = rival.map(|flight| flight.relay) {
             seen.breach(|| format!("relays {rival} and {relay} publish messages of a key at a time"));
         }
-        if let [message] = batch {
+        if let ([message], false) = (batch, broker_down) {
             // A message that is sent alone may be what breaks the connection.
             *at(&mut seen.blamed, number(message)) += 1;
         }

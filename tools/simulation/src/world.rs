@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::broker::{Link as BrokerLink, Taken, number};
+use crate::broker::{FreeAt, Link as BrokerLink, Taken, number};
 use crate::link::Link;
 use crate::process::{End, Process};
 use crate::trace::Trace;
@@ -69,8 +69,13 @@ struct Member {
 
 struct World {
     rng: fastrand::Rng,
+    /// For what was added later, so that the worlds before keep their course.
+    more: fastrand::Rng,
+    /// Most messages have the same key.
+    is_hot: bool,
     store: MemoryStore,
     taken: Taken,
+    free_at: FreeAt,
     weather: Arc<Weather>,
     trace: Trace,
     members: Vec<Member>,
@@ -98,9 +103,13 @@ impl World {
             _ => KeyOrder::Strict,
         };
         let lease = Duration::from_secs(rng.u64(5..20));
+        let mut more = fastrand::Rng::with_seed(seed ^ 0x6d6f_7265);
         Self {
+            is_hot: more.u32(0..4) == 0,
+            more,
             store: builder.build().expect("a valid store"),
             taken: Taken::default(),
+            free_at: FreeAt::default(),
             weather: Weather::new(),
             trace: Trace::new(lines),
             members: Vec::new(),
@@ -149,6 +158,8 @@ impl World {
         let settings = self.settings();
         self.relays += 1;
         let relay = self.relays;
+        // It does not know yet how fast the broker is.
+        self.weather.may_repeat();
         let steps = (self.rng.u32(0..3) == 0).then(|| self.rng.u64(1..1_000));
         if steps.is_some() {
             self.weather.may_repeat();
@@ -166,6 +177,7 @@ impl World {
         };
         let broker = BrokerLink {
             taken: self.taken.clone(),
+            free_at: self.free_at.clone(),
             relay,
             weather: self.weather.clone(),
             process: process.clone(),
@@ -187,7 +199,10 @@ impl World {
 
     fn message(&mut self) -> Message {
         self.next += 1;
-        let key = self.rng.u64(0..KEYS + 2);
+        let mut key = self.rng.u64(0..KEYS + 2);
+        if self.is_hot && self.more.u32(0..3) > 0 {
+            key = 0;
+        }
         let mut message =
             Message::bytes("topic", self.next.to_string()).id(Uuid::from_u128(self.rng.u128(..)));
         if key < KEYS {
@@ -241,8 +256,17 @@ impl World {
                 broker_down: false,
                 refuses: if rng.bool() { rng.u32(0..150) } else { 0 },
                 poison: if rng.u32(0..3) == 0 { rng.u64(5..40) } else { 0 },
+                breaks: if self.more.u32(0..4) == 0 { self.more.u64(5..60) } else { 0 },
+                pace: match self.more.u32(0..4) {
+                    0 => Duration::from_millis(self.more.u64(1..60)),
+                    _ => Duration::ZERO,
+                },
             },
         };
+        if now.pace != conditions.pace {
+            // What is in flight may not end in time any more, or what was sent so far takes long.
+            self.weather.may_repeat();
+        }
         self.weather.set(conditions);
     }
 
