@@ -307,7 +307,7 @@ fn there_is_no_field_that_is_not_tried() {
         let found = faults(&text);
         let told = found.iter().find(|fault| fault.contains("unknown setting")).unwrap();
         assert!(told.contains(&format!("{}.nonsense", path(section))), "{told}");
-        let fields = told.split_once("there are ").unwrap().1.split(", ");
+        let fields = told.split_once("expected one of ").unwrap().1.split(", ");
         for field in fields {
             assert!(tried.contains(&(section, field)), "{section} {field} is not in the table of this test");
         }
@@ -460,5 +460,8 @@ fn several_routes_need_names_and_outboxes_of_their_own() {
         assert!(found.len() == 1 && found[0].contains(expected), "{expected} is not in {found:?}");
     }
     let found = load(&format!("{first}{second}"), &[], &["relay.fetch_batch=1"]).unwrap_err();
-    assert!(found[0].contains("there are several routes (a, b); name one behind route"), "{found:?}");
+    assert!(
+        found[0].contains("there are several routes (a, b); write route.NAME instead of route"),
+        "{found:?}"
+    );
 }
