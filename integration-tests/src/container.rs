@@ -39,7 +39,7 @@ pub(crate) fn image(environment: &Environment, variable: &str, default: &str) ->
 }
 
 /// Long beside what it takes to end a container that was killed.
-const GONE: Duration = Duration::from_secs(30);
+const GONE: Duration = Duration::from_secs(120);
 
 /// A container, which is removed when dropped, or else when the test process ends.
 ///

@@ -34,6 +34,29 @@ where
     poll_until(deadline, condition).await.unwrap_or_else(|| panic!("waited {deadline:?} in vain for {what}"))
 }
 
+/// The time limits that [`with_growing_limit`] tries.
+const LIMITS: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(20), Duration::from_secs(120)];
+
+/// Runs `attempt` with growing time limits until it returns `Ok`.
+///
+/// For tests of a time limit itself, such as "a broker that does not answer is given up after the limit". The limit
+/// should be short, because the test waits for it, and long enough for all that has to happen before. No single value is both
+/// on a fast and on a slow machine. An error that does not come from slowness occurs with every limit.
+///
+/// # Panics
+/// If `attempt` returns an error with the longest limit, too.
+pub async fn with_growing_limit(mut attempt: impl AsyncFnMut(Duration) -> Result<(), String>) {
+    let mut failures = Vec::new();
+    for limit in LIMITS {
+        match attempt(limit).await {
+            Ok(()) => return,
+            Err(failure) => failures.push(format!("with a limit of {limit:?}: {failure}")),
+        }
+    }
+    panic!("{}", failures.join("\n"));
+}
+
 /// As [`eventually`], with `None` when the time is over.
 pub(crate) async fn poll_until<T, F, Fut>(deadline: Duration, mut condition: F) -> Option<T>
 where
@@ -77,6 +100,23 @@ mod tests {
         let deadline = Duration::from_millis(50);
         assert!(poll_until(deadline, std::future::pending::<Option<()>>).await.is_none());
         assert!(started.elapsed() >= deadline);
+    }
+
+    #[tokio::test]
+    async fn a_longer_limit_follows_a_failure() {
+        let mut tried = Vec::new();
+        with_growing_limit(async |limit| {
+            tried.push(limit);
+            if limit >= LIMITS[1] { Ok(()) } else { Err("too slow".to_owned()) }
+        })
+        .await;
+        assert_eq!(tried, LIMITS[..2]);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "with a limit of 120s: wrong")]
+    async fn what_fails_with_every_limit_fails() {
+        with_growing_limit(async |_| Err("wrong".to_owned())).await;
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 /// The management interface answers in milliseconds, unless the node is stopped.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An HTTP server with a user and a password.
 #[derive(Clone)]

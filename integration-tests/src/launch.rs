@@ -18,7 +18,7 @@ use crate::scratch::Scratch;
 use crate::signal;
 
 /// How long a helper of a server may take until it listens.
-const LISTENS: Duration = Duration::from_secs(60);
+const LISTENS: Duration = Duration::from_secs(300);
 
 /// The user a server runs as.
 #[derive(Clone, Copy, Debug)]

@@ -45,7 +45,7 @@ pub mod sqs;
 
 pub use availability::Unavailable;
 pub use environment::Environment;
-pub use eventually::eventually;
+pub use eventually::{eventually, with_growing_limit};
 pub use instance::Instance;
 #[cfg(feature = "kinesis")]
 pub use kinesis::Kinesis;

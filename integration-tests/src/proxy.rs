@@ -291,7 +291,7 @@ pub(crate) fn through(url: &url::Url, proxy: &Proxy) -> String {
 mod tests {
     use super::*;
 
-    const DEADLINE: Duration = Duration::from_secs(10);
+    const DEADLINE: Duration = Duration::from_secs(120);
     /// For something that must not happen. Long beside a round trip on one machine.
     const IN_VAIN: Duration = Duration::from_millis(200);
 

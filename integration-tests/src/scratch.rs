@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::eventually::poll_until_blocking;
 
-    const DEADLINE: Duration = Duration::from_secs(30);
+    const DEADLINE: Duration = Duration::from_secs(120);
 
     /// A process with a child, neither of which ends by itself. The child announces itself in a file.
     fn family(folder: &Path) -> (std::process::Child, u32) {

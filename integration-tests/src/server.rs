@@ -18,7 +18,7 @@ use crate::runtime;
 use crate::service::Service;
 
 /// How long a server may take until it answers. A busy machine needs a multiple of what an idle one does.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_secs(300);
 /// For one try to reach a server.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Starts of a local server or a container: somebody else may take one of its ports in between.

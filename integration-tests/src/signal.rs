@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::eventually::poll_until_blocking;
 
 /// Long beside what the kernel needs to end a process.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(120);
 
 /// Stops a process and its descendants where they are.
 pub(crate) fn stop_tree(pid: u32) -> Vec<u32> {

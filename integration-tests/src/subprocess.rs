@@ -123,7 +123,7 @@ mod tests {
     use super::*;
     use crate::eventually::eventually;
 
-    const DEADLINE: Duration = Duration::from_secs(10);
+    const DEADLINE: Duration = Duration::from_secs(120);
 
     fn shell(script: &str) -> Subprocess {
         let mut command = Command::new("sh");

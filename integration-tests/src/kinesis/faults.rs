@@ -19,6 +19,8 @@ pub enum Fault {
     None,
     /// They are refused, as by a service that asks for fewer requests.
     Throttled,
+    /// Each record is refused, as by shards that are asked too much, and the request succeeds.
+    EachThrottled,
     /// Every second record of a request is refused, beginning with the second, as by a service that has a fault within. Of
     /// a single record, every second request.
     EverySecondRefused,
@@ -60,6 +62,7 @@ pub(super) async fn pass(State(desk): State<Arc<Desk>>, request: Request, next: 
     };
     match (action.as_str(), fault) {
         ("PutRecords" | "PutRecord", Fault::Throttled) => refused("ProvisionedThroughputExceededException"),
+        ("PutRecords", Fault::EachThrottled) => throttle_each(request).await,
         ("PutRecords", Fault::EverySecondRefused) => refuse_some(&desk, request, next).await,
         ("PutRecords" | "PutRecord", Fault::LookingDenied) => next.run(request).await,
         (_, Fault::LookingDenied) => refused("AccessDeniedException"),
@@ -75,6 +78,18 @@ fn action(headers: &HeaderMap) -> String {
 fn refused(kind: &str) -> Response {
     let body = json!({ "__type": kind, "message": "the emulator was told so" }).to_string();
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
+}
+
+/// Answers a request without giving any of its records to the server.
+async fn throttle_each(request: Request) -> Response {
+    let body = to_bytes(request.into_body(), usize::MAX).await.expect("the request arrives");
+    let body: Value = serde_json::from_slice(&body).expect("a request is JSON");
+    let count = body["Records"].as_array().expect("it has records").len();
+    let refusal = json!({
+        "ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "the emulator was told so"
+    });
+    let body = json!({ "FailedRecordCount": count, "Records": vec![refusal; count] }).to_string();
+    ([(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
 }
 
 /// Gives the server a part of the records, and puts its answer together with refusals of the others.

@@ -6,10 +6,12 @@ mod serving;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::config::{BehaviorVersion, Config, Credentials, Region, StalledStreamProtectionConfig};
 use tokio::sync::Mutex;
 
 pub use faults::Fault;
@@ -143,6 +145,9 @@ impl Kinesis {
     }
 }
 
+/// Maximum time for a connection, longer than the few seconds that the client takes by itself.
+const CONNECT: Duration = Duration::from_secs(60);
+
 /// A new client of the server at this address, or of a proxy before it. It has credentials of nobody, and repeats
 /// nothing.
 pub fn client(address: SocketAddr) -> Client {
@@ -152,6 +157,9 @@ pub fn client(address: SocketAddr) -> Client {
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(format!("http://{address}"))
         .retry_config(RetryConfig::disabled())
+        // The defaults of some seconds are too short for a busy machine.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
     Client::from_conf(config)
 }

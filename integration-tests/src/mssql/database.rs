@@ -16,7 +16,7 @@ use crate::runtime;
 /// How often a database is tried to be made. Of two that are made at once, the server may refuse one.
 const TRIES: usize = 20;
 /// How long others may go on to use a database that is to be dropped.
-const DROP: Duration = Duration::from_secs(30);
+const DROP: Duration = Duration::from_secs(120);
 
 /// A database of one test. It is dropped with this value, along with what connections there still are.
 pub struct Database {

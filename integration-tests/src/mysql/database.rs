@@ -1,5 +1,7 @@
 //! One database per test.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
@@ -8,6 +10,9 @@ use url::Url;
 use crate::names;
 use crate::proxy::Proxy;
 use crate::runtime;
+
+/// Maximum time to wait for a connection of a pool.
+const ACQUIRE: Duration = Duration::from_secs(120);
 
 /// Dropping waits for whoever uses the database, and new ones may come while the old ones are sent away.
 const DROPS: usize = 5;
@@ -61,12 +66,13 @@ impl Database {
         crate::proxy::through(&self.url, proxy)
     }
 
-    /// A new pool with up to `connections` connections.
+    /// A new pool with up to `connections` connections, which waits for one as long as a busy machine may need.
     ///
     /// # Panics
     /// If the server does not answer.
     pub async fn pool(&self, connections: u32) -> MySqlPool {
-        let pool = MySqlPoolOptions::new().max_connections(connections).connect(self.url()).await;
+        let options = MySqlPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE);
+        let pool = options.connect(self.url()).await;
         pool.unwrap_or_else(|error| panic!("cannot connect to the test's database: {error}"))
     }
 }

@@ -11,7 +11,7 @@ use crate::eventually::poll_until;
 use crate::names;
 
 /// How long the server may take to read its own file again.
-const RELOADED: Duration = Duration::from_secs(30);
+const RELOADED: Duration = Duration::from_secs(120);
 
 /// Makes a role that may do everything, with a password, and has the server ask for it (by SCRAM) over any connection.
 /// Gives the role's name.

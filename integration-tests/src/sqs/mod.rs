@@ -5,11 +5,13 @@ mod local;
 mod queue;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::retry::RetryConfig;
-use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region, StalledStreamProtectionConfig};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -77,6 +79,9 @@ impl Sqs {
     }
 }
 
+/// Maximum time for a connection, longer than the few seconds that the client takes by itself.
+const CONNECT: Duration = Duration::from_secs(60);
+
 /// A new client of the server at this address, or of a proxy or gateway before it. It has credentials of nobody, and
 /// repeats nothing.
 pub fn client(address: SocketAddr) -> Client {
@@ -86,6 +91,9 @@ pub fn client(address: SocketAddr) -> Client {
         .credentials_provider(Credentials::new("test", "test", None, None, "test"))
         .endpoint_url(format!("http://{address}"))
         .retry_config(RetryConfig::disabled())
+        // The defaults of some seconds are too short for a busy machine.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .build();
     Client::from_conf(config)
 }
