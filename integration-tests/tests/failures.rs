@@ -19,7 +19,7 @@ use outbox_core::{
 use outbox_postgres::sqlx::{self, PgPool};
 use outbox_postgres::{Config, Outbox, PostgresStore};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 struct Setup {
     pool: PgPool,
@@ -40,8 +40,17 @@ impl Setup {
     }
 
     fn relay(&self, change: impl FnOnce(&mut Settings)) -> RelayHandle {
-        let publisher = AmqpPublisher::builder(self.vhost.uri()).max_message_bytes(10_000).build().unwrap();
-        Relay::builder(self.store.clone(), publisher).configure(change).build().unwrap().spawn()
+        let builder = AmqpPublisher::builder(self.vhost.uri()).max_message_bytes(10_000);
+        let publisher = builder.connect_timeout(DEADLINE).confirm_timeout(DEADLINE).heartbeat(DEADLINE);
+        let relay = Relay::builder(self.store.clone(), publisher.build().unwrap()).configure(|settings| {
+            // No call is given up, and no message repeated, because the machine is slow.
+            settings.publish_timeout = 2 * DEADLINE;
+            settings.store_timeout = DEADLINE;
+            settings.lease_ttl = 4 * DEADLINE;
+            settings.shutdown_timeout = DEADLINE;
+            change(settings);
+        });
+        relay.build().unwrap().spawn()
     }
 
     async fn enqueue(&self, topic: &str, key: &str, payload: &str) {

@@ -10,7 +10,7 @@ use tiberius::Config;
 use tokio::net::TcpStream;
 use tokio_util::compat::TokioAsyncWriteCompatExt;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 async fn connect(config: Config) -> tiberius::Result<Client> {
     let stream = TcpStream::connect(config.get_addr()).await?;

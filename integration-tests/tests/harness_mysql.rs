@@ -10,7 +10,7 @@ use integration_tests::{Mode, Server, eventually};
 use sqlx::mysql::{MySqlConnection, MySqlPool};
 use sqlx::{Connection, Executor, MySql};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// For something that must not happen. Long beside a round trip on one machine.
 const IN_VAIN: Duration = Duration::from_millis(300);
 

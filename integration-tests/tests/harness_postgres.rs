@@ -14,7 +14,7 @@ use integration_tests::{Environment, Mode, Postgres, Server, Subprocess, eventua
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// For something that must not happen. Long beside a round trip on one machine.
 const IN_VAIN: Duration = Duration::from_millis(300);
 

@@ -9,7 +9,7 @@ use integration_tests::{Mode, RabbitMq, Server, eventually};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// For something that must not happen. Long beside a round trip on one machine.
 const IN_VAIN: Duration = Duration::from_millis(300);
 

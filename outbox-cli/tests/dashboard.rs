@@ -213,7 +213,7 @@ async fn redrive_and_discard(browser: &Browser) {
     browser.reads("dialog h2", |text| text == "Redrive 1 dead letter?").await;
     browser.shoot("dashboard-redrive");
     browser.click("dialog [data-answer=confirm]").await;
-    browser.reads("#toasts", |text| text.contains("1 dead letter redriven")).await;
+    browser.toast("1 dead letter redriven").await;
     browser.rows(4).await;
 
     // Now it knows the token.
@@ -226,7 +226,7 @@ async fn redrive_and_discard(browser: &Browser) {
     browser.rows(4).await;
     browser.click("#letters-list tr[data-position] [data-action=discard]").await;
     browser.click("dialog [data-answer=confirm]").await;
-    browser.reads("#toasts", |text| text.contains("1 dead letter discarded")).await;
+    browser.toast("1 dead letter discarded").await;
     browser.rows(3).await;
 
     // And the rest at once, by a filter.
@@ -242,7 +242,7 @@ async fn redrive_and_discard(browser: &Browser) {
         .reads("dialog", |text| text.contains("Redrive 3 dead letters?") && text.contains("invoice.sent"))
         .await;
     browser.click("dialog [data-answer=confirm]").await;
-    browser.reads("#toasts", |text| text.contains("3 dead letters redriven")).await;
+    browser.toast("3 dead letters redriven").await;
     browser.rows(0).await;
 }
 

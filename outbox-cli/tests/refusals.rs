@@ -90,7 +90,7 @@ async fn a_wrong_password_ends_every_command(settings: &str, reason: &str) {
 fn on_database(kind: &str, url: &str, user: &str) -> String {
     let mut url = Url::parse(url).unwrap();
     url.set_username(user).unwrap();
-    let store = format!("[route.store]\ntype = \"{kind}\"\nurl = \"{url}\"\nacquire_timeout = \"5s\"\n");
+    let store = format!("[route.store]\ntype = \"{kind}\"\nurl = \"{url}\"\nacquire_timeout = \"100s\"\n");
     format!("[[route]]\n{store}[route.publisher]\ntype = \"terminal\"\n")
 }
 
@@ -213,7 +213,7 @@ async fn the_doctor_looks_for_topics_of_pubsub_and_their_subscriptions() {
     let Some(pubsub) = PubSub::shared().await else { return };
     let topic = pubsub.topic().await;
     let place = to(&format!(
-        "type = \"pubsub\"\nproject = \"outbox-test\"\nemulator = \"{}\"\ncall_timeout = \"5s\"\n\
+        "type = \"pubsub\"\nproject = \"outbox-test\"\nemulator = \"{}\"\ncall_timeout = \"100s\"\n\
          topics = {{ \"order.paid\" = \"{}\" }}\n",
         pubsub.address(),
         topic.id()
@@ -235,7 +235,7 @@ async fn the_doctor_looks_for_topics_of_pubsub_and_their_subscriptions() {
     assert!(!said.data.contains("warning"), "{}", said.data);
 
     // No emulator, but the service itself, which asks who we are.
-    let real = to("type = \"pubsub\"\nproject = \"outbox-test\"\ncall_timeout = \"2s\"\n");
+    let real = to("type = \"pubsub\"\nproject = \"outbox-test\"\ncall_timeout = \"10s\"\n");
     let file = [("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/s3cret.json")];
     finds(&real, &[], &file, "no credentials for Google were found", "correct the settings");
     finds(&real, &[], &[], "the credentials give no token", "check the host and port");

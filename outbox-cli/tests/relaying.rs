@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use integration_tests::postgres::Database;
 use integration_tests::rabbitmq::Vhost;
 use integration_tests::{Mode, Postgres, RabbitMq, Server, Subprocess, eventually};
@@ -17,6 +19,15 @@ use sqlx::PgPool;
 use support::{DEADLINE, Place, get, served_at};
 
 const KEYS: i64 = 20;
+
+/// Settings with which no call is given up, and no message repeated, because the machine is slow.
+const PATIENT: &[&str] = &[
+    "--set=relay.publish_timeout=300s",
+    "--set=relay.lease_ttl=900s",
+    "--set=publisher.confirm_timeout=200s",
+    "--set=publisher.connect_timeout=200s",
+    "--set=publisher.heartbeat=200s",
+];
 
 fn settings(database: &str, broker: &str) -> String {
     format!(
@@ -129,8 +140,18 @@ async fn sigterm_drains_what_is_in_flight_and_leaves_the_rest_in_place() {
     };
     let setup = Setup::new(postgres, rabbitmq).await;
     enqueue(&setup.pool, 1, 20_000).await;
-    let mut relay = setup.relay(&[]);
-    setup.left_at_most(18_000).await;
+    // Slow enough that it is in the middle when it is asked to stop: at most ten messages in 40 ms.
+    let to_broker = rabbitmq.proxy().await;
+    to_broker.set(Mode::Delay(Duration::from_millis(20))).await;
+    let place = Place::new(&settings(setup._database.url(), &setup.vhost.uri_through(&to_broker)));
+    let slow = [
+        "relay",
+        "--set=relay.publish_batch=10",
+        "--set=relay.publish_concurrency=1",
+        "--set=relay.shutdown_timeout=200s",
+    ];
+    let mut relay = Subprocess::start("outbox-relay", place.command(&[&slow[..], PATIENT].concat()));
+    setup.left_at_most(19_900).await;
     relay.terminate();
     let status = relay.wait(DEADLINE).await;
     assert_eq!(status.code(), Some(0), "{}", relay.log());
@@ -146,7 +167,7 @@ async fn sigterm_drains_what_is_in_flight_and_leaves_the_rest_in_place() {
         .unwrap();
     assert_eq!(leases, 0, "the next relay need not wait");
 
-    setup.place.run(&["relay", "--until-empty"]);
+    setup.place.run(&[&["relay", "--until-empty"][..], PATIENT].concat());
     setup.verdict(20_000, Some(0)).await;
 }
 
@@ -163,9 +184,8 @@ async fn it_starts_while_database_and_broker_are_down_and_recovers_alone() {
     let place = Place::new(&settings(&database, &setup.vhost.uri_through(&to_broker)));
     enqueue(&setup.pool, 1, 10).await;
     // Shorter than by default, so that nobody waits for the pool.
-    let patience =
-        ["relay", "--set", "store.acquire_timeout=500ms", "--set", "relay.circuit_max_pause=300ms"];
-    let mut relay = Subprocess::start("outbox-relay", place.command(&patience));
+    let short = ["relay", "--set=store.acquire_timeout=3s", "--set=relay.circuit_max_pause=300ms"];
+    let mut relay = Subprocess::start("outbox-relay", place.command(&[&short[..], PATIENT].concat()));
     let says = async |text: &str| {
         eventually(text, DEADLINE, || async { relay.log().contains(text).then_some(()) }).await;
     };
@@ -187,8 +207,8 @@ async fn a_drain_that_takes_too_long_is_given_up_with_a_code_of_its_own() {
     let setup = Setup::new(postgres, rabbitmq).await;
     let to_broker = rabbitmq.proxy().await;
     let place = Place::new(&settings(setup._database.url(), &setup.vhost.uri_through(&to_broker)));
-    let flags = ["relay", "--set", "relay.shutdown_timeout=300ms", "--set", "http.listen=127.0.0.1:0"];
-    let mut relay = Subprocess::start("outbox-relay", place.command(&flags));
+    let flags = ["relay", "--set=relay.shutdown_timeout=300ms", "--set=http.listen=127.0.0.1:0"];
+    let mut relay = Subprocess::start("outbox-relay", place.command(&[&flags[..], PATIENT].concat()));
     let address = eventually("the address", DEADLINE, || async { served_at(&relay.log()) }).await;
     enqueue(&setup.pool, 1, 10).await;
     setup.left_at_most(0).await;

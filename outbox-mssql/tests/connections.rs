@@ -111,7 +111,7 @@ async fn a_call_that_was_given_up_leaves_no_answer_for_the_next_one() {
     let (proxy, pool) = behind_a_proxy(&scene).await;
     let store = scene.outbox.store(pool.clone());
     let relay = RelayId::new();
-    let owned = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap().owned;
+    let owned = store.heartbeat(relay, Duration::from_secs(24 * 3600)).await.unwrap().owned;
     let mut reader = store.reader();
     owned.iter().for_each(|partition| reader.assign(*partition));
     for round in 0..3 {

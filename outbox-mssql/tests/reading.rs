@@ -127,5 +127,6 @@ async fn a_plain_insert_is_enough() {
     let (_, _, mut reader) = scene.relay().await;
     let batch = reader.fetch(LIMIT, &[]).await.unwrap();
     assert_eq!(topics(&batch), ["plain"]);
-    assert!(batch.rows[0].age < Duration::from_secs(60), "{:?}", batch.rows[0].age);
+    // A time zone would make a difference of hours.
+    assert!(batch.rows[0].age < Duration::from_secs(1800), "{:?}", batch.rows[0].age);
 }

@@ -27,7 +27,7 @@ async fn the_group_is_who_is_alive_and_holds_what(product: Product) {
     let relay = RelayId::new();
     let free = store.group().await.unwrap().unwrap();
     assert!(free.relays.is_empty() && free.partitions.len() == 16);
-    store.heartbeat(relay, Duration::from_secs(600)).await.unwrap();
+    store.heartbeat(relay, Duration::from_secs(24 * 3600)).await.unwrap();
     store.release(relay, &[Partition(3)]).await.unwrap();
     let group = store.group().await.unwrap().unwrap();
     assert_eq!(group.relays, [relay]);
@@ -71,7 +71,8 @@ async fn the_diagnosis_says_what_it_saw(product: Product) {
     let store = scene.store();
     let clock = store.clock().await.unwrap().unwrap();
     let ours = Timestamp::now();
-    assert!(clock.since(ours).max(ours.since(clock)) < Duration::from_secs(60), "{clock} {ours}");
+    // A time zone would make a difference of hours.
+    assert!(clock.since(ours).max(ours.since(clock)) < Duration::from_secs(1800), "{clock} {ours}");
     let findings = store.diagnose().await.unwrap();
     let checks: Vec<_> = findings.iter().map(|finding| &*finding.check).collect();
     let expected = [

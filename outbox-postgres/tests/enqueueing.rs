@@ -218,7 +218,7 @@ async fn a_plain_insert_from_psql_is_enough() {
     assert_eq!(largest.headers()["tenant"], "acme");
     assert_eq!(largest.options().as_json()["amqp"]["priority"], 5);
     let next_due = batch.next_due.unwrap();
-    assert!(next_due > Duration::from_secs(3500) && next_due <= Duration::from_secs(3600), "{next_due:?}");
+    assert!(next_due > Duration::from_secs(1800) && next_due <= Duration::from_secs(3600), "{next_due:?}");
 }
 
 #[tokio::test]

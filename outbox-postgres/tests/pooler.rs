@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use integration_tests::eventually;
 use integration_tests::postgres::PgBouncer;
 use outbox_core::memory::MemoryPublisher;
@@ -35,7 +37,15 @@ fn store(scene: &Scene, pool: &PgPool) -> PostgresStore {
 async fn relays_work(settings: &[&str]) {
     let Some((scene, _pooler, pool)) = scene(settings).await else { return };
     let publisher = MemoryPublisher::new();
-    let relay = || Relay::builder(store(&scene, &pool), publisher.clone()).build().unwrap().spawn();
+    let relay = || {
+        let relay = Relay::builder(store(&scene, &pool), publisher.clone());
+        // Nothing is repeated as long as no lease ends because the machine is slow.
+        relay
+            .configure(|settings| settings.lease_ttl = Duration::from_secs(24 * 3600))
+            .build()
+            .unwrap()
+            .spawn()
+    };
     let relays = [relay(), relay()];
     for relay in &relays {
         relay.status().wait_for(|status| status.owned.len() == 8).await.unwrap();

@@ -164,7 +164,7 @@ async fn exercise(store: &impl Store) {
     use outbox_core::{DeadLetterFilter, Settle, Settlement};
 
     let relay = RelayId::new();
-    let owned = store.heartbeat(relay, Duration::from_secs(60)).await.unwrap().owned;
+    let owned = store.heartbeat(relay, Duration::from_secs(24 * 3600)).await.unwrap().owned;
     store.set_idle(relay, true).await.unwrap();
     store.wakeups().await.unwrap();
     let mut reader = store.reader();

@@ -21,7 +21,7 @@ fn settle(row: &Fetched, settlement: Settlement) -> Settle {
 
 fn retry(error: &str) -> Settlement {
     Settlement::Retry {
-        after: Duration::from_secs(60),
+        after: Duration::from_secs(24 * 3600),
         attempts: 1,
         error: error.to_owned(),
         block_key: true,
@@ -167,7 +167,7 @@ async fn nobody_takes_a_partition_in_the_middle_of_a_settle_call() {
     });
     let taken = tokio::spawn({
         let store = store.clone();
-        async move { store.heartbeat(outbox_core::RelayId::new(), Duration::from_secs(60)).await.unwrap() }
+        async move { store.heartbeat(outbox_core::RelayId::new(), Duration::from_secs(24 * 3600)).await.unwrap() }
     });
     other.rollback().await.unwrap();
     settling.await.unwrap().unwrap();

@@ -18,9 +18,10 @@ use outbox_postgres::{Config, PostgresStore};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use support::{DEADLINE, Scene, message};
 
-const TTL: Duration = Duration::from_secs(600);
+const TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// A database, and a pool that reaches it through a proxy.
+/// A database, and a pool that reaches it through a proxy. The pool gives up soon on a connection that has vanished. A call may
+/// also fail because a busy machine needs longer for a connection, so calls that must succeed are repeated.
 async fn scene() -> Option<(Scene, Proxy, PgPool)> {
     let server = Postgres::shared().await?;
     let scene = Scene::with(Config::new()).await?;
@@ -64,8 +65,8 @@ async fn vanish_in(scene: &Scene, proxy: &Proxy, statement: &str, call: impl Fut
 async fn a_relay_that_vanishes_in_a_heartbeat_does_not_keep_the_group_locked() {
     let Some((scene, proxy, pool)) = scene().await else { return };
     let vanishing = store(&scene, &pool);
-    vanishing.stats(1).await.unwrap();
-    let heartbeat = async { drop(vanishing.heartbeat(RelayId::new(), TTL).await) };
+    eventually("a connection", DEADLINE, async || vanishing.stats(1).await.ok()).await;
+    let heartbeat = async { while vanishing.heartbeat(RelayId::new(), TTL).await.is_err() {} };
     vanish_in(&scene, &proxy, "outbox_lease", heartbeat).await;
     let other = scene.store();
     let beaten = tokio::time::timeout(DEADLINE, other.heartbeat(RelayId::new(), TTL)).await;
@@ -76,11 +77,11 @@ async fn a_relay_that_vanishes_in_a_heartbeat_does_not_keep_the_group_locked() {
 async fn a_release_that_nobody_waits_for_any_more_does_not_take_effect_later() {
     let Some((scene, proxy, pool)) = scene().await else { return };
     let (vanishing, relay) = (store(&scene, &pool), RelayId::new());
-    let owned = vanishing.heartbeat(relay, TTL).await.unwrap().owned;
-    let release = async { drop(vanishing.release(relay, &owned).await) };
+    let beat = async || vanishing.heartbeat(relay, TTL).await.ok();
+    let owned = eventually("the first heartbeat", DEADLINE, beat).await.owned;
+    let release = async { while vanishing.release(relay, &owned).await.is_err() {} };
     vanish_in(&scene, &proxy, "SET owner = NULL", release).await;
     // The release is undone, or waited for: the leases are what the next heartbeat is told.
-    let beat = async || vanishing.heartbeat(relay, TTL).await.ok();
     let believed = eventually("a connection that works", DEADLINE, beat).await.owned;
     let idle = "SELECT count(*) = 0 FROM pg_stat_activity
                 WHERE datname = current_database() AND state = 'idle in transaction'";
@@ -95,6 +96,7 @@ async fn a_relay_goes_on_after_its_connections_have_vanished() {
     let Some((scene, proxy, pool)) = scene().await else { return };
     let mut settings = Settings::default();
     settings.store_timeout = Duration::from_secs(1);
+    settings.shutdown_timeout = DEADLINE;
     let publisher = MemoryPublisher::new();
     let relay = Relay::builder(store(&scene, &pool), publisher.clone()).settings(settings).build().unwrap();
     let relay = relay.spawn();

@@ -18,6 +18,9 @@ use tokio::time::timeout;
 
 use support::{DEADLINE, Scene, message};
 
+/// A lease that does not end during a test.
+const TTL: Duration = Duration::from_secs(24 * 3600);
+
 /// Listens as the relay does. The trigger knows the channel.
 async fn listen(scene: &Scene) -> PgListener {
     let channel: String = scene
@@ -48,8 +51,8 @@ async fn nobody_is_notified_while_no_relay_sleeps() {
     let enqueue = async || scene.outbox.enqueue(&scene.pool, &message("t", None)).await.unwrap();
 
     enqueue().await;
-    store.heartbeat(busy, Duration::from_secs(60)).await.unwrap();
-    store.heartbeat(asleep, Duration::from_secs(60)).await.unwrap();
+    store.heartbeat(busy, TTL).await.unwrap();
+    store.heartbeat(asleep, TTL).await.unwrap();
     enqueue().await;
     assert_eq!(notified(&scene, &mut listener).await, 0);
 
@@ -58,7 +61,7 @@ async fn nobody_is_notified_while_no_relay_sleeps() {
     scene.outbox.enqueue_batch(&scene.pool, &vec![message("t", None); 100]).await.unwrap();
     assert_eq!(notified(&scene, &mut listener).await, 2, "one for each transaction");
     // A heartbeat changes nothing about it.
-    store.heartbeat(asleep, Duration::from_secs(60)).await.unwrap();
+    store.heartbeat(asleep, TTL).await.unwrap();
     enqueue().await;
     assert_eq!(notified(&scene, &mut listener).await, 1);
 
@@ -82,7 +85,7 @@ async fn commits_ask_who_sleeps_only_while_somebody_may() {
     let (first, second) = (RelayId::new(), RelayId::new());
     assert!(!gate_is_open(&scene).await);
     for relay in [first, second] {
-        store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+        store.heartbeat(relay, TTL).await.unwrap();
         store.set_idle(relay, true).await.unwrap();
     }
     store.set_idle(first, false).await.unwrap();
@@ -110,7 +113,7 @@ async fn a_relay_that_lies_down_while_another_wakes_finds_the_gate_open() {
     let store = scene.store();
     let (waking, other) = (RelayId::new(), RelayId::new());
     for relay in [waking, other] {
-        store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+        store.heartbeat(relay, TTL).await.unwrap();
     }
     store.set_idle(waking, true).await.unwrap();
 
@@ -147,7 +150,7 @@ async fn a_relay_that_is_gone_sleeps_no_more() {
     scene.outbox.enqueue(&scene.pool, &message("t", None)).await.unwrap();
     assert_eq!(notified(&scene, &mut listener).await, 0);
     // It begins anew, awake.
-    store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+    store.heartbeat(relay, TTL).await.unwrap();
     scene.outbox.enqueue(&scene.pool, &message("t", None)).await.unwrap();
     assert_eq!(notified(&scene, &mut listener).await, 0);
 }
@@ -157,11 +160,12 @@ async fn a_lost_connection_counts_as_a_hint_and_is_made_again() {
     let Some(scene) = Scene::new().await else { return };
     let (store, relay) = (scene.store(), RelayId::new());
     let mut wakeups = store.wakeups().await.unwrap().unwrap();
-    store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+    store.heartbeat(relay, TTL).await.unwrap();
     store.set_idle(relay, true).await.unwrap();
 
     scene
-        .run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'")
+        // With a timeout it waits until the session has ended.
+        .run("SELECT pg_terminate_backend(pid, 120000) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'")
         .await;
     // What is committed now is notified to nobody.
     scene.outbox.enqueue(&scene.pool, &message("t", None)).await.unwrap();

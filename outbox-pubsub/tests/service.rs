@@ -9,13 +9,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use integration_tests::pubsub::{Fault, POISON, Topic as TestTopic};
-use integration_tests::{PubSub, Server};
+use integration_tests::{PubSub, Server, with_growing_limit};
 use outbox_core::{ErrorKind, Message, MessageBuilder, Outcome, Publisher, Scope, Verdict};
 use outbox_pubsub::{PubSubOptions, PubSubPublisher, PubSubPublisherBuilder, Topic};
 
-use support::Consumer;
+use support::{Consumer, builder};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 const RESOURCE_EXHAUSTED: i32 = 8;
 const PERMISSION_DENIED: i32 = 7;
 
@@ -32,7 +32,7 @@ impl Scene {
     }
 
     fn builder(&self) -> PubSubPublisherBuilder {
-        PubSubPublisher::emulator_builder(&self.pubsub.address().to_string()).project("outbox-test")
+        builder(self.pubsub.address())
     }
 
     fn message(&self, payload: impl Into<String>) -> MessageBuilder {
@@ -299,34 +299,33 @@ async fn without_a_connection_nothing_was_sent() {
 async fn a_stopped_service_makes_what_was_sent_unknown_and_what_was_not_sent_a_retry() {
     let Some(pubsub) = PubSub::start().await else { return };
     let topic = pubsub.topic().await;
-    let publisher = PubSubPublisher::emulator_builder(&pubsub.address().to_string())
-        .project("outbox-test")
-        .requests_in_flight(1)
-        .call_timeout(Duration::from_millis(700))
-        .build()
-        .unwrap();
     let message = |i: usize| Message::bytes(topic.id(), i.to_string()).key(i.to_string()).build().unwrap();
     let batch: Vec<Message> = (0..3).map(message).collect();
-    // Connected first, so that what fails is not the connection.
-    publish(&publisher, &batch[..1]).await;
-    pubsub.stop().await;
-    let outcomes = publisher.publish(&batch).await;
-    pubsub.cont().await;
-    let verdicts: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err().verdict()).collect();
-    assert_eq!(verdicts, [Verdict::Unknown, Verdict::Retry, Verdict::Retry]);
-    assert!(outcomes.iter().all(|outcome| outcome.as_ref().unwrap_err().scope() == Scope::Endpoint));
-    assert_eq!(kinds(&outcomes)[0], Some(ErrorKind::Timeout));
+    let (pubsub, batch) = (&pubsub, &batch);
+    with_growing_limit(async |limit| {
+        let publisher = builder(pubsub.address()).requests_in_flight(1).call_timeout(limit).build().unwrap();
+        // Connected first, so that what fails is not the connection.
+        publisher.publish(&batch[..1]).await.remove(0).map_err(|error| error.report())?;
+        pubsub.stop().await;
+        let outcomes = publisher.publish(batch).await;
+        pubsub.cont().await;
+        let errors: Vec<_> = outcomes.into_iter().map(Outcome::unwrap_err).collect();
+        assert!(errors.iter().all(|error| error.scope() == Scope::Endpoint), "{errors:?}");
+        let verdicts: Vec<_> = errors.iter().map(outbox_core::Error::verdict).collect();
+        if verdicts != [Verdict::Unknown, Verdict::Retry, Verdict::Retry] {
+            return Err(format!("{verdicts:?}"));
+        }
+        assert_eq!(errors[0].kind(), ErrorKind::Timeout);
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_dropped_call_begins_no_further_request() {
     let Some(pubsub) = PubSub::start().await else { return };
     let topic = pubsub.topic().await;
-    let publisher = PubSubPublisher::emulator_builder(&pubsub.address().to_string())
-        .project("outbox-test")
-        .requests_in_flight(2)
-        .build()
-        .unwrap();
+    let publisher = builder(pubsub.address()).requests_in_flight(2).build().unwrap();
     let message =
         |text: &str| Message::bytes(topic.id(), text.to_owned()).key(text.to_owned()).build().unwrap();
     publish(&publisher, &[message("connected")]).await;

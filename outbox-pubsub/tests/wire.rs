@@ -17,6 +17,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use integration_tests::with_growing_limit;
 use outbox_core::{ErrorKind, Message, MessageId, Publisher, Scope, Verdict};
 use outbox_pubsub::tonic::transport::Endpoint;
 use outbox_pubsub::{PubSubOptions, PubSubPublisher, Topic, google_cloud_auth};
@@ -157,7 +158,7 @@ impl CredentialsProvider for Token {
 fn publisher(address: SocketAddr, token: Token) -> PubSubPublisher {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let builder = PubSubPublisher::builder(Credentials::from(token)).transport(endpoint);
-    builder.project("shop").call_timeout(Duration::from_secs(5)).build().unwrap()
+    builder.project("shop").call_timeout(Duration::from_secs(100)).build().unwrap()
 }
 
 fn message(payload: &'static str) -> Message {
@@ -264,7 +265,7 @@ async fn encryption_needs_nothing_that_the_program_installs() {
     let (peer, address) = Peer::start([]).await;
     let builder = PubSubPublisher::builder(Credentials::from(Token(Ok("a-token"))));
     let builder = builder.endpoint(format!("https://{address}")).project("shop");
-    let publisher = builder.call_timeout(Duration::from_secs(5)).build().unwrap();
+    let publisher = builder.call_timeout(Duration::from_secs(100)).build().unwrap();
     let error = publisher.publish(&[message("x")]).await.remove(0).unwrap_err();
     let judged = (error.kind(), error.verdict(), error.scope());
     assert_eq!(judged, (ErrorKind::Unavailable, Verdict::Retry, Scope::Endpoint), "{}", error.report());
@@ -273,16 +274,23 @@ async fn encryption_needs_nothing_that_the_program_installs() {
 
 #[tokio::test]
 async fn a_connection_that_falls_silent_is_not_used_again() {
-    let (peer, address) = Peer::start([Answer::Confirm(0), Answer::Silence]).await;
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let builder = PubSubPublisher::builder(Credentials::from(Token(Ok("t")))).transport(endpoint);
-    let publisher = builder.project("shop").call_timeout(Duration::from_millis(500)).build().unwrap();
-    publisher.publish(&[message("x")]).await.remove(0).unwrap();
-    let error = publisher.publish(&[message("x")]).await.remove(0).unwrap_err();
-    let judged = (error.kind(), error.verdict(), error.scope());
-    assert_eq!(judged, (ErrorKind::Timeout, Verdict::Unknown, Scope::Endpoint), "{}", error.report());
-    publisher.publish(&[message("x")]).await.remove(0).unwrap();
-    assert_eq!(peer.requests(), 3);
+    with_growing_limit(async |limit| {
+        let (peer, address) = Peer::start([Answer::Confirm(0), Answer::Silence]).await;
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let builder = PubSubPublisher::builder(Credentials::from(Token(Ok("t")))).transport(endpoint);
+        let publisher = builder.project("shop").call_timeout(limit).build().unwrap();
+        let publish = async || publisher.publish(&[message("x")]).await.remove(0);
+        publish().await.map_err(|error| error.report())?;
+        let error = publish().await.unwrap_err();
+        let judged = (error.kind(), error.verdict(), error.scope());
+        if judged != (ErrorKind::Timeout, Verdict::Unknown, Scope::Endpoint) {
+            return Err(error.report());
+        }
+        publish().await.map_err(|error| error.report())?;
+        assert_eq!(peer.requests(), 3);
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

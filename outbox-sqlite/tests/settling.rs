@@ -265,14 +265,14 @@ async fn a_locked_database_is_a_conflict_and_works_again_afterwards() {
     let hasty = options(database.path()).busy_timeout(Duration::from_millis(20)).open().await.unwrap();
     let store = database.outbox.store(hasty.clone());
     let relay = RelayId::new();
-    store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+    store.heartbeat(relay, Duration::from_secs(3600)).await.unwrap();
     let mut reader = reader_of(&store, [Partition(0)]);
 
     let writer = database.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let delivered =
         [Settle { position: Position(1), partition: Partition(0), settlement: Settlement::Delivered }];
     for error in [
-        store.heartbeat(relay, Duration::from_secs(60)).await.unwrap_err(),
+        store.heartbeat(relay, Duration::from_secs(3600)).await.unwrap_err(),
         store.settle(relay, &delivered, false).await.unwrap_err(),
         store.leave(relay).await.unwrap_err(),
         database.outbox.enqueue(&hasty, &message("t", None)).await.unwrap_err(),
@@ -282,7 +282,7 @@ async fn a_locked_database_is_a_conflict_and_works_again_afterwards() {
     // Reading does not wait for writers.
     reader.fetch(ALL, &[]).await.unwrap();
     writer.rollback().await.unwrap();
-    store.heartbeat(relay, Duration::from_secs(60)).await.unwrap();
+    store.heartbeat(relay, Duration::from_secs(3600)).await.unwrap();
     store.settle(relay, &delivered, false).await.unwrap();
 }
 

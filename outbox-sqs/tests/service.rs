@@ -15,13 +15,13 @@ use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sdk_sqs::error::BoxError;
 use integration_tests::sqs::{Fault, Gateway, Queue as TestQueue, client};
-use integration_tests::{Server, Sqs};
+use integration_tests::{Server, Sqs, with_growing_limit};
 use outbox_core::{ErrorKind, Message, Outcome, Publisher, Scope, Verdict};
 use outbox_sqs::{Queue, SqsOptions, SqsPublisher};
 
-use support::Consumer;
+use support::{Consumer, builder};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 const SEND: &str = "SendMessageBatch";
 const LOOK_UP: &str = "GetQueueUrl";
 
@@ -38,7 +38,7 @@ impl Scene {
         let sqs = Sqs::shared().await?;
         let queue = Arc::new(if fifo { sqs.fifo_queue().await } else { sqs.queue().await });
         let gateway = sqs.gateway().await;
-        let publisher = SqsPublisher::builder(client(gateway.address())).build().unwrap();
+        let publisher = builder(client(gateway.address())).build().unwrap();
         Some(Self { sqs, queue, gateway, publisher })
     }
 
@@ -121,7 +121,7 @@ async fn retries_of_the_client_are_not_used() {
     let Some(scene) = Scene::new(false).await else { return };
     let config = client(scene.gateway.address()).config().to_builder();
     let eager = Client::from_conf(config.retry_config(RetryConfig::standard().with_max_attempts(5)).build());
-    let publisher = SqsPublisher::builder(eager).build().unwrap();
+    let publisher = builder(eager).build().unwrap();
     scene.gateway.set(Fault::AnswerLost);
     let message = scene.messages(1, 10);
     let error = publisher.publish(&message).await.remove(0).unwrap_err();
@@ -183,7 +183,7 @@ async fn a_name_is_looked_up_once_and_a_failure_is_not_remembered() {
 #[tokio::test]
 async fn a_queue_is_found_by_its_url_and_by_the_topic() {
     let Some(scene) = Scene::new(false).await else { return };
-    let builder = || SqsPublisher::builder(client(scene.gateway.address()));
+    let builder = || builder(client(scene.gateway.address()));
     let one = |topic: &str| vec![Message::bytes(topic, "x").build().unwrap()];
     let by_url = builder().queue(Queue::url(scene.queue.url())).build().unwrap();
     by_url.connect().await.unwrap();
@@ -207,7 +207,7 @@ async fn a_queue_is_found_by_its_url_and_by_the_topic() {
 #[tokio::test]
 async fn a_check_looks_at_every_queue_of_the_settings() {
     let (Some(scene), Some(fifo)) = (Scene::new(false).await, Scene::new(true).await) else { return };
-    let builder = || SqsPublisher::builder(client(scene.gateway.address()));
+    let builder = || builder(client(scene.gateway.address()));
     let publisher = builder().queue(Queue::name(scene.queue.name()));
     let publisher = publisher.route("order.paid", Queue::url(fifo.queue.url())).build().unwrap();
     publisher.check().await.unwrap();
@@ -266,7 +266,7 @@ async fn without_credentials_nothing_is_sent_and_nobody_is_blamed() {
     let provider = SharedCredentialsProvider::new(NoCredentials);
     let config = config.credentials_provider(provider).build();
     let unknown = Client::from_conf(config);
-    let publisher = SqsPublisher::builder(unknown.clone());
+    let publisher = builder(unknown.clone());
     let publisher = publisher.queue(Queue::url(scene.queue.url())).build().unwrap();
     for outcome in publisher.publish(&scene.messages(15, 10)).await {
         let error = outcome.unwrap_err();
@@ -275,7 +275,7 @@ async fn without_credentials_nothing_is_sent_and_nobody_is_blamed() {
         assert!(!error.report().contains("s3cret"), "{}", error.report());
     }
     assert!(scene.gateway.requests(SEND).is_empty());
-    let anything = SqsPublisher::builder(unknown).build().unwrap();
+    let anything = builder(unknown).build().unwrap();
     for error in [publisher.check().await.unwrap_err(), anything.check().await.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Permission, "{}", error.report());
         assert!(!error.report().contains("s3cret"), "{}", error.report());
@@ -290,7 +290,7 @@ async fn without_a_connection_nothing_was_sent() {
     drop(listener);
     for endpoint in [format!("http://{address}"), "http://sqs.invalid".to_owned()] {
         let config = client(address).config().to_builder().endpoint_url(&endpoint).build();
-        let publisher = SqsPublisher::builder(Client::from_conf(config));
+        let publisher = builder(Client::from_conf(config));
         let publisher = publisher.queue(Queue::url("https://sqs.invalid/1/orders")).build().unwrap();
         let batch = [Message::bytes("t", "x").build().unwrap()];
         let error = publisher.publish(&batch).await.remove(0).unwrap_err();
@@ -305,22 +305,28 @@ async fn without_a_connection_nothing_was_sent() {
 async fn a_slow_service_makes_what_was_sent_unknown_and_what_was_not_sent_a_retry() {
     let Some(sqs) = Sqs::start().await else { return };
     let queue = sqs.queue().await;
-    let publisher = SqsPublisher::builder(sqs.client())
-        .queue(Queue::url(queue.url()))
-        .requests_in_flight(1)
-        .call_timeout(Duration::from_millis(700))
-        .build()
-        .unwrap();
     let message = |i: usize| Message::bytes("t", i.to_string()).build().unwrap();
     let batch: Vec<Message> = (0..20).map(message).collect();
-    // Connected first, so that what fails is not the connection.
-    publish(&publisher, &batch[..1]).await;
-    sqs.stop().await;
-    let outcomes = publisher.publish(&batch).await;
-    sqs.cont().await;
-    let verdicts: Vec<_> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err().verdict()).collect();
-    assert_eq!(verdicts, [vec![Verdict::Unknown; 10], vec![Verdict::Retry; 10]].concat());
-    assert!(outcomes.iter().all(|outcome| outcome.as_ref().unwrap_err().scope() == Scope::Endpoint));
+    let (sqs, queue, batch) = (&sqs, &queue, &batch);
+    with_growing_limit(async |limit| {
+        let publisher = builder(sqs.client())
+            .queue(Queue::url(queue.url()))
+            .requests_in_flight(1)
+            .call_timeout(limit)
+            .build()
+            .unwrap();
+        // Connected first, so that what fails is not the connection.
+        publisher.publish(&batch[..1]).await.remove(0).map_err(|error| error.report())?;
+        sqs.stop().await;
+        let outcomes = publisher.publish(batch).await;
+        sqs.cont().await;
+        let errors: Vec<_> = outcomes.into_iter().map(Outcome::unwrap_err).collect();
+        assert!(errors.iter().all(|error| error.scope() == Scope::Endpoint), "{errors:?}");
+        let verdicts: Vec<_> = errors.iter().map(outbox_core::Error::verdict).collect();
+        let expected = [vec![Verdict::Unknown; 10], vec![Verdict::Retry; 10]].concat();
+        if verdicts == expected { Ok(()) } else { Err(format!("{verdicts:?}")) }
+    })
+    .await;
 }
 
 /// The body of a request as the service gets it.

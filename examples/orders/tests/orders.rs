@@ -16,7 +16,7 @@ use outbox::postgres::sqlx;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// For what takes a second or two on an idle machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// The built program, without the variables that it reads.
 fn program() -> Command {

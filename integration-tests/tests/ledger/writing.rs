@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use outbox_conformance::{Ledger, Rules};
 use outbox_core::Message;
@@ -22,14 +23,15 @@ pub(crate) fn size_and_seed() -> (u64, u64) {
     (goal, seed)
 }
 
-/// Starts writers, each with keys of its own, which stop when all together have committed `goal` messages. They count in
-/// `written`.
+/// Starts writers, each with keys of its own. They count in `written`. When all together have committed `goal` messages, they
+/// go on slowly until the faults are over, so that every fault meets messages that are to be published.
 pub(crate) fn write(
     books: &Arc<dyn Books>,
     topic: &str,
     goal: u64,
     seed: u64,
     written: &Arc<AtomicU64>,
+    faults_are_over: &Arc<AtomicBool>,
 ) -> JoinSet<()> {
     let mut writers = JoinSet::new();
     for number in 0..WRITERS {
@@ -40,7 +42,7 @@ pub(crate) fn write(
             topic: topic.to_owned(),
             counters: HashMap::new(),
         };
-        writers.spawn(writer.run(written.clone(), goal));
+        writers.spawn(writer.run(written.clone(), goal, faults_are_over.clone()));
     }
     writers
 }
@@ -55,8 +57,14 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, written: Arc<AtomicU64>, goal: u64) {
-        while written.load(Ordering::Relaxed) < goal {
+    async fn run(mut self, written: Arc<AtomicU64>, goal: u64, faults_are_over: Arc<AtomicBool>) {
+        loop {
+            if written.load(Ordering::Relaxed) >= goal {
+                if faults_are_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
             let (mut messages, mut numbers) = (Vec::new(), Vec::new());
             for _ in 0..self.rng.usize(1..40) {
                 let key = self.rng.u64(0..KEYS / WRITERS) * WRITERS + self.number;

@@ -19,7 +19,7 @@
 mod writing;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fault_runs::books::{Books, OnPostgres, OnSqlite};
@@ -30,7 +30,7 @@ use writing::{audit, write};
 
 /// Each takes a thousand records a second.
 const SHARDS: i32 = 4;
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(900);
 /// What may be under way when the server dies, and so be sent twice.
 const WINDOW: usize = 1_000;
 
@@ -41,17 +41,22 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let publisher = KinesisPublisher::builder(kinesis.client())
         .stream(Stream::name(&stream))
         .format(Format::Raw)
+        .call_timeout(Duration::from_secs(100))
         .build()
         .unwrap();
     let mut settings = Settings::default();
     settings.max_in_flight = WINDOW;
     settings.circuit_max_pause = Duration::from_secs(1);
+    // No call is given up, and no message repeated, because the machine is slow.
+    settings.publish_timeout = Duration::from_secs(120);
+    settings.lease_ttl = Duration::from_secs(600);
     let relay = Relay::builder(books.store(), publisher).settings(settings).build().unwrap().spawn();
 
     let store = books.store();
     let started = Instant::now();
     let written = Arc::new(AtomicU64::new(0));
-    let mut writers = write(&books, "anything", goal, seed, &written);
+    let faults_are_over = Arc::new(AtomicBool::new(false));
+    let mut writers = write(&books, "anything", goal, seed, &written, &faults_are_over);
     // Killed twice in the middle of what is to be published, whatever the speeds of this machine are.
     for part in [1, 2] {
         eventually("the relay to get on", PATIENCE, || async {
@@ -62,6 +67,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
         kinesis.kill().await;
         kinesis.restart().await;
     }
+    faults_are_over.store(true, Ordering::Relaxed);
     while let Some(writer) = writers.join_next().await {
         writer.unwrap();
     }

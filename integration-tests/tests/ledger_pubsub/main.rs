@@ -22,7 +22,7 @@ mod writing;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use fault_runs::books::{Books, OnPostgres, OnSqlite};
@@ -32,7 +32,7 @@ use outbox_core::{Relay, Settings};
 use outbox_pubsub::PubSubPublisher;
 use writing::{audit, number, write};
 
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(900);
 /// What may be under way when the server dies, and so be sent twice.
 const WINDOW: usize = 1_000;
 const RESOURCE_EXHAUSTED: i32 = 8;
@@ -59,16 +59,21 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let topic = pubsub.topic().await;
     let publisher = PubSubPublisher::emulator_builder(&pubsub.address().to_string())
         .project("outbox-test")
+        .call_timeout(Duration::from_secs(100))
         .build()
         .unwrap();
     let mut settings = Settings::default();
     settings.max_in_flight = WINDOW;
     settings.circuit_max_pause = Duration::from_secs(1);
+    // No call is given up, and no message repeated, because the machine is slow.
+    settings.publish_timeout = Duration::from_secs(120);
+    settings.lease_ttl = Duration::from_secs(600);
     let relay = Relay::builder(books.store(), publisher).settings(settings).build().unwrap().spawn();
 
     let started = Instant::now();
     let written = Arc::new(AtomicU64::new(0));
-    let mut writers = write(&books, topic.id(), goal, seed, &written);
+    let faults_are_over = Arc::new(AtomicBool::new(false));
+    let mut writers = write(&books, topic.id(), goal, seed, &written, &faults_are_over);
 
     // Killed twice in the middle of what is to be published, whatever the speeds of this machine are.
     let mut former_lives = 0;
@@ -93,6 +98,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let before = payloads(&topic.books()).len();
     taken(&topic, before as u64 + 3).await;
     topic.set(Fault::None);
+    faults_are_over.store(true, Ordering::Relaxed);
     while let Some(writer) = writers.join_next().await {
         writer.unwrap();
     }

@@ -22,7 +22,7 @@
 mod writing;
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ use outbox_core::{Relay, Settings};
 use outbox_sqs::SqsPublisher;
 use writing::{audit, number, write};
 
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(900);
 /// What may be under way when the server dies, and so be sent twice.
 const WINDOW: usize = 1_000;
 
@@ -59,17 +59,24 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let received = Arc::new(Mutex::new(Vec::new()));
     let consumer = tokio::spawn(consume(sqs.clone(), queue.clone(), received.clone()));
 
-    let publisher = SqsPublisher::builder(client(gateway.address())).build().unwrap();
+    let publisher = SqsPublisher::builder(client(gateway.address()))
+        .call_timeout(Duration::from_secs(100))
+        .build()
+        .unwrap();
     let mut settings = Settings::default();
     settings.max_in_flight = WINDOW;
     settings.circuit_max_pause = Duration::from_secs(1);
+    // No call is given up, and no message repeated, because the machine is slow.
+    settings.publish_timeout = Duration::from_secs(120);
+    settings.lease_ttl = Duration::from_secs(600);
     // Nobody is given up for a queue that is not there for a moment.
     settings.retry.max_attempts = 1_000;
     let relay = Relay::builder(books.store(), publisher).settings(settings).build().unwrap().spawn();
 
     let started = Instant::now();
     let written = Arc::new(AtomicU64::new(0));
-    let mut writers = write(&books, queue.name(), goal, seed, &written);
+    let faults_are_over = Arc::new(AtomicBool::new(false));
+    let mut writers = write(&books, queue.name(), goal, seed, &written, &faults_are_over);
 
     // Killed twice in the middle of what is to be published, whatever the speeds of this machine are.
     let mut confirmed_before = 0;
@@ -93,6 +100,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     })
     .await;
     gateway.set(Fault::None);
+    faults_are_over.store(true, Ordering::Relaxed);
     while let Some(writer) = writers.join_next().await {
         writer.unwrap();
     }

@@ -1,6 +1,8 @@
 //! A publisher that stops after so many messages, so that a relay is sure to be in the middle of a backlog.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use outbox_core::{Message, Outcome, Publisher, PublisherCapabilities};
@@ -10,16 +12,29 @@ use tokio::sync::Semaphore;
 pub(crate) struct Gate {
     inner: Arc<dyn Publisher>,
     left: Arc<Semaphore>,
+    /// How many messages are in calls that wait here.
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Gate {
     /// Lets this many messages through, and has those after them wait before anything is sent.
     pub(crate) fn new(inner: Arc<dyn Publisher>, messages: usize) -> Self {
-        Self { inner, left: Arc::new(Semaphore::new(messages)) }
+        Self { inner, left: Arc::new(Semaphore::new(messages)), waiting: Arc::default() }
     }
 
-    pub(crate) fn open(&self) {
-        self.left.add_permits(100_000);
+    /// Lets `future` finish: whatever waits here is let through again and again, until it has.
+    ///
+    /// Nothing else is: a relay that has been asked to stop starts at most a few more calls before it notices.
+    pub(crate) async fn open_until<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            tokio::select! {
+                result = &mut future => return result,
+                () = tokio::time::sleep(Duration::from_millis(10)) => {
+                    self.left.add_permits(self.waiting.swap(0, Ordering::Relaxed));
+                }
+            }
+        }
     }
 }
 
@@ -34,7 +49,14 @@ impl Publisher for Gate {
     }
 
     async fn publish(&self, batch: &[Message]) -> Vec<Outcome> {
-        let permits = self.left.acquire_many(batch.len() as u32).await.expect("never closed");
+        let count = batch.len() as u32;
+        let permits = match self.left.try_acquire_many(count) {
+            Ok(permits) => permits,
+            Err(_) => {
+                self.waiting.fetch_add(batch.len(), Ordering::Relaxed);
+                self.left.acquire_many(count).await.expect("never closed")
+            }
+        };
         permits.forget();
         self.inner.publish(batch).await
     }

@@ -100,7 +100,7 @@ pub(crate) async fn restart_of_the_relay(pair: &Pair) {
     const THROUGH: usize = 60;
     const BATCH: usize = 10;
     let mut books = Books::default();
-    for _ in 0..10 {
+    for _ in 0..20 {
         let keys: Vec<_> = (0..20).map(|key| format!("key {key}")).collect();
         pair.commit(&books.write(pair, &keys)).await;
     }
@@ -109,9 +109,6 @@ pub(crate) async fn restart_of_the_relay(pair: &Pair) {
         let gate = Gate::new(pair.publisher().await, messages);
         let relay = pair.relay_with(gate.clone(), |settings| {
             settings.publish_batch = BATCH;
-            // The third relay has to wait for the end of the second one's leases.
-            settings.publish_timeout = Duration::from_secs(3);
-            settings.lease_ttl = Duration::from_secs(4);
         });
         (relay.await, gate)
     };
@@ -119,20 +116,25 @@ pub(crate) async fn restart_of_the_relay(pair: &Pair) {
     let (first, gate) = relay(THROUGH).await;
     // What is left of the permits may be too few for the next call.
     pair.received(THROUGH - BATCH + 1).await;
-    first.stop();
-    gate.open();
-    first.shutdown().await.unwrap();
+    gate.open_until(first.shutdown()).await.unwrap();
     let (left, _) = pair.counts(&store).await;
     assert!(left > THROUGH as u64, "{left} left: the first relay should have ended in the middle");
 
     let before = books.messages().len() - left as usize;
     let (second, _gate) = relay(THROUGH).await;
     pair.received(before + THROUGH - BATCH + 1).await;
+    let inspection = store.inspection().expect("every store can be looked at");
+    let group = inspection.group().await.unwrap().expect("every store knows its relays");
+    let [died] = group.relays[..] else { panic!("one relay should be there, not {:?}", group.relays) };
     second.abort().await;
     let (left, _) = pair.counts(&store).await;
     assert!(left > 0, "the second relay should have died in the middle");
 
     let third = pair.relay(RetryPolicy::default()).await;
+    third.status().wait_for(|status| status.relays == 2).await.unwrap();
+    assert!(pair.counts(&store).await.0 > 0, "the leases of the second relay outlive it");
+    // Its leases end now rather than in some minutes.
+    store.heartbeat(died, Duration::from_millis(1)).await.unwrap();
     pair.wait_for_counts(0, 0).await;
     let received = pair.exactly_and_intact(books.messages()).await;
     // What the second one had sent and could not settle any more comes again.

@@ -15,8 +15,8 @@ use outbox_core::{
 use crate::ends::{Broker, Database};
 use crate::record::Record;
 
-/// Nothing that is waited for takes as long; only a failing test waits for it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+/// Maximum time to wait for a condition. Only a failing test waits this long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 /// At most so many are counted.
 const COUNT: u64 = 10_000;
 
@@ -75,6 +75,11 @@ impl Pair {
         settings.circuit_pause = Duration::from_millis(50);
         settings.circuit_max_pause = Duration::from_millis(500);
         settings.stats_interval = None;
+        // No call is given up, no message repeated and no lease lost because the machine is slow.
+        settings.publish_timeout = DEADLINE;
+        settings.store_timeout = DEADLINE;
+        settings.shutdown_timeout = DEADLINE;
+        settings.lease_ttl = 4 * DEADLINE;
         change(&mut settings);
         Relay::builder(self.store().await, publisher).settings(settings).build().unwrap().spawn()
     }

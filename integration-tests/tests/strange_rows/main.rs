@@ -29,7 +29,7 @@ use outbox_core::{
 };
 use sqlx::AssertSqlSafe;
 
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(300);
 const COUNT: u64 = 10_000;
 
 /// What becomes of a row.

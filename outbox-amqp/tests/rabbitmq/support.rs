@@ -7,8 +7,8 @@ use integration_tests::{RabbitMq, Server};
 use outbox_amqp::{AmqpOptions, AmqpPublisher, AmqpPublisherBuilder};
 use outbox_core::{Error, ErrorKind, Message, Outcome, Publisher, Scope, Verdict};
 
-/// For things that happen soon. Only a failing test waits so long.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Maximum time to wait for a condition or a call. Only a failing test waits this long.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// The common broker and a virtual host in it, or `None` if the test is to be skipped.
 pub(crate) async fn vhost() -> Option<Vhost> {
@@ -17,7 +17,7 @@ pub(crate) async fn vhost() -> Option<Vhost> {
 
 /// A publisher with settings a loaded machine can keep.
 pub(crate) fn builder(uri: &str) -> AmqpPublisherBuilder {
-    AmqpPublisher::builder(uri).connect_timeout(SOON).confirm_timeout(SOON)
+    AmqpPublisher::builder(uri).connect_timeout(SOON).confirm_timeout(SOON).heartbeat(SOON)
 }
 
 pub(crate) fn publisher(vhost: &Vhost) -> AmqpPublisher {

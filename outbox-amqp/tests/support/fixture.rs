@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 const QUEUE: &str = "orders";
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(100);
 
 pub(crate) struct Harness;
 
@@ -107,7 +108,9 @@ impl PublisherFixture for Fixture {
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
         let uri = self.vhost.uri_through(&self.proxy);
-        Ok(Arc::new(AmqpPublisher::builder(&uri).max_message_bytes(MAX_MESSAGE_BYTES).build()?))
+        // Its calls end, and its connections, only if something hangs.
+        let builder = AmqpPublisher::builder(&uri).connect_timeout(PATIENCE).confirm_timeout(PATIENCE);
+        Ok(Arc::new(builder.heartbeat(PATIENCE).max_message_bytes(MAX_MESSAGE_BYTES).build()?))
     }
 
     fn topic(&self) -> String {

@@ -18,6 +18,12 @@ const SCREENSHOTS: &str = "OUTBOX_SCREENSHOTS";
 /// Between two looks at the page, which asks the relay every two seconds.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Keeps the texts of all messages that the page has shown.
+const KEEP_TOASTS: &str = "window.toasts = []; \
+    new MutationObserver((changes) => { \
+        for (const change of changes) for (const node of change.addedNodes) window.toasts.push(node.textContent); \
+    }).observe(document.querySelector('#toasts'), { childList: true })";
+
 /// A window of chromium, which ends with the test.
 pub(crate) struct Browser {
     session: Session,
@@ -57,7 +63,19 @@ impl Browser {
         });
         let session = Session::start(port, &options);
         session.post("url", &json!({ "url": url })).unwrap();
-        Some(Self { session, _driver: driver, _folder: folder })
+        let browser = Self { session, _driver: driver, _folder: folder };
+        browser.run(KEEP_TOASTS);
+        Some(browser)
+    }
+
+    /// Waits for a message that the page shows for some seconds. A look may come later than that.
+    pub(crate) async fn toast(&self, text: &str) {
+        eventually(text, DEADLINE, || async {
+            let toasts = self.run("return window.toasts");
+            let shown = toasts.as_array().into_iter().flatten().filter_map(Value::as_str);
+            shown.into_iter().any(|toast| toast.contains(text)).then_some(())
+        })
+        .await;
     }
 
     /// Runs a script in the page, and gives back what it returns.

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-/// Nothing that is waited for takes as long; only a failing test waits for it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// Maximum time to wait for a condition or a process. Only a failing test waits this long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A folder with settings in it.
 pub(crate) struct Place {

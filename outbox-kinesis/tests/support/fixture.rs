@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use integration_tests::{Kinesis, Mode, Proxy, kinesis};
 use outbox_conformance::{Fault, PublisherFixture, PublisherHarness, PublisherTraits, Received};
 use outbox_core::{Options, Publisher, Result};
-use outbox_kinesis::KinesisPublisher;
 use tokio::time::Instant;
 
 pub(crate) struct Harness;
@@ -41,7 +40,7 @@ impl PublisherFixture for Fixture {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        Ok(Arc::new(KinesisPublisher::builder(kinesis::client(self.proxy.address())).build()?))
+        Ok(Arc::new(super::builder(kinesis::client(self.proxy.address())).build()?))
     }
 
     fn topic(&self) -> String {

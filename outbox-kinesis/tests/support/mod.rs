@@ -4,12 +4,21 @@
 
 pub(crate) mod fixture;
 
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use integration_tests::kinesis::Record;
 use outbox_conformance::Received;
 use outbox_core::Message;
+use outbox_kinesis::{KinesisPublisher, KinesisPublisherBuilder};
 use serde_json::Value;
+
+/// A publisher whose calls end only if something hangs.
+pub(crate) fn builder(client: Client) -> KinesisPublisherBuilder {
+    KinesisPublisher::builder(client).call_timeout(Duration::from_secs(100))
+}
 
 /// A record as its consumer reads it.
 pub(crate) fn read(record: &Record) -> Received {

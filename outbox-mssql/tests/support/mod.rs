@@ -15,7 +15,7 @@ use outbox_mssql::tiberius::{FromSqlOwned, Row};
 use outbox_mssql::{Client, Config, Connection, MssqlStore, Outbox, Pool};
 
 /// Nothing that is waited for takes as long; only a failing test waits for it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const LIMIT: FetchLimit = FetchLimit { messages: 1000, bytes: 16 << 20 };
 
 pub(crate) struct Scene {
@@ -55,7 +55,7 @@ impl Scene {
     /// A relay that owns everything, and a reader of everything.
     pub(crate) async fn relay(&self) -> (MssqlStore, RelayId, Box<dyn Reader>) {
         let (store, relay) = (self.store(), RelayId::new());
-        let membership = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap();
+        let membership = store.heartbeat(relay, Duration::from_secs(24 * 3600)).await.unwrap();
         let mut reader = store.reader();
         membership.owned.iter().for_each(|partition| reader.assign(*partition));
         (store, relay, reader)

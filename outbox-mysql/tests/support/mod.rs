@@ -13,7 +13,7 @@ use outbox_mysql::{Config, MySqlStore, Outbox};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 /// Nothing that is waited for takes as long; only a failing test waits for it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const LIMIT: FetchLimit = FetchLimit { messages: 1000, bytes: 16 << 20 };
 
 /// The product a test runs on.
@@ -81,7 +81,7 @@ impl Scene {
     /// A relay that owns everything, and a reader of everything.
     pub(crate) async fn relay(&self) -> (MySqlStore, RelayId, Box<dyn Reader>) {
         let (store, relay) = (self.store(), RelayId::new());
-        let membership = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap();
+        let membership = store.heartbeat(relay, Duration::from_secs(24 * 3600)).await.unwrap();
         let mut reader = store.reader();
         membership.owned.iter().for_each(|partition| reader.assign(*partition));
         (store, relay, reader)

@@ -13,7 +13,7 @@ use outbox_postgres::{Config, Outbox, PostgresStore};
 use sqlx::{AssertSqlSafe, PgPool};
 
 /// Nothing that is waited for takes as long; only a failing test waits for it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const LIMIT: FetchLimit = FetchLimit { messages: 1000, bytes: 16 << 20 };
 
 pub(crate) struct Scene {
@@ -51,7 +51,7 @@ impl Scene {
     /// A relay that owns everything, and a reader of everything.
     pub(crate) async fn relay(&self) -> (PostgresStore, RelayId, Box<dyn Reader>) {
         let (store, relay) = (self.store(), RelayId::new());
-        let membership = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap();
+        let membership = store.heartbeat(relay, Duration::from_secs(24 * 3600)).await.unwrap();
         let mut reader = store.reader();
         membership.owned.iter().for_each(|partition| reader.assign(*partition));
         (store, relay, reader)

@@ -9,9 +9,8 @@ use integration_tests::pubsub::Topic;
 use integration_tests::{Mode, Proxy, PubSub, Server, pubsub};
 use outbox_conformance::{Fault, PublisherFixture, PublisherHarness, PublisherTraits, Received};
 use outbox_core::{Options, Publisher, Result};
-use outbox_pubsub::PubSubPublisher;
 
-use super::Consumer;
+use super::{Consumer, builder};
 
 /// Codes of gRPC.
 const RESOURCE_EXHAUSTED: i32 = 8;
@@ -67,8 +66,7 @@ impl PublisherFixture for Fixture {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        let address = self.proxy.address().to_string();
-        let builder = PubSubPublisher::emulator_builder(&address).project("outbox-test");
+        let builder = builder(self.proxy.address());
         Ok(Arc::new(builder.ordering_keys(self.ordering_keys).build()?))
     }
 

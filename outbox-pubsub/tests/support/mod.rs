@@ -4,13 +4,23 @@
 
 pub(crate) mod fixture;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use integration_tests::pubsub::{PubsubMessage, Topic};
 use outbox_conformance::Received;
+use outbox_pubsub::{PubSubPublisher, PubSubPublisherBuilder};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// A publisher whose calls end only if something hangs.
+pub(crate) fn builder(address: SocketAddr) -> PubSubPublisherBuilder {
+    PubSubPublisher::emulator_builder(&address.to_string())
+        .project("outbox-test")
+        .connect_timeout(Duration::from_secs(100))
+        .call_timeout(Duration::from_secs(100))
+}
 
 /// Takes everything out of a subscription until it is dropped.
 pub(crate) struct Consumer {

@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, SqlitePool};
 use tempfile::TempDir;
 
 /// How long something that happens soon may take on a busy machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) const ALL: FetchLimit = FetchLimit { messages: 10_000, bytes: usize::MAX };
 

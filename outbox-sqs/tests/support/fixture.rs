@@ -9,9 +9,8 @@ use integration_tests::sqs::{Gateway, Queue as TestQueue, client};
 use integration_tests::{Mode, Proxy, Server, Sqs, sqs};
 use outbox_conformance::{Fault, PublisherFixture, PublisherHarness, PublisherTraits, Received};
 use outbox_core::{Options, Publisher, Result};
-use outbox_sqs::SqsPublisher;
 
-use super::Consumer;
+use super::{Consumer, builder};
 
 pub(crate) struct Harness {
     pub(crate) fifo: bool,
@@ -66,7 +65,7 @@ impl PublisherFixture for Fixture {
     }
 
     async fn publisher(&self) -> Result<Arc<dyn Publisher>> {
-        Ok(Arc::new(SqsPublisher::builder(client(self.proxy.address())).build()?))
+        Ok(Arc::new(builder(client(self.proxy.address())).build()?))
     }
 
     fn topic(&self) -> String {

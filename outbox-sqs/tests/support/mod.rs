@@ -8,15 +8,22 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::Message;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use integration_tests::Sqs;
 use integration_tests::sqs::Queue;
 use outbox_conformance::Received;
+use outbox_sqs::{SqsPublisher, SqsPublisherBuilder};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+/// A publisher whose calls end only if something hangs.
+pub(crate) fn builder(client: Client) -> SqsPublisherBuilder {
+    SqsPublisher::builder(client).call_timeout(Duration::from_secs(100))
+}
 
 /// Takes everything out of a queue until it is dropped.
 pub(crate) struct Consumer {
