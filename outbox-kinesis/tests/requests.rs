@@ -17,7 +17,7 @@ use aws_sdk_kinesis::primitives::Blob;
 use integration_tests::kinesis::Fault;
 use integration_tests::{Kinesis, Mode, Proxy};
 use outbox_core::{ErrorKind, Message, Publisher, Scope, Verdict};
-use outbox_kinesis::{Format, KinesisOptions, KinesisPublisher, Stream, aws_sdk_kinesis};
+use outbox_kinesis::{Format, KinesisOptions, Stream, aws_sdk_kinesis};
 use support::{builder, message};
 
 /// Publishes 5000 messages as a relay does, several calls at a time, and a tenth as many one by one, as a loop over
