@@ -18,7 +18,7 @@ use crate::relay::circuit::{Circuit, Permission};
 use crate::relay::settings::Settings;
 use crate::relay::speed::Speed;
 use crate::relay::window::{CallLimit, Meta, Row, Rows};
-use crate::store::{Settlement, Store};
+use crate::store::{Position, Settlement, Store};
 
 /// What the engine knows about its publisher.
 pub(super) struct Flow {
@@ -160,6 +160,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let mut failed_keys: HashSet<Arc<str>> = HashSet::new();
         let mut confirmed = 0;
         let mut is_blamed = false;
+        let mut failed = Vec::new();
 
         for ((mut meta, message), outcome) in call.metas.into_iter().zip(messages).zip(outcomes) {
             let key = meta.key.clone();
@@ -207,10 +208,15 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 }
                 Ruling::Failed(error) => {
                     failed_keys.extend(key.clone().filter(|_| self.capabilities.ordered_batches));
-                    self.fail(Row::of(meta, message), &error, publish_time);
+                    failed.extend(self.record_failure(Row::of(meta, message), &error, publish_time));
                     self.window.landed(key.as_ref());
                 }
             }
+        }
+        // After the loop, so that what came back of a key is held before what waited behind it. A settle call may record only the
+        // first of them, and the store releases what it was told to hold before it shows what is ready.
+        for (key, position) in failed {
+            self.block(&key, position);
         }
 
         self.metrics.confirmed.increment(confirmed);
@@ -340,6 +346,18 @@ impl<S: Store, P: Publisher> Engine<S, P> {
 
     /// Counts an attempt, and blocks the key if it is to wait.
     pub(super) fn fail(&mut self, row: Row, error: &Error, publish_time: Duration) {
+        if let Some((key, position)) = self.record_failure(row, error, publish_time) {
+            self.block(&key, position);
+        }
+    }
+
+    /// Counts an attempt. Returns the key and the position behind which it is to be blocked, if so.
+    fn record_failure(
+        &mut self,
+        row: Row,
+        error: &Error,
+        publish_time: Duration,
+    ) -> Option<(Arc<str>, Position)> {
         let (settlement, block_key) = super::call::failure(&row.meta, error, &self.settings, &mut self.rng);
         if error.verdict() == Verdict::Unknown {
             self.metrics.unknown.increment(1);
@@ -347,8 +365,6 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let key = row.meta.key.clone().filter(|_| block_key);
         let position = row.meta.position;
         self.pending.push(Pending::new(row, settlement, publish_time, Instant::now()));
-        if let Some(key) = key {
-            self.block(&key, position);
-        }
+        key.map(|key| (key, position))
     }
 }
