@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outbox_core::{Error, ErrorKind, Result};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 /// A session that was idle for so long is tried out before it is used.
@@ -46,6 +46,7 @@ pub trait Server: Send + Sync + 'static {
 pub struct Sessions<S: Server> {
     server: S,
     room: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
     idle: Mutex<Vec<Kept<S::Session>>>,
 }
 
@@ -56,10 +57,11 @@ struct Kept<T> {
 }
 
 impl<S: Server> Sessions<S> {
-    /// At most so many at a time, and one in any case. None is made yet.
+    /// Creates a set of at most `most` sessions, and at least one, besides the [reserved](Self::lend_reserved) one. Connects
+    /// later, when a session is lent.
     pub fn new(server: S, most: usize) -> Arc<Self> {
         let room = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
-        Arc::new(Self { server, room, idle: Mutex::default() })
+        Arc::new(Self { server, room, reserved: Arc::new(Semaphore::new(1)), idle: Mutex::default() })
     }
 
     /// What they are sessions with.
@@ -75,11 +77,37 @@ impl<S: Server> Sessions<S> {
     /// # Cancel safety
     /// A session that was tried out or made is closed.
     pub async fn lend(self: &Arc<Self>) -> Result<Lent<S>> {
+        self.lend_in(async { self.room.clone().acquire_owned().await }).await
+    }
+
+    /// Returns a session as [`lend`](Self::lend) does, with one more place to wait for: whatever the other sessions wait for, a
+    /// caller of this function does not wait for them. For heartbeats, which keep a relay's leases.
+    ///
+    /// # Errors
+    /// As [`lend`](Self::lend).
+    ///
+    /// # Cancel safety
+    /// As [`lend`](Self::lend).
+    pub async fn lend_reserved(self: &Arc<Self>) -> Result<Lent<S>> {
+        let place = async {
+            tokio::select! {
+                biased;
+                place = self.room.clone().acquire_owned() => place,
+                place = self.reserved.clone().acquire_owned() => place,
+            }
+        };
+        self.lend_in(place).await
+    }
+
+    async fn lend_in(
+        self: &Arc<Self>,
+        place: impl Future<Output = Result<OwnedSemaphorePermit, AcquireError>>,
+    ) -> Result<Lent<S>> {
         if self.server.is_closed() {
             return Err(closed());
         }
         let lend = async {
-            let permit = self.room.clone().acquire_owned().await.map_err(|_| closed())?;
+            let permit = place.await.map_err(|_| closed())?;
             let kept = match self.idle().await {
                 Some(kept) => kept,
                 None => {
@@ -173,6 +201,31 @@ impl<S: Server> Lent<S> {
         self.alarm.armed = false;
         self.alarm.home.take_back(self.kept);
     }
+
+    /// Ends the call with its result. The session is kept after a success, and after an error that the server itself returned if
+    /// the session still answers. Otherwise it is closed, and with it those that are idle.
+    ///
+    /// A transaction of the call must have been committed or dropped. What the driver has queued for a dropped one, its rollback,
+    /// has been run when this returns.
+    ///
+    /// # Errors
+    /// That of the call.
+    ///
+    /// # Cancel safety
+    /// The session is closed.
+    pub async fn end<T>(mut self, result: Result<T>) -> Result<T> {
+        let keep = match &result {
+            Ok(_) => true,
+            Err(error) if concerns_the_statement(error.kind()) => {
+                timeout(TRIAL, S::answers(&mut self.kept.session)).await == Ok(true)
+            }
+            Err(_) => false,
+        };
+        if keep {
+            self.give_back();
+        }
+        result
+    }
 }
 
 impl<S: Server> Deref for Lent<S> {
@@ -187,6 +240,20 @@ impl<S: Server> DerefMut for Lent<S> {
     fn deref_mut(&mut self) -> &mut S::Session {
         &mut self.kept.session
     }
+}
+
+/// Whether an error may leave its session as it was. [`ErrorKind::Schema`] does not: the session may have prepared statements for
+/// tables that have changed since.
+fn concerns_the_statement(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Conflict
+            | ErrorKind::Timeout
+            | ErrorKind::Malformed
+            | ErrorKind::TooLarge
+            | ErrorKind::Permission
+            | ErrorKind::Internal
+    )
 }
 
 #[cfg(test)]
@@ -262,6 +329,42 @@ mod tests {
         first.give_back();
         drop(second);
         assert_eq!(number(&sessions).await, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_a_statement_keeps_the_sessions() {
+        let sessions = Sessions::new(Counting::default(), 3);
+        let (first, second) = (sessions.lend().await.unwrap(), sessions.lend().await.unwrap());
+        first.give_back();
+        let failed = Err::<(), _>(Error::new(ErrorKind::Conflict, "a lock"));
+        assert_eq!(second.end(failed).await.unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(number(&sessions).await, 1);
+        let (first, second) = (sessions.lend().await.unwrap(), sessions.lend().await.unwrap());
+        assert_eq!((first.0, second.0), (1, 0));
+        second.give_back();
+        first.end(Err::<(), _>(Error::new(ErrorKind::Interrupted, "cut"))).await.unwrap_err();
+        assert_eq!(number(&sessions).await, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_does_not_answer_after_an_error_is_closed() {
+        let sessions = Sessions::new(Counting::default(), 3);
+        let lent = sessions.lend().await.unwrap();
+        sessions.server().vanished.store(true, Ordering::Relaxed);
+        lent.end(Err::<(), _>(Error::new(ErrorKind::Timeout, "no answer"))).await.unwrap_err();
+        sessions.server().vanished.store(false, Ordering::Relaxed);
+        assert_eq!(number(&sessions).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reserved_session_is_there_when_all_others_are_lent() {
+        let sessions = Sessions::new(Counting::default(), 1);
+        let other = sessions.lend().await.unwrap();
+        let reserved = sessions.lend_reserved().await.unwrap();
+        assert_eq!(sessions.lend_reserved().await.err().unwrap().kind(), ErrorKind::Unavailable);
+        reserved.give_back();
+        assert_eq!(sessions.lend_reserved().await.unwrap().0, 1);
+        other.give_back();
     }
 
     #[tokio::test(start_paused = true)]
