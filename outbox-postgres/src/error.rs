@@ -65,8 +65,10 @@ fn from_server(error: &dyn DatabaseError) -> Error {
 fn classify(code: &str) -> (ErrorKind, &'static str) {
     use ErrorKind as K;
     match code {
-        // serialization_failure, deadlock_detected, lock_not_available: others were at the same rows.
-        "40001" | "40P01" | "55P03" => (K::Conflict, "a conflict with concurrent work"),
+        // lock_not_available: after lock_timeout.
+        "55P03" => (K::Conflict, "another session holds a lock for too long; see pg_locks and pg_blocking_pids()"),
+        // serialization_failure, deadlock_detected: others were at the same rows.
+        "40001" | "40P01" => (K::Conflict, "a conflict with concurrent work"),
         // statement_completion_unknown: the connection was lost during the commit.
         "40003" => (K::Interrupted, "the server does not know whether the transaction took effect"),
         // query_canceled, by statement_timeout or by a person. The server has rolled the statement back, but a

@@ -5,10 +5,9 @@ use std::time::Duration;
 use outbox_core::{ErrorKind, Membership, Partition, RelayId, Result};
 use outbox_sql::partitions::share;
 use outbox_sql::text::micros;
-use sqlx::PgConnection;
-use uuid::Uuid;
 
 use crate::error::map_error;
+use crate::sessions::Lent;
 use crate::sql::Statements;
 use crate::store::PostgresStore;
 
@@ -66,21 +65,26 @@ impl PostgresStore {
     /// What nearly every heartbeat is: nobody has come or gone, and nothing is to be taken. `None` if that is not so.
     async fn renew(&self, relay: RelayId, ttl: Duration) -> Result<Option<Group>> {
         let sql = self.sql().await?;
-        let mut lent = self.lend().await?;
-        let renewed = sqlx::query_as(sql.renew.clone())
-            .bind(relay.0)
-            .bind(micros(ttl))
-            .fetch_one(&mut *lent)
-            .await
-            .map_err(map_error);
+        let mut lent = self.lend_reserved().await?;
+        let renewed = async {
+            let mut connection = lent.bounded().await?;
+            let renewed = sqlx::query_as(sql.renew.clone())
+                .bind(relay.0)
+                .bind(micros(ttl))
+                .fetch_one(&mut *connection)
+                .await
+                .map_err(map_error)?;
+            connection.finish().await?;
+            Ok(renewed)
+        };
+        let renewed = renewed.await;
         let (is_member, gone, relays, before, partitions, owned, free): (bool, i64, i64, i64, i64, _, i64) =
-            match renewed {
+            match lent.end(renewed).await {
                 Ok(renewed) => renewed,
                 // A database that isolates more than READ COMMITTED by default fails where others wait.
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
                 Err(error) => return Err(error),
             };
-        lent.give_back();
         let group = Group { relays, before, partitions, owned };
         let as_it_was = is_member && gone == 0 && (free == 0 || group.wanted() == 0);
         Ok(as_it_was.then_some(group))
@@ -90,42 +94,45 @@ impl PostgresStore {
     async fn rebalance(&self, relay: RelayId, ttl: Duration) -> Result<Group> {
         let (_, names, sql) = self.checked().await?;
         let ttl = micros(ttl);
-        let mut lent = self.lend().await?;
-        let mut tx = lent.begin().await?;
-        // One at a time, so that each sees the relays and the leases as the one before left them.
-        sqlx::query("SELECT pg_advisory_xact_lock($1)")
-            .bind(names.group_lock)
-            .execute(&mut *tx)
-            .await
-            .map_err(map_error)?;
-        for statement in [&sql.join_group, &sql.extend_leases] {
-            sqlx::query(statement.clone())
-                .bind(relay.0)
-                .bind(ttl)
+        let mut lent = self.lend_reserved().await?;
+        let group = async {
+            let mut tx = lent.begin().await?;
+            // One at a time, so that each sees the relays and the leases as the one before left them.
+            sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                .bind(names.group_lock)
                 .execute(&mut *tx)
                 .await
                 .map_err(map_error)?;
-        }
-        let (relays, before, partitions, owned) = sqlx::query_as(sql.read_group.clone())
-            .bind(relay.0)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(map_error)?;
-        let mut group = Group { relays, before, partitions, owned };
-        let wanted = group.wanted();
-        if wanted > 0 {
-            let claimed: Vec<i16> = sqlx::query_scalar(sql.claim_leases.clone())
+            for statement in [&sql.join_group, &sql.extend_leases] {
+                sqlx::query(statement.clone())
+                    .bind(relay.0)
+                    .bind(ttl)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(map_error)?;
+            }
+            let (relays, before, partitions, owned) = sqlx::query_as(sql.read_group.clone())
                 .bind(relay.0)
-                .bind(ttl)
-                .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
-                .fetch_all(&mut *tx)
+                .fetch_one(&mut *tx)
                 .await
                 .map_err(map_error)?;
-            group.owned.extend(claimed);
-        }
-        tx.commit().await.map_err(map_error)?;
-        lent.give_back();
-        Ok(group)
+            let mut group = Group { relays, before, partitions, owned };
+            let wanted = group.wanted();
+            if wanted > 0 {
+                let claimed: Vec<i16> = sqlx::query_scalar(sql.claim_leases.clone())
+                    .bind(relay.0)
+                    .bind(ttl)
+                    .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+                    .fetch_all(&mut *tx)
+                    .await
+                    .map_err(map_error)?;
+                group.owned.extend(claimed);
+            }
+            tx.commit().await.map_err(map_error)?;
+            Ok(group)
+        };
+        let group = group.await;
+        lent.end(group).await
     }
 
     pub(crate) async fn release_leases(&self, relay: RelayId, partitions: &[Partition]) -> Result<()> {
@@ -134,54 +141,74 @@ impl PostgresStore {
         // In a transaction, so that a release which is on its way when the relay gives up on it cannot take effect later, when
         // the relay counts on these leases again: a transaction whose relay is gone ends with it, and if it was about to
         // commit, the next heartbeat waits for its locks.
-        let mut tx = lent.begin().await?;
-        sqlx::query(sql.release_leases.clone())
-            .bind(relay.0)
-            .bind(numbers(partitions))
-            .execute(&mut *tx)
-            .await
-            .map_err(map_error)?;
-        tx.commit().await.map_err(map_error)?;
-        lent.give_back();
-        Ok(())
+        let released = async {
+            let mut tx = lent.begin().await?;
+            sqlx::query(sql.release_leases.clone())
+                .bind(relay.0)
+                .bind(numbers(partitions))
+                .execute(&mut *tx)
+                .await
+                .map_err(map_error)?;
+            tx.commit().await.map_err(map_error)
+        };
+        let released = released.await;
+        lent.end(released).await
     }
 
     pub(crate) async fn leave_group(&self, relay: RelayId) -> Result<()> {
         let sql = self.sql().await?;
         let mut lent = self.lend().await?;
-        sqlx::query(sql.leave_group.clone()).bind(relay.0).execute(&mut *lent).await.map_err(map_error)?;
-        close_gate(&mut lent, sql).await?;
-        lent.give_back();
-        Ok(())
+        let left = async {
+            let mut connection = lent.bounded().await?;
+            sqlx::query(sql.leave_group.clone())
+                .bind(relay.0)
+                .execute(&mut *connection)
+                .await
+                .map_err(map_error)?;
+            connection.finish().await?;
+            close_gate(&mut lent, sql).await
+        };
+        let left = left.await;
+        lent.end(left).await
     }
 
     /// The relay's row is exact, and what a commit goes by; the gate only keeps commits from asking while nobody sleeps. So it has
     /// to be open before anyone sleeps, and it does not matter if it is left open.
     pub(crate) async fn write_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
         let sql = self.sql().await?;
-        let relay: Uuid = relay.0;
         let mut lent = self.lend().await?;
-        sqlx::query(sql.set_idle.clone())
-            .bind(relay)
-            .bind(idle)
-            .execute(&mut *lent)
-            .await
-            .map_err(map_error)?;
-        if idle {
-            sqlx::query(sql.open_gate.clone()).execute(&mut *lent).await.map_err(map_error)?;
-        } else {
-            close_gate(&mut lent, sql).await?;
-        }
-        lent.give_back();
-        Ok(())
+        let written = async {
+            let mut connection = lent.bounded().await?;
+            sqlx::query(sql.set_idle.clone())
+                .bind(relay.0)
+                .bind(idle)
+                .execute(&mut *connection)
+                .await
+                .map_err(map_error)?;
+            // The gate is read after this is committed.
+            connection.finish().await?;
+            if idle {
+                let mut connection = lent.bounded().await?;
+                sqlx::query(sql.open_gate.clone()).execute(&mut *connection).await.map_err(map_error)?;
+                connection.finish().await
+            } else {
+                close_gate(&mut lent, sql).await
+            }
+        };
+        let written = written.await;
+        lent.end(written).await
     }
 }
 
-async fn close_gate(connection: &mut PgConnection, sql: &Statements) -> Result<()> {
+async fn close_gate(lent: &mut Lent, sql: &Statements) -> Result<()> {
+    let mut connection = lent.bounded().await?;
     let closed =
         sqlx::query(sql.close_gate.clone()).fetch_optional(&mut *connection).await.map_err(map_error)?;
+    connection.finish().await?;
     if closed.is_some() {
-        sqlx::query(sql.reopen_gate.clone()).execute(connection).await.map_err(map_error)?;
+        let mut connection = lent.bounded().await?;
+        sqlx::query(sql.reopen_gate.clone()).execute(&mut *connection).await.map_err(map_error)?;
+        connection.finish().await?;
     }
     Ok(())
 }

@@ -169,5 +169,5 @@ async fn plans_are_right_for_a_table_that_has_grown() {
     let plan = lines.iter().map(|row| row.get::<String, _>(0)).collect::<Vec<_>>().join("\n");
     assert!(plan.contains("Seq Scan on outbox_message"), "{plan}");
     transaction.rollback().await.unwrap();
-    session.give_back();
+    session.end(Ok(())).await.unwrap();
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use outbox_core::Result;
 use outbox_sql::sessions::{self, Server};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use crate::error::map_error;
 
-/// What our statements are planned with. Each of them finds its rows by an index, and by nested loops over a few parameters.
-const SETTINGS: [(&str, &str); 7] = [
+/// Settings of the planner. Each of our statements finds its rows by an index, and by nested loops over a few parameters.
+const PLANNER: [(&str, &str); 7] = [
     ("enable_seqscan", "off"),
     ("enable_bitmapscan", "off"),
     ("enable_hashjoin", "off"),
@@ -28,6 +29,18 @@ const SETTINGS: [(&str, &str); 7] = [
     ("jit", "off"),
 ];
 
+/// How long a statement waits for a lock. A call fails after it instead of waiting for another session, and is repeated.
+const LOCK_TIMEOUT: &str = "1s";
+/// The same for settling while rows are known to be locked by other sessions.
+const SHORT_LOCK_TIMEOUT: &str = "50ms";
+/// How long a statement runs before the server cancels it: less than a relay waits for a call by default. It is not set if the
+/// options of the application's pool set it.
+const STATEMENT_TIMEOUT: (&str, &str) = ("statement_timeout", "25s");
+/// Makes the server look, while a statement runs or waits, whether its client is still connected. Without it, the statement of a
+/// call that the relay has given up runs or waits until it ends by itself. PostgreSQL 14 and newer have it, on most systems.
+const CHECK_CLIENT: &str = "SELECT set_config(name, '500', false) FROM pg_catalog.pg_settings
+    WHERE name = 'client_connection_check_interval'";
+
 /// Begins a transaction in which every statement sees what was committed before it, whatever the database's default.
 ///
 /// A relay that stands still or has vanished in the middle of it would keep its locks until the server notices, hours later,
@@ -36,7 +49,7 @@ const SETTINGS: [(&str, &str); 7] = [
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
-/// Takes back what [`SETTINGS`] ask of the planner, for the rest of a transaction.
+/// Takes back what [`PLANNER`] asks of the planner, for the rest of a transaction.
 const PLAN_FREELY: &str = "SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = force_custom_plan";
 
 /// The sessions of one store.
@@ -75,6 +88,11 @@ impl Sessions {
     pub(crate) async fn lend(&self) -> Result<Lent> {
         self.0.lend().await.map(Lent)
     }
+
+    /// A session for a heartbeat, which does not wait for a place among the others.
+    pub(crate) async fn lend_reserved(&self) -> Result<Lent> {
+        self.0.lend_reserved().await.map(Lent)
+    }
 }
 
 impl Server for Database {
@@ -84,10 +102,12 @@ impl Server for Database {
         let options = self.pool.connect_options();
         let settled = !self.takes_no_settings.load(Ordering::Relaxed);
         if settled {
-            match PgConnection::connect_with(&(*options).clone().options(SETTINGS)).await {
+            match PgConnection::connect_with(&with_settings(&options)).await {
                 Ok(mut connection) => {
                     let settled = has_settings(&mut connection).await?;
-                    if !settled {
+                    if settled {
+                        check_client(&mut connection).await?;
+                    } else {
                         self.note_refusal();
                     }
                     return Ok(Session { connection, settled });
@@ -132,6 +152,24 @@ impl Database {
     }
 }
 
+fn with_settings(options: &PgConnectOptions) -> PgConnectOptions {
+    let bounded = options.get_options().is_some_and(|options| options.contains(STATEMENT_TIMEOUT.0));
+    let options = options.clone().options(PLANNER).options([("lock_timeout", LOCK_TIMEOUT)]);
+    if bounded { options } else { options.options([STATEMENT_TIMEOUT]) }
+}
+
+/// Asks for [`CHECK_CLIENT`]. A server on a system that cannot tell refuses it.
+async fn check_client(connection: &mut PgConnection) -> Result<()> {
+    match sqlx::raw_sql(CHECK_CLIENT).execute(connection).await {
+        Ok(_) => Ok(()),
+        Err(sqlx::Error::Database(error)) => {
+            tracing::debug!(%error, "the server does not check whether its clients are connected");
+            Ok(())
+        }
+        Err(error) => Err(map_error(error)),
+    }
+}
+
 /// A pooler may have been told to take settings and to ignore them.
 async fn has_settings(connection: &mut PgConnection) -> Result<bool> {
     sqlx::query_scalar("SELECT current_setting('enable_seqscan') = 'off'")
@@ -148,20 +186,45 @@ fn may_refuse_settings(code: Option<&str>) -> bool {
     !["28", "3D", "53", "57"].iter().any(|class| code.starts_with(class))
 }
 
-/// A session for one call. If the call fails or is dropped half way, the session is closed, and with it those that are idle.
+/// A session for one call. If the call is dropped half way, the session is closed, and with it those that are idle.
 pub(crate) struct Lent(sessions::Lent<Database>);
 
 impl Lent {
-    /// Dropping the future is no harm: the session goes with it, and what was begun on it.
+    /// Begins a transaction. Dropping the future is no harm: the session goes with it, and what was begun on it.
     pub(crate) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>> {
-        self.0.connection.begin_with(BEGIN).await.map_err(map_error)
+        self.begin_with("").await
+    }
+
+    /// Begins a transaction that waits for a lock only for a moment.
+    pub(crate) async fn begin_impatient(&mut self) -> Result<Transaction<'_, Postgres>> {
+        self.begin_with(&format!("; SET LOCAL lock_timeout = '{SHORT_LOCK_TIMEOUT}'")).await
     }
 
     /// A transaction whose statements the planner is free with, and plans each time. For what reads much of a table, where the way
     /// along an index, which goes from page to page and back, takes several times as long as the way through the table.
     pub(crate) async fn begin_unplanned(&mut self) -> Result<Transaction<'_, Postgres>> {
-        let begin = format!("{BEGIN}; {PLAN_FREELY}");
-        self.0.connection.begin_with(AssertSqlSafe(begin)).await.map_err(map_error)
+        self.begin_with(&format!("; {PLAN_FREELY}")).await
+    }
+
+    async fn begin_with(&mut self, more: &str) -> Result<Transaction<'_, Postgres>> {
+        let (name, value) = STATEMENT_TIMEOUT;
+        let limits = if self.is_settled() {
+            String::new()
+        } else {
+            format!("; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SET LOCAL {name} = '{value}'")
+        };
+        let begin = AssertSqlSafe(format!("{BEGIN}{limits}{more}"));
+        self.0.connection.begin_with(begin).await.map_err(map_error)
+    }
+
+    /// A connection for one statement that waits and runs within limits: by the session's settings, or where it took none, in a
+    /// transaction.
+    pub(crate) async fn bounded(&mut self) -> Result<Bounded<'_>> {
+        if self.is_settled() {
+            Ok(Bounded::BySettings(&mut self.0.connection))
+        } else {
+            self.begin().await.map(Bounded::ByTransaction)
+        }
     }
 
     /// Whether it has our settings. It is ours alone then, so that what is left in it, such as plans, can be kept.
@@ -169,22 +232,47 @@ impl Lent {
         self.0.settled
     }
 
-    /// The call has come to its end.
-    pub(crate) fn give_back(self) {
-        self.0.give_back();
+    /// Ends the call. After an error of the server the session is kept if it answers.
+    ///
+    /// # Errors
+    /// That of the call.
+    pub(crate) async fn end<T>(self, result: Result<T>) -> Result<T> {
+        self.0.end(result).await
     }
 }
 
-impl Deref for Lent {
+/// See [`Lent::bounded`].
+pub(crate) enum Bounded<'a> {
+    BySettings(&'a mut PgConnection),
+    ByTransaction(Transaction<'a, Postgres>),
+}
+
+impl Bounded<'_> {
+    /// To be called after the statement.
+    pub(crate) async fn finish(self) -> Result<()> {
+        match self {
+            Self::BySettings(_) => Ok(()),
+            Self::ByTransaction(transaction) => transaction.commit().await.map_err(map_error),
+        }
+    }
+}
+
+impl Deref for Bounded<'_> {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.0.connection
+        match self {
+            Self::BySettings(connection) => connection,
+            Self::ByTransaction(transaction) => transaction,
+        }
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for Bounded<'_> {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.0.connection
+        match self {
+            Self::BySettings(connection) => connection,
+            Self::ByTransaction(transaction) => transaction,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use outbox_core::{Partition, RelayId, Result, Settle};
+use outbox_core::{Error, ErrorKind, Partition, RelayId, Result, Settle};
 use outbox_sql::settle::{Failure, Groups, Keys, Place};
 use sqlx::{PgConnection, SqlStr};
 
@@ -42,43 +42,117 @@ pub(crate) fn place(partition: i16, position: i64) -> Place {
 impl PostgresStore {
     pub(crate) async fn write(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
         let sql = self.sql().await?;
-        let deliver = if keep_delivered { &sql.deliver_and_keep } else { &sql.deliver };
-        let mut groups = Groups::of(batch);
-        let mut delivered = std::mem::take(&mut groups.delivered);
-        if groups.only_delivered() && delivered.is_empty() {
+        let groups = Groups::of(batch);
+        if groups.only_delivered() && groups.delivered.is_empty() {
             return Ok(());
         }
         let mut lent = self.lend().await?;
-        if groups.only_delivered() {
-            if keep_delivered || !deliver_free(sql, &mut delivered, &mut lent).await? {
-                run_deliver(deliver, delivered, &mut lent).await?;
-            }
-            lent.give_back();
-            return Ok(());
+        let written = if groups.only_delivered() {
+            self.write_delivered(sql, groups.delivered, keep_delivered, &mut lent).await
+        } else {
+            let call = Call { sql, relay, groups, keep_delivered, impatient: self.rows_are_locked() };
+            call.run(&mut lent).await
+        };
+        if let Err(error) = &written
+            && error.kind() == ErrorKind::Conflict
+        {
+            self.note_locked_rows();
         }
+        lent.end(written).await
+    }
 
-        let mut tx = lent.begin().await?;
-        let owned = lock_leases(sql, relay, groups.partitions(), &mut tx).await?;
-        groups.retain(&owned);
-        let mut keys = Keys::default();
-        if !groups.retries.is_empty() {
-            note(&mut keys, retry(sql, &groups.retries, &mut tx).await?);
+    /// Rows that another session has locked are left for a later call, and the call fails after the others have been written.
+    /// Each of them is written alone, so that one lock costs one row and not the call.
+    async fn write_delivered(
+        &self,
+        sql: &Statements,
+        mut places: Vec<Place>,
+        keep: bool,
+        lent: &mut Lent,
+    ) -> Result<()> {
+        let deliver = deliver_statement(sql, keep);
+        if !self.rows_are_locked() {
+            let written = async {
+                let mut connection = lent.bounded().await?;
+                if keep || !deliver_free(sql, &mut places, &mut connection).await? {
+                    run_deliver(deliver, places.clone(), &mut connection).await?;
+                }
+                connection.finish().await
+            };
+            match written.await {
+                Err(error) if error.kind() == ErrorKind::Conflict => self.note_locked_rows(),
+                written => return written,
+            }
         }
-        if !groups.held.is_empty() {
-            note(&mut keys, hold(sql, groups.held.into_iter().collect(), &mut tx).await?);
-        }
-        if !groups.dead.is_empty() {
-            note(&mut keys, bury(sql, &groups.dead, &mut tx).await?);
-        }
-        hold_later(sql, &keys, &mut tx).await?;
-        if !delivered.is_empty() {
-            run_deliver(deliver, delivered, &mut tx).await?;
-        }
-        release(sql, &keys, &mut tx).await?;
+        let mut tx = lent.begin_impatient().await?;
+        let (ours, locked) = lock_rows(sql, places, &mut tx).await?;
+        run_deliver(deliver, ours, &mut tx).await?;
         tx.commit().await.map_err(map_error)?;
-        lent.give_back();
+        if locked > 0 {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "other sessions hold locks on delivered messages; the rest of the call was written",
+            )
+            .with("locked", locked));
+        }
+        self.forget_locked_rows();
         Ok(())
     }
+}
+
+/// One call that writes more than deliveries. It takes effect as a whole or not at all.
+struct Call<'a> {
+    sql: &'a Statements,
+    relay: RelayId,
+    groups: Groups<'a>,
+    keep_delivered: bool,
+    impatient: bool,
+}
+
+impl Call<'_> {
+    /// The leases are locked last, so that a heartbeat does not wait for a call that waits for locks of rows. If one has been lost
+    /// by then, nothing has been written, and the call is repeated without its rows.
+    async fn run(&self, lent: &mut Lent) -> Result<()> {
+        let mut owned: Option<BTreeSet<Partition>> = None;
+        loop {
+            let mut tx = if self.impatient { lent.begin_impatient().await? } else { lent.begin().await? };
+            let supposed = match owned.take() {
+                Some(owned) => owned,
+                None => leases(&self.sql.read_leases, self.relay, self.groups.partitions(), &mut tx).await?,
+            };
+            self.write(&supposed, &mut tx).await?;
+            let locked = leases(&self.sql.lock_leases, self.relay, supposed.clone(), &mut tx).await?;
+            if locked == supposed {
+                return tx.commit().await.map_err(map_error);
+            }
+            tx.rollback().await.map_err(map_error)?;
+            owned = Some(locked);
+        }
+    }
+
+    async fn write(&self, owned: &BTreeSet<Partition>, connection: &mut PgConnection) -> Result<()> {
+        let (sql, mut groups) = (self.sql, self.groups.clone());
+        groups.retain(owned);
+        let mut keys = Keys::default();
+        if !groups.retries.is_empty() {
+            note(&mut keys, retry(sql, &groups.retries, connection).await?);
+        }
+        if !groups.held.is_empty() {
+            note(&mut keys, hold(sql, groups.held.into_iter().collect(), connection).await?);
+        }
+        if !groups.dead.is_empty() {
+            note(&mut keys, bury(sql, &groups.dead, connection).await?);
+        }
+        hold_later(sql, &keys, connection).await?;
+        if !groups.delivered.is_empty() {
+            run_deliver(deliver_statement(sql, self.keep_delivered), groups.delivered, connection).await?;
+        }
+        release(sql, &keys, connection).await
+    }
+}
+
+fn deliver_statement(sql: &Statements, keep: bool) -> &SqlStr {
+    if keep { &sql.deliver_and_keep } else { &sql.deliver }
 }
 
 fn note(keys: &mut Keys, written: Vec<Written>) {
@@ -87,15 +161,14 @@ fn note(keys: &mut Keys, written: Vec<Written>) {
     }
 }
 
-/// Those of the partitions that the relay owns. The lock keeps others from taking them until the commit, so that
-/// what is written here is written as their owner.
-async fn lock_leases(
-    sql: &Statements,
+/// Those of the partitions that the relay owns.
+async fn leases(
+    statement: &SqlStr,
     relay: RelayId,
     partitions: BTreeSet<Partition>,
     connection: &mut PgConnection,
 ) -> Result<BTreeSet<Partition>> {
-    let owned: Vec<i16> = sqlx::query_scalar(sql.lock_leases.clone())
+    let owned: Vec<i16> = sqlx::query_scalar(statement.clone())
         .bind(relay.0)
         .bind(numbers(&partitions.into_iter().collect::<Vec<_>>()))
         .fetch_all(connection)
@@ -104,8 +177,35 @@ async fn lock_leases(
     Ok(owned.into_iter().filter_map(|number| u16::try_from(number).ok()).map(Partition).collect())
 }
 
+/// Locks those rows that no other session has locked. Returns them and the number of the others. Rows that are gone are neither.
+async fn lock_rows(
+    sql: &Statements,
+    places: Vec<Place>,
+    connection: &mut PgConnection,
+) -> Result<(Vec<Place>, usize)> {
+    let rows: Rows = places.into_iter().collect();
+    let found: Vec<(i16, i64, bool)> = sqlx::query_as(sql.lock_rows.clone())
+        .bind(&rows.partitions)
+        .bind(&rows.positions)
+        .bind(false)
+        .fetch_all(connection)
+        .await
+        .map_err(map_error)?;
+    let ours: Vec<Place> = found
+        .iter()
+        .filter(|(_, _, ours)| *ours)
+        .map(|(partition, position, _)| place(*partition, *position))
+        .collect();
+    let locked = found.len() - ours.len();
+    Ok((ours, locked))
+}
+
 /// Deletes rows that nothing waits for. Says whether these were all; the others block their key, or are gone.
-async fn deliver_free(sql: &Statements, places: &mut Vec<Place>, lent: &mut Lent) -> Result<bool> {
+async fn deliver_free(
+    sql: &Statements,
+    places: &mut Vec<Place>,
+    connection: &mut PgConnection,
+) -> Result<bool> {
     let runs = Runs::of(places);
     let done = sqlx::query(sql.deliver_free.clone())
         .bind(&runs.partitions)
@@ -113,7 +213,7 @@ async fn deliver_free(sql: &Statements, places: &mut Vec<Place>, lent: &mut Lent
         .bind(&runs.last)
         .bind(&runs.taken)
         .bind(false)
-        .execute(&mut **lent)
+        .execute(connection)
         .await
         .map_err(map_error)?;
     Ok(done.rows_affected() >= runs.count)

@@ -1,8 +1,8 @@
 //! The store.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use outbox_core::{
@@ -28,6 +28,9 @@ use crate::wakeups::Listener;
 /// How many rows of each partition are looked at for the oldest one that is not scheduled for later.
 const LAG_DEPTH: i64 = 1000;
 
+/// How long settling avoids to wait for locks after it has met one.
+const LOCKED_FOR: Duration = Duration::from_secs(10);
+
 /// An outbox in PostgreSQL, as a relay sees it. Cheap to clone.
 ///
 /// At its first use it checks that the tables are of the version it knows, and every call fails with
@@ -38,6 +41,8 @@ pub struct PostgresStore {
     sessions: Sessions,
     shared: Arc<Shared>,
     meta: Arc<OnceCell<Meta>>,
+    /// When a settle call last met a row that another session had locked.
+    locked_rows: Arc<Mutex<Option<Instant>>>,
 }
 
 impl PostgresStore {
@@ -51,12 +56,17 @@ impl PostgresStore {
     }
 
     pub(crate) fn over(pool: PgPool, shared: Arc<Shared>) -> Self {
-        Self { sessions: Sessions::beside(pool.clone()), pool, shared, meta: Arc::default() }
+        Self { sessions: Sessions::beside(pool.clone()), pool, shared, meta: Arc::default(), locked_rows: Arc::default() }
     }
 
     /// A session for one call of a relay.
     pub(crate) async fn lend(&self) -> Result<Lent> {
         self.sessions.lend().await
+    }
+
+    /// A session for a heartbeat.
+    pub(crate) async fn lend_reserved(&self) -> Result<Lent> {
+        self.sessions.lend_reserved().await
     }
 
     /// Whether nobody gives our sessions to others between two statements. Known after [`checked`](Self::checked), which needs one.
@@ -67,8 +77,14 @@ impl PostgresStore {
     pub(crate) async fn meta(&self) -> Result<Meta> {
         let read = async || {
             let mut lent = self.lend().await?;
-            let meta = read_meta(&mut lent, &self.shared).await?;
-            lent.give_back();
+            let meta = async {
+                let mut connection = lent.bounded().await?;
+                let meta = read_meta(&mut connection, &self.shared).await?;
+                connection.finish().await?;
+                Ok(meta)
+            };
+            let meta = meta.await;
+            let meta = lent.end(meta).await?;
             meta.check_version(SCHEMA_VERSION.into(), &self.shared.names.meta)?;
             Ok(meta)
         };
@@ -79,6 +95,23 @@ impl PostgresStore {
     pub(crate) async fn checked(&self) -> Result<(&PgPool, &Names, &Statements)> {
         self.meta().await?;
         Ok((&self.pool, &self.shared.names, &self.shared.statements))
+    }
+
+    /// Whether rows have lately been locked by other sessions, so that a call had better not wait for them.
+    pub(crate) fn rows_are_locked(&self) -> bool {
+        self.locked_rows().is_some_and(|last| last.elapsed() < LOCKED_FOR)
+    }
+
+    pub(crate) fn note_locked_rows(&self) {
+        *self.locked_rows() = Some(Instant::now());
+    }
+
+    pub(crate) fn forget_locked_rows(&self) {
+        *self.locked_rows() = None;
+    }
+
+    fn locked_rows(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.locked_rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The statements, once the version is known to be right.
@@ -122,44 +155,58 @@ impl Store for PostgresStore {
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {
         let sql = self.sql().await?;
         let mut lent = self.lend().await?;
-        let purged = sqlx::query(sql.purge.clone())
-            .bind(micros(older_than))
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .execute(&mut *lent)
-            .await
-            .map_err(map_error)?;
-        lent.give_back();
-        Ok(purged.rows_affected())
+        let purged = async {
+            let mut connection = lent.bounded().await?;
+            let purged = sqlx::query(sql.purge.clone())
+                .bind(micros(older_than))
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .execute(&mut *connection)
+                .await
+                .map_err(map_error)?;
+            connection.finish().await?;
+            Ok(purged.rows_affected())
+        };
+        let purged = purged.await;
+        lent.end(purged).await
     }
 
     async fn repair(&self, relay: RelayId, partitions: &[Partition], limit: usize) -> Result<u64> {
         let sql = self.sql().await?;
         let mut lent = self.lend().await?;
-        let repaired = sqlx::query(sql.repair.clone())
-            .bind(relay.0)
-            .bind(numbers(partitions))
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .execute(&mut *lent)
-            .await
-            .map_err(map_error)?;
-        lent.give_back();
-        Ok(repaired.rows_affected())
+        let repaired = async {
+            let mut connection = lent.bounded().await?;
+            let repaired = sqlx::query(sql.repair.clone())
+                .bind(relay.0)
+                .bind(numbers(partitions))
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .execute(&mut *connection)
+                .await
+                .map_err(map_error)?;
+            connection.finish().await?;
+            Ok(repaired.rows_affected())
+        };
+        let repaired = repaired.await;
+        lent.end(repaired).await
     }
 
     async fn stats(&self, limit: u64) -> Result<Stats> {
         let meta = self.meta().await?;
         let count = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
         let mut lent = self.lend().await?;
-        let mut tx = lent.begin_unplanned().await?;
-        let row = sqlx::query(self.shared.statements.stats.clone())
-            .bind(count)
-            .bind(LAG_DEPTH)
-            .bind(meta.partitions)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(map_error)?;
-        tx.commit().await.map_err(map_error)?;
-        lent.give_back();
+        let row = async {
+            let mut tx = lent.begin_unplanned().await?;
+            let row = sqlx::query(self.shared.statements.stats.clone())
+                .bind(count)
+                .bind(LAG_DEPTH)
+                .bind(meta.partitions)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(map_error)?;
+            tx.commit().await.map_err(map_error)?;
+            Ok(row)
+        };
+        let row = row.await;
+        let row = lent.end(row).await?;
         let row = Columns(&row);
         let counted = |column| -> Result<Count> {
             let number = row.bigint(column)?.and_then(|number| u64::try_from(number).ok());

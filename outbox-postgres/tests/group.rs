@@ -12,7 +12,7 @@ mod support;
 use std::time::Duration;
 
 use integration_tests::eventually;
-use outbox_core::{RelayId, Store};
+use outbox_core::{ErrorKind, RelayId, Store};
 use tokio::time::timeout;
 
 use support::{DEADLINE, Scene};
@@ -36,7 +36,14 @@ async fn a_heartbeat_that_changes_nothing_waits_for_no_other_relay() {
         .unwrap();
     let rebalancing = tokio::spawn({
         let store = store.clone();
-        async move { store.heartbeat(joining, TTL).await }
+        async move {
+            loop {
+                match store.heartbeat(joining, TTL).await {
+                    Err(error) if error.kind() == ErrorKind::Conflict => {}
+                    answer => return answer,
+                }
+            }
+        }
     });
     let waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)
         AND EXISTS (SELECT FROM pg_locks WHERE granted AND locktype = 'advisory')";
@@ -70,4 +77,35 @@ END $$",
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_lease_of_a_dead_relay_ends_although_the_clock_was_set_back() {
+    let Some(scene) = Scene::new().await else { return };
+    let (store, dead, alive) = (scene.store(), RelayId::new(), RelayId::new());
+    let ttl = Duration::from_secs(5);
+    let all = store.heartbeat(dead, ttl).await.unwrap().owned;
+    store.heartbeat(alive, ttl).await.unwrap();
+    // As after a heartbeat by a clock that was a day ahead.
+    scene
+        .run(
+            "UPDATE outbox_relay SET expires_at = expires_at + interval '1 day';
+             UPDATE outbox_lease SET expires_at = expires_at + interval '1 day'",
+        )
+        .await;
+    // One heartbeat later the clock is the one that everybody goes by again. Nothing is taken from a relay that is alive.
+    assert_eq!(store.heartbeat(alive, ttl).await.unwrap().owned, []);
+    assert_eq!(store.heartbeat(dead, ttl).await.unwrap().owned, all);
+    scene
+        .run(
+            "UPDATE outbox_relay SET expires_at = expires_at + interval '1 day'
+             WHERE relay_id = (SELECT owner FROM outbox_lease WHERE partition = 0);
+             UPDATE outbox_lease SET expires_at = expires_at + interval '1 day'",
+        )
+        .await;
+    let take = async || {
+        let membership = store.heartbeat(alive, ttl).await.unwrap();
+        (membership.owned == all).then_some(membership.relays)
+    };
+    assert_eq!(eventually("the leases to be taken", 2 * DEADLINE, take).await, 1);
 }

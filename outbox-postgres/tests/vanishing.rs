@@ -40,7 +40,7 @@ async fn arrived(publisher: &MemoryPublisher, count: u64) {
     all.unwrap_or_else(|_| panic!("only {} of {count} messages arrived", publisher.count()));
 }
 
-/// Lets the other relay's call come as far as a lock of ours, and vanish there.
+/// Lets the other relay's calls come as far as a lock of ours, and vanish there.
 async fn vanish_in(scene: &Scene, proxy: &Proxy, statement: &str, call: impl Future<Output = ()>) {
     let mut lock = scene.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE outbox_lease IN EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();

@@ -18,7 +18,9 @@ use futures_util::stream::BoxStream;
 use outbox_core::{
     Batch, Error, ErrorKind, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp,
 };
-use sqlx::postgres::PgRow;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
 
 use self::payloads::Expected;
 use self::progress::{LateScan, Progress, Scan};
@@ -26,6 +28,7 @@ use self::snapshot::Snapshot;
 use crate::error::map_error;
 use crate::group::numbers;
 use crate::row::{Columns, aged};
+use crate::sessions::Lent;
 use crate::sql::{Column, Payloads};
 use crate::store::PostgresStore;
 
@@ -278,7 +281,7 @@ impl Fetch<'_> {
             Payloads::Small => &sql.fetch,
             Payloads::Large => &sql.fetch_large,
         };
-        let rows = sqlx::query(statement.on(&lent))
+        let query = sqlx::query(statement.on(&lent))
             .bind(partitions(scans.iter().map(|scan| scan.partition)))
             .bind(scans.iter().map(|scan| scan.after).collect::<Vec<_>>())
             .bind(scans.iter().map(|scan| number(scan.quota)).collect::<Vec<_>>())
@@ -288,12 +291,11 @@ impl Fetch<'_> {
             .bind(false)
             .bind(number(scans.iter().map(|scan| scan.quota).sum()))
             .bind(scans.iter().map(|scan| scan.low).collect::<Vec<_>>())
-            .bind(base.as_deref())
-            .fetch(&mut *lent);
+            .bind(base.as_deref());
         let mut slices: BTreeMap<Partition, Slice> =
             scans.iter().map(|scan| (scan.partition, Slice::default())).collect();
-        let about = sort(rows, &mut slices).await?.ok_or_else(incomplete)?;
-        lent.give_back();
+        let about = read(query, &mut lent, &mut slices).await;
+        let about = lent.end(about).await?.ok_or_else(incomplete)?;
         for scan in scans {
             if let Some(slice) = slices.get_mut(&scan.partition) {
                 let most = if payloads == Payloads::Large { bytes(scan) } else { usize::MAX };
@@ -322,7 +324,7 @@ impl Fetch<'_> {
         let bytes = (budget.bytes / scans.len().max(1)).max(1);
         let texts = |of: fn(&LateScan) -> &str| scans.iter().map(|(_, scan)| of(scan)).collect::<Vec<&str>>();
         let mut lent = self.store.lend().await?;
-        let rows = sqlx::query(sql.fetch_late.on(&lent))
+        let query = sqlx::query(sql.fetch_late.on(&lent))
             .bind(partitions(scans.iter().map(|(partition, _)| *partition)))
             .bind(scans.iter().map(|(_, scan)| scan.after).collect::<Vec<_>>())
             .bind(scans.iter().map(|(_, scan)| scan.upto).collect::<Vec<_>>())
@@ -331,12 +333,11 @@ impl Fetch<'_> {
             .bind(texts(|scan| &scan.base))
             .bind(texts(|scan| &scan.snapshot))
             .bind(&self.own)
-            .bind(false)
-            .fetch(&mut *lent);
+            .bind(false);
         let mut slices: BTreeMap<Partition, Slice> =
             scans.iter().map(|(partition, _)| (*partition, Slice::default())).collect();
-        sort(rows, &mut slices).await?;
-        lent.give_back();
+        let read = read(query, &mut lent, &mut slices).await;
+        lent.end(read).await?;
         slices.values_mut().for_each(|slice| slice.note_full(quota, bytes));
         Ok(slices)
     }
@@ -345,16 +346,22 @@ impl Fetch<'_> {
         let sql = self.store.sql().await?;
         let (quota, bytes) = (budget.messages.max(1), budget.bytes.max(1));
         let mut lent = self.store.lend().await?;
-        let rows = sqlx::query(sql.fetch_due.clone())
-            .bind(&self.own)
-            .bind(number(quota))
-            .bind(number(bytes))
-            .bind(&self.in_flight)
-            .bind(false)
-            .fetch_all(&mut *lent)
-            .await
-            .map_err(map_error)?;
-        lent.give_back();
+        let rows = async {
+            let mut connection = lent.bounded().await?;
+            let rows = sqlx::query(sql.fetch_due.clone())
+                .bind(&self.own)
+                .bind(number(quota))
+                .bind(number(bytes))
+                .bind(&self.in_flight)
+                .bind(false)
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(map_error)?;
+            connection.finish().await?;
+            Ok(rows)
+        };
+        let rows = rows.await;
+        let rows = lent.end(rows).await?;
         let mut slice = Slice::default();
         let mut next_due = None;
         for row in rows.iter().map(Columns) {
@@ -368,6 +375,18 @@ impl Fetch<'_> {
         slice.note_full(quota, bytes);
         Ok(Due { slice, next_due })
     }
+}
+
+/// Runs a query and sorts what it brings.
+async fn read(
+    query: Query<'_, Postgres, PgArguments>,
+    lent: &mut Lent,
+    slices: &mut BTreeMap<Partition, Slice>,
+) -> Result<Option<PgRow>> {
+    let mut connection = lent.bounded().await?;
+    let about = sort(query.fetch(&mut *connection), slices).await?;
+    connection.finish().await?;
+    Ok(about)
 }
 
 /// Sorts rows by partition, each as it comes in and is still in the processor's cache. Gives the one about the fetch, if

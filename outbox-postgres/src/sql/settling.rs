@@ -68,12 +68,33 @@ SELECT 1 {never}",
     )
 }
 
-/// `$1`: the relay; `$2`: partitions. Those that it owns, which nobody can take before the transaction ends.
-pub(super) fn lock_leases(names: &Names) -> String {
+/// `$1`, `$2`: partitions and positions; `$3`: false. Locks those of these rows that no other session has locked. Returns the
+/// rows that are there, and whether this transaction has locked them.
+pub(super) fn lock_rows(names: &Names) -> String {
+    let message = &names.message;
     format!(
-        "SELECT partition FROM {} WHERE owner = $1 AND partition = ANY($2) ORDER BY partition FOR SHARE",
-        names.lease
+        "WITH ours AS (
+    SELECT m.position FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
+    JOIN {message} m ON {SAME_ROW}
+    FOR UPDATE OF m SKIP LOCKED
+)
+SELECT m.partition, m.position, m.position IN (SELECT position FROM ours)
+FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
+JOIN {message} m ON {SAME_ROW}
+UNION ALL
+SELECT NULL, NULL, NULL {never}",
+        never = never_generic("$3")
     )
+}
+
+/// `$1`: the relay; `$2`: partitions. Those that it owns.
+pub(super) fn read_leases(names: &Names) -> String {
+    format!("SELECT partition FROM {} WHERE owner = $1 AND partition = ANY($2) ORDER BY partition", names.lease)
+}
+
+/// The same; no other relay can take them before the transaction ends.
+pub(super) fn lock_leases(names: &Names) -> String {
+    read_leases(names) + " FOR SHARE"
 }
 
 /// `$1` to `$6`: partitions, positions, microseconds until the next attempt, attempts, errors, whether to block.
