@@ -11,7 +11,7 @@ pub(crate) const FUNCTION_QUOTE: &str = "$outbox$";
 
 /// Where the outbox is in the database.
 ///
-/// Every service that enqueues and every relay must use the same settings, except for
+/// Every service that enqueues and every relay must use the same settings, except for [`wakeups`](Self::wakeups) and for
 /// [`partitions`](Self::partitions), which only [`Outbox::migrate`](crate::Outbox::migrate) and
 /// [`Outbox::ddl`](crate::Outbox::ddl) read.
 ///
@@ -28,12 +28,13 @@ pub struct Config {
     pub(crate) schema: String,
     pub(crate) prefix: String,
     pub(crate) partitions: u16,
+    pub(crate) wakeups: bool,
 }
 
 impl Config {
-    /// The schema `public`, tables called `outbox_…`, 16 partitions.
+    /// The schema `public`, tables called `outbox_…`, 16 partitions, wake-ups by `NOTIFY`.
     pub fn new() -> Self {
-        Self { schema: "public".to_owned(), prefix: "outbox".to_owned(), partitions: 16 }
+        Self { schema: "public".to_owned(), prefix: "outbox".to_owned(), partitions: 16, wakeups: true }
     }
 
     /// Sets the schema of the tables. Default: `public`, always spelled out, so that nothing depends on anybody's
@@ -58,6 +59,16 @@ impl Config {
     /// rests on the key staying in its partition.
     pub fn partitions(mut self, partitions: u16) -> Self {
         self.partitions = partitions;
+        self
+    }
+
+    /// Sets whether commits wake an idle relay by `NOTIFY`. Default: true. All relays of an outbox must use the same setting; services
+    /// that enqueue do not read it.
+    ///
+    /// Without wake-ups, a relay finds messages within its poll interval. Turn them off if transactions that enqueue are prepared
+    /// for two-phase commit: PostgreSQL refuses `PREPARE TRANSACTION` after a `NOTIFY`.
+    pub fn wakeups(mut self, wakeups: bool) -> Self {
+        self.wakeups = wakeups;
         self
     }
 
@@ -98,6 +109,7 @@ pub(crate) struct Names {
     pub(crate) sleepers_literal: String,
     pub(crate) message_due: String,
     pub(crate) message_blocking: String,
+    pub(crate) message_due_key: String,
     pub(crate) dead_letter_blocking: String,
     /// The channel of the wake-ups.
     pub(crate) channel: String,
@@ -105,6 +117,8 @@ pub(crate) struct Names {
     pub(crate) migrate_lock: i64,
     pub(crate) group_lock: i64,
     pub(crate) partitions: u16,
+    /// Whether commits are to notify.
+    pub(crate) wakeups: bool,
 }
 
 impl Names {
@@ -135,11 +149,13 @@ impl Names {
             sleepers,
             message_due: name("message_due")?,
             message_blocking: name("message_blocking")?,
+            message_due_key: name("message_due_key")?,
             dead_letter_blocking: name("dead_letter_blocking")?,
             channel: format!("outbox_{hash:016x}"),
             migrate_lock: i64::from_ne_bytes(hash.to_ne_bytes()),
             group_lock: i64::from_ne_bytes(fnv1a(format!("{message} group").as_bytes()).to_ne_bytes()),
             partitions: config.partitions,
+            wakeups: config.wakeups,
             schema,
             message,
         })

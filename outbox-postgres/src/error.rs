@@ -66,7 +66,9 @@ fn classify(code: &str) -> (ErrorKind, &'static str) {
     use ErrorKind as K;
     match code {
         // lock_not_available: after lock_timeout.
-        "55P03" => (K::Conflict, "another session holds a lock for too long; see pg_locks and pg_blocking_pids()"),
+        "55P03" => {
+            (K::Conflict, "another session holds a lock for too long; see pg_locks and pg_blocking_pids()")
+        }
         // serialization_failure, deadlock_detected: others were at the same rows.
         "40001" | "40P01" => (K::Conflict, "a conflict with concurrent work"),
         // statement_completion_unknown: the connection was lost during the commit.

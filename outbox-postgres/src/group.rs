@@ -1,10 +1,14 @@
 //! The group of relays and their leases.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use outbox_core::{ErrorKind, Membership, Partition, RelayId, Result};
 use outbox_sql::partitions::share;
 use outbox_sql::text::micros;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::error::map_error;
 use crate::sessions::Lent;
@@ -49,6 +53,32 @@ impl Group {
     }
 }
 
+/// What the statement of a heartbeat returns.
+type Renewed = (bool, i64, i64, i64, i64, Vec<i16>, i64, Vec<Uuid>, Vec<i64>);
+
+/// Relays whose time ends further in the future than any heartbeat asks for. The database's clock was set back after their last
+/// heartbeat: by a failover, say, or because a virtual machine was resumed. Those that are alive renew it soon. The lease of one
+/// that has died would last for as long as the clock was set back, so it ends when the row has not changed for a while, by our own
+/// clock.
+#[derive(Debug, Default)]
+pub(crate) struct FarOff(Mutex<BTreeMap<Uuid, (i64, Instant)>>);
+
+impl FarOff {
+    /// Notes those that there are now, with the versions of their rows, and returns those that have not changed for `time`.
+    fn stale(&self, relays: impl Iterator<Item = (Uuid, i64)>, time: Duration) -> Vec<(Uuid, i64)> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        *known = relays
+            .map(|(relay, version)| match known.get(&relay) {
+                Some((same, since)) if *same == version => (relay, (version, *since)),
+                _ => (relay, (version, now)),
+            })
+            .collect();
+        let stale = known.iter().filter(|(_, (_, since))| now.duration_since(*since) >= time);
+        stale.map(|(relay, (version, _))| (*relay, *version)).collect()
+    }
+}
+
 fn count(number: i64) -> usize {
     usize::try_from(number).unwrap_or(0)
 }
@@ -78,16 +108,40 @@ impl PostgresStore {
             Ok(renewed)
         };
         let renewed = renewed.await;
-        let (is_member, gone, relays, before, partitions, owned, free): (bool, i64, i64, i64, i64, _, i64) =
+        let (is_member, gone, relays, before, partitions, owned, free, far, versions): Renewed =
             match lent.end(renewed).await {
                 Ok(renewed) => renewed,
                 // A database that isolates more than READ COMMITTED by default fails where others wait.
                 Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
                 Err(error) => return Err(error),
             };
+        let stale = self.far_off().stale(far.into_iter().zip(versions), ttl.saturating_mul(2));
+        if !stale.is_empty() {
+            self.remove_stale(&stale).await?;
+            return Ok(None);
+        }
         let group = Group { relays, before, partitions, owned };
         let as_it_was = is_member && gone == 0 && (free == 0 || group.wanted() == 0);
         Ok(as_it_was.then_some(group))
+    }
+
+    async fn remove_stale(&self, stale: &[(Uuid, i64)]) -> Result<()> {
+        let sql = self.sql().await?;
+        let (relays, versions): (Vec<Uuid>, Vec<i64>) = stale.iter().copied().unzip();
+        tracing::warn!(?relays, "removing relays whose lease ends too far in the future and is not renewed");
+        let mut lent = self.lend_reserved().await?;
+        let removed = async {
+            let mut connection = lent.bounded().await?;
+            sqlx::query(sql.remove_stale.clone())
+                .bind(relays)
+                .bind(versions)
+                .execute(&mut *connection)
+                .await
+                .map_err(map_error)?;
+            connection.finish().await
+        };
+        let removed = removed.await;
+        lent.end(removed).await
     }
 
     /// The whole heartbeat: joins, drops relays that are gone, takes what is free of the share.
@@ -211,4 +265,23 @@ async fn close_gate(lent: &mut Lent, sql: &Statements) -> Result<()> {
         connection.finish().await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_row_that_has_not_changed_for_long_enough_is_stale() {
+        let (dead, alive, time) = (Uuid::from_u128(1), Uuid::from_u128(2), Duration::from_secs(40));
+        let far_off = FarOff::default();
+        for version in 0..4 {
+            let stale = far_off.stale([(dead, 7), (alive, version)].into_iter(), time);
+            assert_eq!(stale, if version < 2 { vec![] } else { vec![(dead, 7)] }, "{version}");
+            tokio::time::advance(time / 2).await;
+        }
+        // One that was not far off in between is new.
+        assert_eq!(far_off.stale([].into_iter(), time), []);
+        assert_eq!(far_off.stale([(dead, 7)].into_iter(), time), []);
+    }
 }

@@ -11,6 +11,7 @@ use sqlx::{AssertSqlSafe, Executor, PgPool, Postgres, SqlSafeStr as _, SqlStr};
 
 use crate::config::{Config, Names};
 use crate::error::map_error;
+use crate::sql::missing_schema;
 use crate::transaction::begin;
 
 /// Tells new messages from repeats, within the consumer's own transaction.
@@ -149,10 +150,10 @@ impl fmt::Debug for Inbox {
 
 impl Statements {
     fn new(names: &Names) -> Self {
-        let Names { schema, inbox, inbox_age, .. } = names;
+        let Names { inbox, inbox_age, .. } = names;
+        let schema = missing_schema(names);
         let ddl = format!(
-            r#"CREATE SCHEMA IF NOT EXISTS {schema};
-CREATE TABLE IF NOT EXISTS {inbox} (
+            r#"{schema}CREATE TABLE IF NOT EXISTS {inbox} (
     consumer text COLLATE "C" NOT NULL,
     message_id uuid NOT NULL,
     accepted_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -3,6 +3,7 @@
 mod config;
 mod dead_letters;
 mod diagnosis;
+mod encoding;
 mod error;
 mod group;
 mod inbox;
@@ -11,8 +12,11 @@ mod migrate;
 mod outbox;
 mod outboxer;
 #[cfg(test)]
+mod plan_costs;
+#[cfg(test)]
 mod plans;
 mod reader;
+mod repair;
 mod row;
 mod runs;
 mod sessions;

@@ -5,6 +5,7 @@ use outbox_sql::schema::Meta;
 use sqlx::{PgConnection, PgPool};
 
 use crate::config::Names;
+use crate::encoding::Encoding;
 use crate::error::map_error;
 use crate::outbox::{Outbox, Shared};
 use crate::sql::SCHEMA_VERSION;
@@ -13,9 +14,9 @@ use crate::transaction::begin;
 /// Version 13 brought `xid8` and a public `gen_random_uuid()`.
 const OLDEST_SERVER: i32 = 130_000;
 
-/// What the tables say about themselves.
-pub(crate) async fn read_meta(connection: &mut PgConnection, shared: &Shared) -> Result<Meta> {
-    check_server(connection).await?;
+/// What the tables say about themselves, and the encoding of the database.
+pub(crate) async fn read_meta(connection: &mut PgConnection, shared: &Shared) -> Result<(Meta, Encoding)> {
+    let encoding = check_server(connection).await?;
     let row: Option<(i32, i32)> = sqlx::query_as(shared.statements.read_meta.clone())
         .fetch_optional(connection)
         .await
@@ -23,7 +24,7 @@ pub(crate) async fn read_meta(connection: &mut PgConnection, shared: &Shared) ->
     let Some((version, partitions)) = row else {
         return Err(schema("the outbox's tables say nothing about their version", &shared.names));
     };
-    Ok(Meta { version: version.into(), partitions: partitions.into() })
+    Ok((Meta { version: version.into(), partitions: partitions.into() }, encoding))
 }
 
 fn schema(problem: &'static str, names: &Names) -> Error {
@@ -66,7 +67,7 @@ impl Outbox {
         .await
         .map_err(map_error)?;
         if tables {
-            let meta = read_meta(&mut tx, &self.shared).await?;
+            let (meta, _) = read_meta(&mut tx, &self.shared).await?;
             meta.check_version(SCHEMA_VERSION.into(), &names.meta)?;
             return meta.check_partitions(names.partitions, &names.meta);
         }
@@ -78,7 +79,7 @@ impl Outbox {
     }
 }
 
-async fn check_server(connection: &mut PgConnection) -> Result<()> {
+async fn check_server(connection: &mut PgConnection) -> Result<Encoding> {
     let (version, encoding): (i32, String) = sqlx::query_as(
         "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding')",
     )
@@ -95,5 +96,5 @@ async fn check_server(connection: &mut PgConnection) -> Result<()> {
             "the database has the encoding SQL_ASCII; use one in UTF8, or any other encoding",
         ));
     }
-    Ok(())
+    Ok(Encoding::of(&encoding))
 }

@@ -1,6 +1,6 @@
 //! Plans that were made for an empty table, on a full one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use integration_tests::{Postgres, Server};
 use outbox_core::{
@@ -105,16 +105,13 @@ async fn plans_are_right_for_a_table_that_has_grown() {
     let mut transaction = pool.begin().await.unwrap();
     outbox.enqueue(&mut *transaction, &late).await.unwrap();
     run(fill).await;
-    let started = Instant::now();
     let mut batch = reader.fetch(LIMIT, &[]).await.unwrap();
     while batch.more {
         deliver(&store, relay, &batch).await;
         batch = reader.fetch(LIMIT, &[]).await.unwrap();
     }
-    let drained = started.elapsed();
     transaction.commit().await.unwrap();
     assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["late"]);
-    assert!(drained < Duration::from_secs(30), "{drained:?}");
 
     run(fill).await;
     // There is only this one, as there was never more than one call at a time.
@@ -148,13 +145,13 @@ async fn plans_are_right_for_a_table_that_has_grown() {
             r"'{1,2}', '{100000,100001}', '{100031,100032}', '{\\x11111111,\\x11111111}', false".to_owned(),
         ),
     ] {
-        let statement = prepared(&mut session, text).await;
+        let statement = prepared(session.connection(), text).await;
         let Statement { kept, made, .. } = statement;
         assert!(
             made > 0 && keeps.is_none_or(|keeps| keeps == (kept > 0)),
             "{text}: {kept} kept, {made} made"
         );
-        let plan = plan(&mut session, &statement, &parameters).await;
+        let plan = plan(session.connection(), &statement, &parameters).await;
         assert!(!plan.contains("Seq Scan on outbox_message"), "{plan}");
         // The others sort a few rows: due ones as they come together from all partitions, late ones, released ones.
         assert!(text != "pg_current_xact_id" || !plan.contains("Sort"), "{plan}");

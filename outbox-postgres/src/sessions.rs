@@ -227,6 +227,12 @@ impl Lent {
         }
     }
 
+    /// The connection, for tests, whose sessions have our settings.
+    #[cfg(test)]
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.0.connection
+    }
+
     /// Whether it has our settings. It is ours alone then, so that what is left in it, such as plans, can be kept.
     pub(crate) fn is_settled(&self) -> bool {
         self.0.settled

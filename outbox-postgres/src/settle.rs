@@ -1,5 +1,6 @@
 //! Writing what became of rows.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use outbox_core::{Error, ErrorKind, Partition, RelayId, Result, Settle};
@@ -42,7 +43,13 @@ pub(crate) fn place(partition: i16, position: i64) -> Place {
 impl PostgresStore {
     pub(crate) async fn write(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
         let sql = self.sql().await?;
-        let groups = Groups::of(batch);
+        let mut groups = Groups::of(batch);
+        let encoding = self.encoding().await?;
+        for failure in groups.retries.iter_mut().chain(&mut groups.dead) {
+            if let Cow::Owned(error) = encoding.storable(&failure.error) {
+                failure.error = Cow::Owned(error);
+            }
+        }
         if groups.only_delivered() && groups.delivered.is_empty() {
             return Ok(());
         }
@@ -244,6 +251,7 @@ async fn retry(
         .bind(attempts(retries))
         .bind(errors(retries))
         .bind(blocks(retries))
+        .bind(false)
         .fetch_all(connection)
         .await
         .map_err(map_error)
@@ -270,6 +278,7 @@ pub(crate) async fn hold(
     sqlx::query_as(sql.hold.clone())
         .bind(rows.partitions)
         .bind(rows.positions)
+        .bind(false)
         .fetch_all(connection)
         .await
         .map_err(map_error)
@@ -283,6 +292,7 @@ async fn bury(sql: &Statements, dead: &[Failure<'_>], connection: &mut PgConnect
         .bind(attempts(dead))
         .bind(errors(dead))
         .bind(blocks(dead))
+        .bind(false)
         .fetch_all(connection)
         .await
         .map_err(map_error)
@@ -305,6 +315,7 @@ pub(crate) async fn hold_later(sql: &Statements, keys: &Keys, connection: &mut P
         .bind(rows.partitions)
         .bind(names)
         .bind(rows.positions)
+        .bind(false)
         .execute(connection)
         .await
         .map_err(map_error)?;
@@ -321,6 +332,7 @@ pub(crate) async fn release(sql: &Statements, keys: &Keys, connection: &mut PgCo
     sqlx::query(sql.release.clone())
         .bind(numbers(&partitions))
         .bind(names)
+        .bind(false)
         .execute(connection)
         .await
         .map_err(map_error)?;

@@ -15,11 +15,13 @@ use sqlx::PgPool;
 use tokio::sync::OnceCell;
 
 use crate::config::{Config, Names};
+use crate::encoding::Encoding;
 use crate::error::map_error;
-use crate::group::numbers;
+use crate::group::FarOff;
 use crate::migrate::read_meta;
 use crate::outbox::Shared;
 use crate::reader::PostgresReader;
+use crate::repair::Round;
 use crate::row::Columns;
 use crate::sessions::{Lent, Sessions};
 use crate::sql::{SCHEMA_VERSION, Statements};
@@ -40,9 +42,11 @@ pub struct PostgresStore {
     pool: PgPool,
     sessions: Sessions,
     shared: Arc<Shared>,
-    meta: Arc<OnceCell<Meta>>,
+    meta: Arc<OnceCell<(Meta, Encoding)>>,
     /// When a settle call last met a row that another session had locked.
     locked_rows: Arc<Mutex<Option<Instant>>>,
+    round: Arc<Round>,
+    far_off: Arc<FarOff>,
 }
 
 impl PostgresStore {
@@ -56,7 +60,15 @@ impl PostgresStore {
     }
 
     pub(crate) fn over(pool: PgPool, shared: Arc<Shared>) -> Self {
-        Self { sessions: Sessions::beside(pool.clone()), pool, shared, meta: Arc::default(), locked_rows: Arc::default() }
+        Self {
+            sessions: Sessions::beside(pool.clone()),
+            pool,
+            shared,
+            meta: Arc::default(),
+            locked_rows: Arc::default(),
+            round: Arc::default(),
+            far_off: Arc::default(),
+        }
     }
 
     /// A session for one call of a relay.
@@ -75,6 +87,15 @@ impl PostgresStore {
     }
 
     pub(crate) async fn meta(&self) -> Result<Meta> {
+        self.tables().await.map(|(meta, _)| meta)
+    }
+
+    /// Which characters the database can store.
+    pub(crate) async fn encoding(&self) -> Result<Encoding> {
+        self.tables().await.map(|(_, encoding)| encoding)
+    }
+
+    async fn tables(&self) -> Result<(Meta, Encoding)> {
         let read = async || {
             let mut lent = self.lend().await?;
             let meta = async {
@@ -84,9 +105,9 @@ impl PostgresStore {
                 Ok(meta)
             };
             let meta = meta.await;
-            let meta = lent.end(meta).await?;
+            let (meta, encoding) = lent.end(meta).await?;
             meta.check_version(SCHEMA_VERSION.into(), &self.shared.names.meta)?;
-            Ok(meta)
+            Ok((meta, encoding))
         };
         self.meta.get_or_try_init(read).await.copied()
     }
@@ -95,6 +116,16 @@ impl PostgresStore {
     pub(crate) async fn checked(&self) -> Result<(&PgPool, &Names, &Statements)> {
         self.meta().await?;
         Ok((&self.pool, &self.shared.names, &self.shared.statements))
+    }
+
+    /// Relays whose time ends too far in the future.
+    pub(crate) fn far_off(&self) -> &FarOff {
+        &self.far_off
+    }
+
+    /// How far repairing has come.
+    pub(crate) fn round(&self) -> &Round {
+        &self.round
     }
 
     /// Whether rows have lately been locked by other sessions, so that a call had better not wait for them.
@@ -160,6 +191,7 @@ impl Store for PostgresStore {
             let purged = sqlx::query(sql.purge.clone())
                 .bind(micros(older_than))
                 .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .bind(false)
                 .execute(&mut *connection)
                 .await
                 .map_err(map_error)?;
@@ -171,22 +203,7 @@ impl Store for PostgresStore {
     }
 
     async fn repair(&self, relay: RelayId, partitions: &[Partition], limit: usize) -> Result<u64> {
-        let sql = self.sql().await?;
-        let mut lent = self.lend().await?;
-        let repaired = async {
-            let mut connection = lent.bounded().await?;
-            let repaired = sqlx::query(sql.repair.clone())
-                .bind(relay.0)
-                .bind(numbers(partitions))
-                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-                .execute(&mut *connection)
-                .await
-                .map_err(map_error)?;
-            connection.finish().await?;
-            Ok(repaired.rows_affected())
-        };
-        let repaired = repaired.await;
-        lent.end(repaired).await
+        self.release_stuck(relay, partitions, limit).await
     }
 
     async fn stats(&self, limit: u64) -> Result<Stats> {
@@ -220,13 +237,17 @@ impl Store for PostgresStore {
     /// whoever has it next, and the application's driver may take them for an answer to its statement, and fail.
     async fn wakeups(&self) -> Result<Option<Box<dyn Wakeups>>> {
         let (pool, names, _) = self.checked().await?;
-        if !self.has_sessions_of_its_own() {
+        if !self.has_sessions_of_its_own() || !names.wakeups {
             return Ok(None);
         }
         Ok(Some(Box::new(Listener::connect(pool, &names.channel).await?)))
     }
 
+    /// Without wake-ups no commit is to notify, so the database is not told.
     async fn set_idle(&self, relay: RelayId, idle: bool) -> Result<()> {
+        if !self.shared.names.wakeups {
+            return Ok(());
+        }
         self.write_idle(relay, idle).await
     }
 

@@ -251,3 +251,87 @@ async fn a_payload_larger_than_expected_is_not_left_out() {
     }
     assert_eq!(came, (1..=600).map(|number| number.to_string()).collect());
 }
+
+#[tokio::test]
+async fn what_a_long_transaction_shows_is_looked_for_in_steps() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    let mut long = scene.pool.begin().await.unwrap();
+    scene.outbox.enqueue(&mut *long, &message("late", Some("k"))).await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("first", Some("k"))).await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["first"]);
+    // As if two million messages had come and gone.
+    scene.run("SELECT setval(pg_get_serial_sequence('outbox_message', 'position'), 2000000)").await;
+    scene.outbox.enqueue(&scene.pool, &message("second", Some("k"))).await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["second"]);
+    long.commit().await.unwrap();
+    scene.outbox.enqueue(&scene.pool, &message("after", Some("k"))).await.unwrap();
+
+    let (mut came, mut fetches) = (Vec::new(), 0);
+    loop {
+        let batch = reader.fetch(LIMIT, &[]).await.unwrap();
+        came.extend(topics(&batch));
+        fetches += 1;
+        if !batch.more {
+            break;
+        }
+    }
+    assert_eq!(came, ["late", "after"]);
+    assert!(fetches > 5, "one fetch looked through more than 400 000 positions: {fetches} fetches");
+}
+
+#[tokio::test]
+async fn rows_with_transaction_ids_of_another_server_come_once() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    // As long as it runs, a fetch looks below the cursors.
+    let mut running = scene.pool.begin().await.unwrap();
+    scene.outbox.enqueue(&mut *running, &message("running", None)).await.unwrap();
+    // As a restored dump has them.
+    scene
+        .run(
+            "INSERT INTO outbox_message (xact, topic, payload)
+             SELECT (pg_current_xact_id()::text::bigint + 1000000)::text::xid8, 'restored', ''
+             FROM generate_series(1, 10)",
+        )
+        .await;
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["restored"; 10]);
+    for number in 0..3 {
+        let topic = format!("new {number}");
+        scene.outbox.enqueue(&scene.pool, &message(&topic, None)).await.unwrap();
+        assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), [topic]);
+    }
+    running.commit().await.unwrap();
+    assert_eq!(topics(&reader.fetch(LIMIT, &[]).await.unwrap()), ["running"]);
+}
+
+#[tokio::test]
+async fn rows_that_are_not_ready_are_passed_within_the_limit() {
+    let Some(scene) = Scene::new().await else { return };
+    let (_, _, mut reader) = scene.relay().await;
+    for _ in 0..3 {
+        scene
+            .run(
+                "INSERT INTO outbox_message (topic, payload, available_at)
+                 SELECT 'later', '', now() + interval '1 day' FROM generate_series(1, 500)",
+            )
+            .await;
+        scene.outbox.enqueue(&scene.pool, &message("ready", None)).await.unwrap();
+    }
+    let mut came = Vec::new();
+    loop {
+        let batch = reader.fetch(FetchLimit { messages: 50, ..LIMIT }, &[]).await.unwrap();
+        came.extend(topics(&batch));
+        if !batch.more {
+            break;
+        }
+    }
+    assert_eq!(came, ["ready"; 3]);
+    // Those that become due come by their time, before and after the cursor.
+    scene
+        .run("UPDATE outbox_message SET available_at = now() WHERE position % 100 = 0 AND topic = 'later'")
+        .await;
+    let batch = reader.fetch(LIMIT, &[]).await.unwrap();
+    assert_eq!(topics(&batch), ["later"; 15]);
+    assert!(batch.rows.iter().all(|row| row.due));
+}

@@ -159,6 +159,69 @@ async fn the_documented_rights_are_enough() {
     exercise(&store).await;
 }
 
+#[tokio::test]
+async fn the_printed_ddl_needs_no_right_to_create_schemas() {
+    let Some(scene) = Scene::empty(Config::new()).await else { return };
+    let (maker, making) = role(&scene, "maker").await;
+    scene.run(&format!("GRANT CREATE ON SCHEMA public TO {maker}")).await;
+    let inbox = outbox_postgres::Inbox::new(Config::new()).unwrap();
+    for ddl in [scene.outbox.ddl(), inbox.ddl()] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(ddl)).execute(&making).await.unwrap();
+    }
+    assert_eq!(scene.value::<i64>("SELECT count(*) FROM outbox_lease").await, 16);
+    // A schema that is missing is made, for which that right is needed.
+    let elsewhere = Outbox::new(Config::new().schema("it's new")).unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(elsewhere.ddl())).execute(&making).await.unwrap_err();
+    scene.run(&elsewhere.ddl()).await;
+    assert_eq!(scene.value::<i64>(r#"SELECT count(*) FROM "it's new".outbox_lease"#).await, 16);
+}
+
+#[tokio::test]
+async fn an_error_outside_of_the_encoding_of_the_database_is_stored() {
+    let Some(scene) = Scene::empty(Config::new()).await else { return };
+    for (encoding, expected) in [("LATIN1", "caf\u{e9} ? ?"), ("WIN1252", "caf? ? ?")] {
+        let name = format!("{}_{}", scene.database.name(), encoding.to_lowercase());
+        scene
+            .run(&format!(
+                "CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+            ))
+            .await;
+        let options = (*scene.pool.connect_options()).clone().database(&name);
+        let pool = PgPoolOptions::new().connect_with(options).await.unwrap();
+        let settled = settle_with_error(&scene.outbox, &pool, "caf\u{e9} \u{2014} \u{1f980}").await;
+        pool.close().await;
+        scene.run(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        assert_eq!(settled.unwrap(), [expected, expected], "{encoding}");
+    }
+}
+
+/// Lets one message be tried again and another one die, and returns the errors that are stored.
+async fn settle_with_error(outbox: &Outbox, pool: &PgPool, error: &str) -> outbox_core::Result<Vec<String>> {
+    use outbox_core::{Settle, Settlement};
+
+    outbox.migrate(pool).await?;
+    let (store, relay) = (outbox.store(pool.clone()), RelayId::new());
+    let owned = store.heartbeat(relay, Duration::from_secs(60)).await?.owned;
+    outbox.enqueue_batch(pool, &[message("retried", Some("a")), message("dead", Some("b"))]).await?;
+    let mut reader = store.reader();
+    owned.iter().for_each(|partition| reader.assign(*partition));
+    let rows = reader.fetch(LIMIT, &[]).await?.rows;
+    let (error, after) = (error.to_owned(), Duration::from_secs(60));
+    let failures = [
+        Settlement::Retry { after, attempts: 1, error: error.clone(), block_key: true },
+        Settlement::Dead { attempts: 1, error, block_key: true },
+    ];
+    let settle = |(row, settlement): (&outbox_core::Fetched, Settlement)| Settle {
+        position: row.position,
+        partition: row.partition,
+        settlement,
+    };
+    let batch: Vec<_> = rows.iter().zip(failures).map(settle).collect();
+    store.settle(relay, &batch, false).await?;
+    let errors = "SELECT last_error FROM outbox_message UNION ALL SELECT last_error FROM outbox_dead_letter";
+    sqlx::query_scalar(errors).fetch_all(pool).await.map_err(outbox_postgres::map_error)
+}
+
 /// Every statement of a relay.
 async fn exercise(store: &impl Store) {
     use outbox_core::{DeadLetterFilter, Settle, Settlement};

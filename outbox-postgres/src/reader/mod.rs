@@ -38,6 +38,9 @@ const MOST_ROWS: usize = 2000;
 /// How many positions below the cursors a fetch looks for rows that have appeared there. Those further back are looked for once the
 /// transaction has ended, by a statement of its own.
 const REACH: i64 = 2048;
+/// How many positions one statement looks through for the rows of transactions that took long. After a long transaction it may be
+/// millions, nearly all of them of rows that are gone, and the server has to walk over what is left of these in the index.
+const STRETCH: i64 = 1 << 18;
 /// Keeps sums within bounds.
 const MOST_BYTES: usize = i32::MAX as usize;
 
@@ -52,6 +55,12 @@ pub(crate) struct PostgresReader {
 impl PostgresReader {
     pub(crate) fn new(store: PostgresStore) -> Self {
         Self { store, progress: Progress::default(), payloads: Expected::default(), due_waits: false }
+    }
+
+    /// What the next fetch reads.
+    #[cfg(test)]
+    pub(crate) fn scans(&self) -> Vec<Scan> {
+        self.progress.scans(1000, REACH)
     }
 }
 
@@ -160,11 +169,7 @@ impl Budget {
                 if all <= of { slice.rows.len() } else { slice.rows.len() * of / all }
             };
             let keep = part(self.messages, messages).min(part(self.bytes, bytes)).max(1);
-            if keep < slice.rows.len() {
-                slice.rows.truncate(keep);
-                slice.payloads.truncate(keep);
-                slice.full = true;
-            }
+            slice.keep(keep);
         }
     }
 }
@@ -175,6 +180,9 @@ struct Slice {
     rows: Vec<Fetched>,
     /// The length of each payload, as the database counted it.
     payloads: Vec<usize>,
+    /// How many rows were passed because they are not ready, and how far the statement has come with them.
+    passed: usize,
+    reached: Option<i64>,
     /// Whether there may be more.
     full: bool,
     /// Whether a payload was left out because it was larger than expected.
@@ -183,6 +191,11 @@ struct Slice {
 
 impl Slice {
     fn push(&mut self, row: Columns<'_>, position: Position, due: bool) -> Result<()> {
+        if !due && row.timestamp(Column::DeliverAt as usize)?.is_some() {
+            self.passed += 1;
+            self.reached = self.reached.max(Some(position.0));
+            return Ok(());
+        }
         match row.payload_len()? {
             Some(payload) => self.payloads.push(payload),
             None => {
@@ -200,22 +213,34 @@ impl Slice {
         if count == 0 {
             return Self::default();
         }
-        let past =
-            Self { rows: self.rows.split_off(count), payloads: self.payloads.split_off(count), ..*self };
-        std::mem::replace(self, past)
+        // What was passed lies past it.
+        let (rows, payloads) = (self.rows.split_off(count), self.payloads.split_off(count));
+        let past = Self { rows, payloads, ..*self };
+        Self { passed: 0, reached: None, ..std::mem::replace(self, past) }
+    }
+
+    /// Drops all but the first `count` rows.
+    fn keep(&mut self, count: usize) {
+        if count < self.rows.len() {
+            self.rows.truncate(count);
+            self.payloads.truncate(count);
+            (self.passed, self.reached) = (0, None);
+            self.full = true;
+        }
     }
 
     fn bytes(&self) -> usize {
         self.payloads.iter().sum()
     }
 
+    /// How far the statement has come.
     fn last(&self) -> Option<i64> {
-        self.rows.last().map(|row| row.position.0)
+        self.rows.last().map(|row| row.position.0).max(self.reached)
     }
 
     /// The statement stops at either limit, at the latter only once it is reached.
     fn note_full(&mut self, quota: usize, bytes: usize) {
-        self.full = self.rows.len() >= quota || self.bytes() >= bytes;
+        self.full = self.rows.len() + self.passed >= quota || self.bytes() >= bytes;
     }
 }
 
@@ -320,6 +345,7 @@ impl Fetch<'_> {
         budget: &Budget,
     ) -> Result<BTreeMap<Partition, Slice>> {
         let sql = self.store.sql().await?;
+        let end = |scan: &LateScan| scan.upto.min(scan.after.saturating_add(STRETCH));
         let quota = (budget.messages / scans.len().max(1)).max(1);
         let bytes = (budget.bytes / scans.len().max(1)).max(1);
         let texts = |of: fn(&LateScan) -> &str| scans.iter().map(|(_, scan)| of(scan)).collect::<Vec<&str>>();
@@ -327,7 +353,7 @@ impl Fetch<'_> {
         let query = sqlx::query(sql.fetch_late.on(&lent))
             .bind(partitions(scans.iter().map(|(partition, _)| *partition)))
             .bind(scans.iter().map(|(_, scan)| scan.after).collect::<Vec<_>>())
-            .bind(scans.iter().map(|(_, scan)| scan.upto).collect::<Vec<_>>())
+            .bind(scans.iter().map(|(_, scan)| end(scan)).collect::<Vec<_>>())
             .bind(vec![number(quota); scans.len()])
             .bind(vec![number(bytes); scans.len()])
             .bind(texts(|scan| &scan.base))
@@ -338,7 +364,15 @@ impl Fetch<'_> {
             scans.iter().map(|(partition, _)| (*partition, Slice::default())).collect();
         let read = read(query, &mut lent, &mut slices).await;
         lent.end(read).await?;
-        slices.values_mut().for_each(|slice| slice.note_full(quota, bytes));
+        for (partition, scan) in scans {
+            if let Some(slice) = slices.get_mut(partition) {
+                slice.note_full(quota, bytes);
+                if !slice.full && end(scan) < scan.upto {
+                    slice.reached = Some(end(scan));
+                    slice.full = true;
+                }
+            }
+        }
         Ok(slices)
     }
 

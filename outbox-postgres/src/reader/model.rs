@@ -15,12 +15,16 @@ use super::snapshot::Snapshot;
 const PARTITIONS: u16 = 2;
 const SLOTS: usize = 4;
 const KEYS: u8 = 6;
+/// How many positions are looked through at a time for late rows.
+const STRETCH: i64 = 4;
 
 /// A step of one of the writers, each of which has a slot.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     TakeId(usize),
     Draw(usize, u8),
+    /// Draws a position for a row that is not ready.
+    Schedule(usize, u8),
     Commit(usize),
     RollBack(usize),
 }
@@ -48,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (0..SLOTS).prop_map(Step::TakeId),
         5 => (0..SLOTS, 0..KEYS).prop_map(|(slot, key)| Step::Draw(slot, key)),
+        2 => (0..SLOTS, 0..KEYS).prop_map(|(slot, key)| Step::Schedule(slot, key)),
         3 => (0..SLOTS).prop_map(Step::Commit),
         1 => (0..SLOTS).prop_map(Step::RollBack),
     ]
@@ -72,6 +77,7 @@ struct Row {
     position: i64,
     key: u8,
     xid: u64,
+    ready: bool,
 }
 
 impl Row {
@@ -106,14 +112,15 @@ impl Database {
                     self.open[slot] = Some(self.take_id());
                 }
             }
-            Step::Draw(slot, key) => {
+            Step::Draw(slot, key) | Step::Schedule(slot, key) => {
                 if *self.locks.entry(key).or_insert(slot) != slot {
                     return;
                 }
                 self.run(Step::TakeId(slot));
                 self.last_position += 1;
                 let xid = self.open[slot].unwrap();
-                self.rows.push(Row { position: self.last_position, key, xid });
+                let ready = matches!(step, Step::Draw(..));
+                self.rows.push(Row { position: self.last_position, key, xid, ready });
             }
             Step::Commit(slot) | Step::RollBack(slot) => {
                 self.locks.retain(|_, holder| *holder != slot);
@@ -205,7 +212,7 @@ impl World {
                 let appeared = base.as_ref().is_some_and(|base| !base.has_ended(row.xid));
                 row.partition() == scan.partition
                     && row.position > scan.low
-                    && (row.position > scan.after || appeared)
+                    && (row.position > scan.after || row.ready && appeared)
             };
             let rows: Vec<Row> = visible.iter().filter(fits).take(scan.quota).copied().collect();
             let full = rows.len() == scan.quota;
@@ -232,15 +239,21 @@ impl World {
         let visible = self.database.visible(&self.database.snapshot());
         for (partition, scan) in next.late_scans() {
             let (base, after) = (snapshot_of(&scan.base), snapshot_of(&scan.snapshot));
+            let end = scan.upto.min(scan.after + STRETCH);
             let late = |row: &&Row| {
                 row.partition() == partition
+                    && row.ready
                     && row.position > scan.after
-                    && row.position <= scan.upto
+                    && row.position <= end
                     && after.has_ended(row.xid)
                     && !base.has_ended(row.xid)
             };
             let found: Vec<Row> = visible.iter().filter(late).take(limit).copied().collect();
-            next.late_done(partition, found.last().map(|row| row.position), found.len() < limit);
+            let last = found.last().map(|row| row.position);
+            match found.len() < limit {
+                true if end < scan.upto => next.late_done(partition, Some(end), false),
+                all => next.late_done(partition, last, all),
+            }
             rows.extend(found);
         }
         if fails {
@@ -257,6 +270,7 @@ impl World {
             rows.extend(found);
         }
         self.progress = next;
+        rows.retain(|row| row.ready);
         rows.sort_unstable_by_key(|row| row.position);
         rows.into_iter().for_each(|row| self.check(row));
         more
@@ -274,7 +288,7 @@ impl World {
         }
         while self.fetch(5, 3, &[], &[], false) {}
         let committed = self.database.visible(&self.database.snapshot());
-        for row in committed.iter().filter(|row| self.assigned.contains(&row.partition())) {
+        for row in committed.iter().filter(|row| row.ready && self.assigned.contains(&row.partition())) {
             assert!(self.returned.contains(&row.position), "{row:?} never came");
         }
     }

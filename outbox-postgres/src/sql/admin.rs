@@ -1,9 +1,10 @@
 //! Counting, purging, and looking after dead letters.
 
+use super::never_generic_condition;
 use super::settling::COMMON;
 use crate::config::Names;
 
-/// `$1`: age in microseconds; `$2`: most rows.
+/// `$1`: age in microseconds; `$2`: most rows; `$3`: false.
 pub(super) fn purge(names: &Names) -> String {
     let delivered = &names.delivered;
     format!(
@@ -13,7 +14,8 @@ USING (
     WHERE delivered_at <= now() - $1 * interval '1 microsecond'
     ORDER BY delivered_at, position LIMIT $2
 ) s
-WHERE m.delivered_at = s.delivered_at AND m.position = s.position"
+WHERE m.delivered_at = s.delivered_at AND m.position = s.position AND {}",
+        never_generic_condition("$3")
     )
 }
 

@@ -25,6 +25,22 @@ pub(super) fn schema(names: &Names) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS {};\n", names.schema)
 }
 
+/// Makes the schema if it is missing. `CREATE SCHEMA IF NOT EXISTS` alone needs the right to create schemas even where it exists.
+pub(crate) fn missing_schema(names: &Names) -> String {
+    format!(
+        "DO {FUNCTION_QUOTE}
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{}') THEN
+        CREATE SCHEMA {};
+    END IF;
+END
+{FUNCTION_QUOTE};
+",
+        names.bare_schema.replace('\'', "''"),
+        names.schema
+    )
+}
+
 pub(super) fn tables(names: &Names) -> String {
     let Names {
         message,
@@ -39,6 +55,7 @@ pub(super) fn tables(names: &Names) -> String {
         sleepers_literal,
         message_due,
         message_blocking,
+        message_due_key,
         dead_letter_blocking,
         channel,
         partitions,
@@ -86,6 +103,9 @@ COMMENT ON TABLE {message} IS '{comment}';
 CREATE INDEX {message_due} ON {message} (partition, available_at, position) WHERE available_at IS NOT NULL;
 -- The hash stands for the key because a key may be longer than an index takes.
 CREATE INDEX {message_blocking} ON {message} (partition, hashtextextended(key, 0), position) WHERE blocks_key;
+-- Few rows of a key are due at a time, behind which a million may wait.
+CREATE INDEX {message_due_key} ON {message} (partition, hashtextextended(key, 0), available_at)
+    WHERE blocks_key AND available_at < 'infinity';
 
 CREATE TABLE {dead_letter} (
     position bigint PRIMARY KEY,

@@ -30,7 +30,8 @@ FROM {relay}"
 }
 
 /// Renews a relay that is in the group, and its leases, in one statement that waits for no other relay. Returns whether it was in
-/// the group, how many others have run out of time, what [`read`] does, and how many partitions there are to be taken.
+/// the group, how many others have run out of time, what [`read`] does, how many partitions there are to be taken, and the relays
+/// whose time ends further away than twice the time asked for, each with the version of its row.
 ///
 /// The relay's row comes first and its leases in order, as everywhere, so that nobody waits in a circle.
 pub(super) fn renew(names: &Names) -> String {
@@ -48,8 +49,24 @@ SELECT EXISTS (SELECT FROM me), count(*) FILTER (WHERE relay_id <> $1 AND expire
     count(*), count(*) FILTER (WHERE relay_id < $1),
     (SELECT count(*) FROM {lease}),
     ARRAY(SELECT partition FROM renewed ORDER BY partition),
-    (SELECT count(*) FROM {lease} WHERE owner IS NULL OR (owner <> $1 AND expires_at <= now()))
-FROM {relay}"
+    (SELECT count(*) FROM {lease} WHERE owner IS NULL OR (owner <> $1 AND expires_at <= now())),
+    ARRAY(SELECT r.relay_id FROM {relay} r WHERE {far} ORDER BY r.relay_id),
+    ARRAY(SELECT r.xmin::text::bigint FROM {relay} r WHERE {far} ORDER BY r.relay_id)
+FROM {relay}",
+        far = "r.relay_id <> $1 AND r.expires_at > now() + 2 * $2 * interval '1 microsecond'"
+    )
+}
+
+/// `$1`, `$2`: relays and the versions of their rows. Removes those that have not been renewed since, with their leases.
+pub(super) fn remove_stale(names: &Names) -> String {
+    let Names { relay, lease, .. } = names;
+    format!(
+        "WITH gone AS (
+    DELETE FROM {relay} r USING unnest($1::uuid[], $2::bigint[]) AS s (relay_id, version)
+    WHERE r.relay_id = s.relay_id AND r.xmin::text::bigint = s.version
+    RETURNING r.relay_id
+)
+UPDATE {lease} SET owner = NULL, expires_at = NULL WHERE owner IN (SELECT relay_id FROM gone)"
     )
 }
 

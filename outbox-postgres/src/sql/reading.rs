@@ -17,7 +17,7 @@ pub(crate) enum Column {
     ContentType,
     Headers,
     Options,
-    /// When it was to be delivered, of a scheduled message that has not been tried.
+    /// When it was to be delivered, of a scheduled message that has not been tried. Of a row that [`fetch`] passes, its due time.
     DeliverAt,
     Blocked,
 }
@@ -69,7 +69,11 @@ pub(crate) enum Payloads {
     Large,
 }
 
-/// Ready rows past the cursor of each partition, those that have appeared not far below it, and a last row about the fetch.
+/// Rows past the cursor of each partition, ready rows that have appeared not far below it, and a last row about the fetch.
+///
+/// Rows that are not ready are passed: they come with their due time instead of their contents, and the cursor moves over them
+/// as well. A row that has a due time never becomes ready, so nothing is missed, and a million scheduled rows are walked over once
+/// and not with each fetch.
 ///
 /// `$1` to `$4`: partitions, their cursors, most rows, and most bytes, of one payload or in all; `$5`: all own partitions; `$6`: positions in
 /// flight; `$7`: false; `$8`: most rows in all; `$9`: from where on to look below each cursor; `$10`: the snapshot of the
@@ -83,11 +87,15 @@ pub(crate) enum Payloads {
 /// so no transaction with a higher id had drawn a position by then. Fetches that find nothing use up no ids.
 pub(super) fn fetch(names: &Names, planning: Planning, payloads: Payloads) -> String {
     let message = &names.message;
-    let past = format!("m.partition = scan.own AND m.position > scan.cursor AND {READY}");
-    // Its own transaction sees what is visible now. The snapshot is read once, and only if there is a row to be asked about.
+    let past = "m.partition = scan.own AND m.position > scan.cursor";
+    // Its own transaction sees what is visible now. The snapshots are read once, and only if there is a row to be asked about. A
+    // row that is visible and whose transaction this server has not given out yet came from another one, by a restored dump, say.
+    // It has not appeared since the fetch before, and would otherwise come with each fetch.
     let ready = format!(
-        "m.partition = scan.own AND m.position > scan.low AND {READY}
-        AND (m.position > scan.cursor OR NOT pg_visible_in_snapshot(m.xact, (SELECT $10::text::pg_snapshot)))"
+        "m.partition = scan.own AND m.position > scan.low
+        AND (m.position > scan.cursor OR ({READY}
+            AND NOT pg_visible_in_snapshot(m.xact, (SELECT $10::text::pg_snapshot))
+            AND pg_visible_in_snapshot(m.xact, (SELECT pg_current_snapshot()))))"
     );
     let fence = format!(
         "CASE WHEN (
@@ -101,11 +109,11 @@ pub(super) fn fetch(names: &Names, planning: Planning, payloads: Payloads) -> St
         Payloads::Small => (
             COLUMNS.replace(
                 "payload",
-                "CASE WHEN octet_length(r.payload) <= scan.bytes THEN r.payload END AS payload",
+                "CASE WHEN r.available_at IS NULL AND octet_length(r.payload) <= scan.bytes THEN r.payload END AS payload",
             ),
             format!(
                 "CROSS JOIN LATERAL (
-    SELECT {STORED} FROM {message} m WHERE {ready} ORDER BY m.position LIMIT scan.quota
+    SELECT {STORED}, available_at FROM {message} m WHERE {ready} ORDER BY m.position LIMIT scan.quota
 ) r"
             ),
         ),
@@ -114,15 +122,18 @@ pub(super) fn fetch(names: &Names, planning: Planning, payloads: Payloads) -> St
             format!(
                 "CROSS JOIN LATERAL (
     SELECT m.*, {bytes_so_far}
-    FROM (SELECT {STORED} FROM {message} m WHERE {ready} ORDER BY m.position LIMIT scan.quota) m
+    FROM (
+        SELECT {stored}, available_at FROM {message} m WHERE {ready} ORDER BY m.position LIMIT scan.quota
+    ) m
 ) r
-WHERE (r.bytes_so_far - octet_length(r.payload) >= scan.bytes) IS NOT TRUE",
+WHERE (r.bytes_so_far - coalesce(octet_length(r.payload), 0) >= scan.bytes) IS NOT TRUE",
+                stored = STORED.replace("payload", "CASE WHEN available_at IS NULL THEN payload END AS payload"),
                 bytes_so_far = bytes_so_far("m", "m.position"),
             ),
         ),
     };
     format!(
-        "(SELECT {columns}, NULL::timestamptz AS deliver_at, {blocked} AS blocked
+        "(SELECT {columns}, r.available_at AS deliver_at, r.available_at IS NULL AND {blocked} AS blocked
 FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bigint[], $9::bigint[]) AS scan (own, cursor, quota, bytes, low)
 {rows}
 LIMIT $8)

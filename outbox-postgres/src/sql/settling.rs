@@ -4,7 +4,10 @@
 //! two things true of the rows of a key that block: the later one is never due before the earlier one, and behind
 //! one that retries or is dead all of them wait.
 
-use super::{blocked_by_earlier, never_generic, never_generic_condition};
+use super::{
+    blocked_by_earlier, first_blocking, hash, in_order_of_key, never_generic, never_generic_condition,
+    same_key,
+};
 use crate::config::Names;
 
 /// How many of the first rows of a key may be due at a time after a release. It bounds the work of one settle call;
@@ -21,6 +24,8 @@ const SAME_ROW: &str = "m.partition = s.partition AND m.position = s.position";
 /// `$1` to `$4`: partitions, the first and the last positions of runs, and a bit for each position in between; `$5`: false.
 /// Deletes those rows of them for which nothing waits: in quiet times all.
 ///
+/// Of a plain `NOT blocks_key` the planner knows how many rows meet it. If few do, it goes through them all once for each run.
+///
 /// The bit is looked up behind a `CASE` because PostgreSQL may ask in any order, and there is none outside of the run.
 pub(super) fn deliver_free(names: &Names) -> String {
     format!(
@@ -29,7 +34,7 @@ USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bytea[]) AS s (part
 WHERE m.partition = s.partition AND m.position BETWEEN s.first AND s.last
     AND CASE WHEN m.position BETWEEN s.first AND s.last
         THEN get_bit(s.taken, (m.position - s.first)::integer) = 1 ELSE false END
-    AND NOT m.blocks_key AND {}",
+    AND m.blocks_key::integer <> 1 AND {}",
         names.message,
         never_generic_condition("$5"),
     )
@@ -89,7 +94,10 @@ SELECT NULL, NULL, NULL {never}",
 
 /// `$1`: the relay; `$2`: partitions. Those that it owns.
 pub(super) fn read_leases(names: &Names) -> String {
-    format!("SELECT partition FROM {} WHERE owner = $1 AND partition = ANY($2) ORDER BY partition", names.lease)
+    format!(
+        "SELECT partition FROM {} WHERE owner = $1 AND partition = ANY($2) ORDER BY partition",
+        names.lease
+    )
 }
 
 /// The same; no other relay can take them before the transaction ends.
@@ -97,7 +105,7 @@ pub(super) fn lock_leases(names: &Names) -> String {
     read_leases(names) + " FOR SHARE"
 }
 
-/// `$1` to `$6`: partitions, positions, microseconds until the next attempt, attempts, errors, whether to block.
+/// `$1` to `$6`: partitions, positions, microseconds until the next attempt, attempts, errors, whether to block; `$7`: false.
 /// Returns the key, whether the row blocks now, and whether it did.
 pub(super) fn retry(names: &Names) -> String {
     let message = &names.message;
@@ -115,13 +123,14 @@ FROM (
         AS s (partition, position, after, attempts, error, block)
     JOIN {message} o ON o.partition = s.partition AND o.position = s.position
 ) s
-WHERE {SAME_ROW}
+WHERE {SAME_ROW} AND {fresh}
 RETURNING m.partition, m.position, m.key, m.blocks_key, s.did_block",
         blocked = blocked_by_earlier(names, "m"),
+        fresh = never_generic_condition("$7"),
     )
 }
 
-/// `$1`, `$2`: partitions and positions. What nothing blocks any more is due at once, and goes on blocking, so that
+/// `$1`, `$2`: partitions and positions; `$3`: false. What nothing blocks any more is due at once, and goes on blocking, so that
 /// the ready rows behind it stay behind it. Returns the key, behind whose row nothing may be due, true and false.
 pub(super) fn hold(names: &Names) -> String {
     let message = &names.message;
@@ -130,13 +139,14 @@ pub(super) fn hold(names: &Names) -> String {
     blocks_key = m.key IS NOT NULL,
     available_at = CASE WHEN m.key IS NOT NULL AND {blocked} THEN 'infinity' ELSE now() END
 FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
-WHERE {SAME_ROW}
+WHERE {SAME_ROW} AND {fresh}
 RETURNING m.partition, m.position, m.key, true, false",
         blocked = blocked_by_earlier(names, "m"),
+        fresh = never_generic_condition("$3"),
     )
 }
 
-/// `$1` to `$5`: partitions, positions, attempts, errors, whether to block. Moves the rows as they are, readable or
+/// `$1` to `$5`: partitions, positions, attempts, errors, whether to block; `$6`: false. Moves the rows as they are, readable or
 /// not. Returns as [`retry`] does.
 pub(super) fn bury(names: &Names) -> String {
     let Names { message, dead_letter, .. } = names;
@@ -145,7 +155,7 @@ pub(super) fn bury(names: &Names) -> String {
     DELETE FROM {message} m
     USING unnest($1::smallint[], $2::bigint[], $3::integer[], $4::text[], $5::boolean[])
         AS s (partition, position, new_attempts, error, block)
-    WHERE {SAME_ROW}
+    WHERE {SAME_ROW} AND {fresh}
     RETURNING m.*, s.new_attempts, s.error, s.block AND m.key IS NOT NULL AS blocks_on
 ),
 buried AS (
@@ -160,31 +170,45 @@ buried AS (
 )
 SELECT partition, position, key, blocks_on, blocks_key FROM gone",
         common = COMMON.replace("attempts", "new_attempts"),
+        fresh = never_generic_condition("$6"),
     )
 }
 
-/// `$1` to `$3`: partitions, keys, positions. Whatever of these keys was due behind these positions waits again.
+/// `$1` to `$3`: partitions, keys, positions; `$4`: false. Whatever of these keys was due behind these positions waits again.
+///
+/// A key may have many more rows that wait than rows that are due, so the order is that of the index of those that are due.
 pub(super) fn hold_later(names: &Names) -> String {
     format!(
-        "UPDATE {} m SET available_at = 'infinity'
+        "UPDATE {message} m SET available_at = 'infinity'
 FROM (
-    SELECT partition, key, min(position) AS position
-    FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS s (partition, key, position)
-    GROUP BY partition, key
+    SELECT d.partition, d.position
+    FROM (
+        SELECT partition, key, min(position) AS position
+        FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS s (partition, key, position)
+        GROUP BY partition, key
+    ) k
+    CROSS JOIN LATERAL (
+        SELECT d.partition, d.position FROM {message} d
+        WHERE {same_key} AND d.blocks_key AND d.available_at < 'infinity' AND d.position > k.position
+        ORDER BY {hash}, d.available_at OFFSET 0
+    ) d
 ) s
-WHERE m.partition = s.partition AND hashtextextended(m.key, 0) = hashtextextended(s.key, 0) AND m.key = s.key
-    AND m.blocks_key AND m.position > s.position AND m.available_at < 'infinity'",
-        names.message
+WHERE {SAME_ROW} AND {fresh}",
+        message = names.message,
+        same_key = same_key("d", "k"),
+        hash = hash("d"),
+        fresh = never_generic_condition("$4"),
     )
 }
 
-/// `$1`, `$2`: partitions and keys.
+/// `$1`, `$2`: partitions and keys; `$3`: false.
 pub(super) fn release(names: &Names) -> String {
-    release_keys(
+    let release = release_keys(
         names,
         "(SELECT DISTINCT partition, key FROM unnest($1::smallint[], $2::text[]) AS s (partition, key))",
         "",
-    )
+    );
+    format!("{release}\n    AND {}", never_generic_condition("$3"))
 }
 
 /// Makes the first waiting rows of some keys due, unless they are behind something that retries or is dead.
@@ -198,71 +222,74 @@ CROSS JOIN LATERAL (
         OVER (ORDER BY b.position) AS behind_retry
     FROM (
         SELECT b.partition, b.position, b.available_at FROM {message} b
-        WHERE b.partition = k.partition AND hashtextextended(b.key, 0) = hashtextextended(k.key, 0)
-            AND b.key = k.key AND b.blocks_key {except}
-        ORDER BY b.position LIMIT {RELEASED}
+        WHERE {same_key} AND b.blocks_key {except}
+        ORDER BY {order} LIMIT {RELEASED}
     ) b
 ) s
 WHERE {SAME_ROW} AND s.available_at = 'infinity' AND NOT s.behind_retry
-    AND NOT EXISTS (
-        SELECT FROM {dead_letter} d
-        WHERE d.partition = k.partition AND hashtextextended(d.key, 0) = hashtextextended(k.key, 0)
-            AND d.key = k.key AND d.blocks_key AND d.position < s.position
-    )"
+    AND coalesce({dead} > s.position, true)",
+        same_key = same_key("b", "k"),
+        order = in_order_of_key("b"),
+        dead = first_blocking(dead_letter, "k"),
     )
 }
 
-/// `$1`: the relay; `$2`: partitions; `$3`: most rows. Releases rows that wait for nothing: the first blocking row of
-/// their key waits itself.
+/// `$1`: the relay; `$2`: partitions; `$3`: most rows; `$4`: from which hash on in each partition; `$5`: most keys of each;
+/// `$6`: false. Releases rows that wait for nothing: the first blocking row of their key waits itself. Returns for each partition in which a key
+/// is blocked how many of them were read and the last hash; and how many rows were released in all.
 ///
 /// It steps from one blocked key to the next by the index, so it costs nothing where no key is blocked, and does not
 /// read through all rows that wait behind one message.
 pub(super) fn repair(names: &Names) -> String {
     let Names { message, dead_letter, lease, .. } = names;
     let first = "b.partition, hashtextextended(b.key, 0) AS hash, b.key, b.position, b.available_at";
+    let order = in_order_of_key("b");
     format!(
         "WITH RECURSIVE own AS (
-    SELECT partition FROM {lease} WHERE owner = $1 AND partition = ANY($2)
+    SELECT l.partition, s.hash FROM {lease} l
+    JOIN unnest($2::smallint[], $4::bigint[]) AS s (partition, hash) ON l.partition = s.partition
+    WHERE l.owner = $1
 ),
 front AS (
-    SELECT b.* FROM own CROSS JOIN LATERAL (
+    SELECT 1::bigint AS number, b.* FROM own CROSS JOIN LATERAL (
         SELECT {first} FROM {message} b
-        WHERE b.partition = own.partition AND b.blocks_key
-        ORDER BY hashtextextended(b.key, 0), b.position LIMIT 1
+        WHERE b.partition = own.partition AND b.blocks_key AND hashtextextended(b.key, 0) >= own.hash
+        ORDER BY {order} LIMIT 1
     ) b
     UNION ALL
-    SELECT b.* FROM front CROSS JOIN LATERAL (
+    SELECT front.number + 1, b.* FROM front CROSS JOIN LATERAL (
         SELECT {first} FROM {message} b
         WHERE b.partition = front.partition AND b.blocks_key AND hashtextextended(b.key, 0) > front.hash
-        ORDER BY hashtextextended(b.key, 0), b.position LIMIT 1
+        ORDER BY {order} LIMIT 1
     ) b
+    WHERE front.number < $5
 ),
 stuck AS (
     SELECT partition, hash, key FROM front f
-    WHERE available_at = 'infinity' AND NOT EXISTS (
-        SELECT FROM {dead_letter} d
-        WHERE d.partition = f.partition AND hashtextextended(d.key, 0) = f.hash AND d.key = f.key
-            AND d.blocks_key AND d.position < f.position
-    )
-)
-UPDATE {message} m SET available_at = now()
-FROM (
-    SELECT s.* FROM stuck k CROSS JOIN LATERAL (
-        SELECT b.partition, b.position, b.available_at, bool_or(b.available_at < 'infinity')
-            OVER (ORDER BY b.position) AS behind_other
-        FROM (
-            SELECT b.partition, b.position, b.available_at FROM {message} b
-            WHERE b.partition = k.partition AND hashtextextended(b.key, 0) = k.hash AND b.key = k.key AND b.blocks_key
-            ORDER BY b.position LIMIT {RELEASED}
-        ) b
+    WHERE available_at = 'infinity' AND coalesce({dead_before} > f.position, true)
+),
+released AS (
+    UPDATE {message} m SET available_at = now()
+    FROM (
+        SELECT s.* FROM stuck k CROSS JOIN LATERAL (
+            SELECT b.partition, b.position, b.available_at, bool_or(b.available_at < 'infinity')
+                OVER (ORDER BY b.position) AS behind_other
+            FROM (
+                SELECT b.partition, b.position, b.available_at FROM {message} b
+                WHERE {same_key} AND b.blocks_key
+                ORDER BY {order} LIMIT {RELEASED}
+            ) b
+        ) s
+        WHERE NOT s.behind_other AND coalesce({dead} > s.position, true)
+        ORDER BY s.position LIMIT $3
     ) s
-    WHERE NOT s.behind_other AND NOT EXISTS (
-        SELECT FROM {dead_letter} d
-        WHERE d.partition = k.partition AND hashtextextended(d.key, 0) = k.hash AND d.key = k.key
-            AND d.blocks_key AND d.position < s.position
-    )
-    ORDER BY s.position LIMIT $3
-) s
-WHERE {SAME_ROW} AND m.available_at = 'infinity'"
+    WHERE {SAME_ROW} AND m.available_at = 'infinity' AND {fresh}
+    RETURNING m.position
+)
+SELECT partition, max(number), max(hash), (SELECT count(*) FROM released) FROM front GROUP BY partition",
+        fresh = never_generic_condition("$6"),
+        dead_before = first_blocking(dead_letter, "f"),
+        dead = first_blocking(dead_letter, "k"),
+        same_key = same_key("b", "k"),
     )
 }
