@@ -12,11 +12,12 @@ const LONG: f64 = 300.0;
 /// Fewer dead rows than this do not matter, whatever share of the table they are.
 const FEW: i64 = 50_000;
 /// How many indexes the tables are made with: message, dead letter.
-const INDEXES: [i64; 2] = [3, 2];
+const INDEXES: [i64; 2] = [4, 2];
 
 /// The server's own settings.
-pub(crate) async fn settings(connection: &mut PgConnection) -> Result<Vec<Finding>> {
-    let (version, standby, isolation, vacuum, queue): (String, bool, String, bool, f64) =
+pub(crate) async fn settings(connection: &mut PgConnection, names: &Names) -> Result<Vec<Finding>> {
+    type Row = (String, bool, String, bool, f64, i32, String);
+    let (version, standby, isolation, vacuum, queue, prepared, encoding): Row =
         sqlx::query_as(sql::SETTINGS).fetch_one(connection).await.map_err(map_error)?;
     let mut findings = Vec::new();
     findings.push(if standby {
@@ -39,6 +40,20 @@ pub(crate) async fn settings(connection: &mut PgConnection) -> Result<Vec<Findin
                       cleans up after them";
         Finding::problem("autovacuum", "off", advice)
     });
+    findings.push(if prepared == 0 || !names.wakeups {
+        Finding::good("two-phase commit", if prepared == 0 { "off" } else { "on, and wake-ups are off" })
+    } else {
+        let advice = "if transactions that enqueue are prepared, turn the relay's wake-ups off (`wakeups = false`): PREPARE \
+                      TRANSACTION fails after a notification; otherwise there is nothing to do";
+        Finding::warning("two-phase commit", "on, and commits notify idle relays", advice)
+    });
+    findings.push(if encoding == "UTF8" {
+        Finding::good("encoding", encoding)
+    } else {
+        let advice = "use a database in UTF8: messages with other characters cannot be enqueued, errors are stored without \
+                      them, and a stored byte without a meaning in Unicode stops the relay";
+        Finding::warning("encoding", encoding, advice)
+    });
     let seen = format!("the server's queue of notifications is {:.0} % full", queue * 100.0);
     findings.push(if queue < 0.5 {
         Finding::good("notifications", seen)
@@ -50,31 +65,115 @@ pub(crate) async fn settings(connection: &mut PgConnection) -> Result<Vec<Findin
     Ok(findings)
 }
 
+/// What a relay needs, as the README grants it.
+fn relay_rights(names: &Names) -> Vec<(&str, &'static str)> {
+    let all = ["SELECT", "INSERT", "UPDATE", "DELETE"];
+    let tables: [(&str, &[&'static str]); 6] = [
+        (&names.message, &all),
+        (&names.dead_letter, &all),
+        (&names.delivered, &all),
+        (&names.relay, &all),
+        (&names.lease, &["SELECT", "UPDATE"]),
+        (&names.meta, &["SELECT"]),
+    ];
+    tables.iter().flat_map(|(table, rights)| rights.iter().map(|right| (*table, *right))).collect()
+}
+
 pub(crate) async fn rights(connection: &mut PgConnection, names: &Names) -> Result<Finding> {
-    let mut lacking = Vec::new();
-    for table in [&names.message, &names.dead_letter, &names.delivered, &names.lease, &names.relay] {
-        let may: bool = sqlx::query_scalar(sql::RIGHTS)
-            .bind(table)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(map_error)?;
-        if !may {
-            lacking.push(table.as_str());
-        }
-    }
-    let may: bool = sqlx::query_scalar(sql::SEQUENCE_RIGHTS)
-        .bind(&names.sleepers)
-        .fetch_one(connection)
+    let (tables, rights): (Vec<&str>, Vec<&str>) = relay_rights(names).into_iter().unzip();
+    let lacking: Vec<(String, String)> = sqlx::query_as(sql::LACKING)
+        .bind(tables)
+        .bind(rights)
+        .bind(vec![names.sleepers.as_str(); 2])
+        .bind(vec!["SELECT", "UPDATE"])
+        .fetch_all(connection)
         .await
         .map_err(map_error)?;
-    if !may {
-        lacking.push(&names.sleepers);
+    if lacking.is_empty() {
+        return Ok(Finding::good("rights", "this role may do everything that a relay does"));
     }
-    Ok(if lacking.is_empty() {
-        Finding::good("rights", "this role may do everything that a relay does")
+    let lacking: Vec<String> =
+        lacking.into_iter().map(|(name, right)| format!("{right} on {name}")).collect();
+    let advice =
+        "grant these rights to the relay's role; the README of outbox-postgres lists all that it needs";
+    Ok(Finding::problem("rights", format!("this role lacks {}", lacking.join(", ")), advice))
+}
+
+/// A dump without privileges, for example, loses the right of everybody to read the sequence.
+pub(crate) async fn enqueueing(connection: &mut PgConnection, names: &Names) -> Result<Finding> {
+    let failing: Vec<String> = sqlx::query_scalar(sql::INSERTING)
+        .bind(&names.message)
+        .bind(&names.sleepers)
+        .fetch_all(connection)
+        .await
+        .map_err(map_error)?;
+    Ok(if failing.is_empty() {
+        Finding::good(
+            "enqueueing",
+            "every role that may insert messages may read the sequence of the trigger",
+        )
     } else {
-        let advice = "grant SELECT, INSERT, UPDATE and DELETE on these tables, and SELECT and UPDATE on the sequence, to the relay's role";
-        Finding::problem("rights", format!("this role lacks rights on {}", lacking.join(", ")), advice)
+        let advice = format!("GRANT SELECT ON SEQUENCE {} TO PUBLIC", names.sleepers);
+        let seen = format!(
+            "inserting messages fails for {}, which may not read {}",
+            failing.join(", "),
+            names.sleepers
+        );
+        Finding::problem("enqueueing", seen, advice)
+    })
+}
+
+pub(crate) async fn positions(connection: &mut PgConnection, names: &Names) -> Result<Finding> {
+    let sequence: Option<(i64, i64, bool)> = sqlx::query_as(sql::POSITIONS)
+        .bind(&names.message)
+        .fetch_optional(connection)
+        .await
+        .map_err(map_error)?;
+    Ok(match sequence {
+        Some((1, 1.., false)) => Finding::good("positions", "drawn one by one, upwards"),
+        Some((cache, step, cycle)) => {
+            let seen = format!(
+                "drawn {cache} at a time in steps of {step}{}",
+                if cycle { ", in a cycle" } else { "" }
+            );
+            let advice = format!(
+                "ALTER TABLE {} ALTER COLUMN position SET CACHE 1 SET INCREMENT 1 SET NO CYCLE: messages that are enqueued \
+                 later must have higher positions, or a relay overlooks them",
+                names.message
+            );
+            Finding::problem("positions", seen, advice)
+        }
+        None => {
+            let advice = "make the table again as `outbox migrate --print` shows it";
+            Finding::problem("positions", "the column position has no sequence", advice)
+        }
+    })
+}
+
+pub(crate) async fn publications(connection: &mut PgConnection, names: &Names) -> Result<Finding> {
+    let (mut failing, mut identity) = (Vec::new(), false);
+    for table in [&names.message, &names.dead_letter, &names.delivered, &names.lease, &names.relay] {
+        let publications: Vec<(String, bool)> = sqlx::query_as(sql::UNPUBLISHABLE)
+            .bind(table)
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(map_error)?;
+        for (publication, lacks_identity) in publications {
+            identity |= lacks_identity;
+            failing.push(format!("{table} in {publication}"));
+        }
+    }
+    Ok(if failing.is_empty() {
+        Finding::good("publications", "none keeps rows from being updated and deleted")
+    } else {
+        let advice = if identity {
+            "ALTER TABLE … REPLICA IDENTITY DEFAULT, or take the table out of the publication: PostgreSQL refuses to update and \
+             delete rows that the publication cannot identify"
+        } else {
+            "ALTER PUBLICATION … SET (publish_generated_columns = stored), or take the table out of the publication: PostgreSQL \
+             refuses to update and delete rows whose key has a generated column that is not published"
+        };
+        Finding::problem("publications", format!("nothing can be settled: {}", failing.join(", ")), advice)
     })
 }
 

@@ -57,8 +57,11 @@ impl Inspection for PostgresStore {
         // One connection, to see whether it stays the same.
         let mut connection = pool.acquire().await.map_err(map_error)?;
         let connection: &mut PgConnection = &mut connection;
-        let mut findings = diagnosis::settings(connection).await?;
+        let mut findings = diagnosis::settings(connection, names).await?;
         findings.push(diagnosis::rights(connection, names).await?);
+        findings.push(diagnosis::enqueueing(connection, names).await?);
+        findings.push(diagnosis::positions(connection, names).await?);
+        findings.push(diagnosis::publications(connection, names).await?);
         findings.push(diagnosis::indexes(connection, names).await?);
         findings.push(diagnosis::trigger(connection, names).await?);
         findings.push(diagnosis::transactions(connection).await?);

@@ -34,6 +34,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<Arc<dyn StoreSettings>> {
     if let Some(partitions) = section.number("partitions", PARTITIONS) {
         config = config.partitions(partitions);
     }
+    if let Some(wakeups) = section.truth("wakeups") {
+        config = config.wakeups(wakeups);
+    }
     let (max_connections, acquire_timeout) = (max_connections(section), wait(section, "acquire_timeout"));
     let table = config.message_table();
     let outbox = Outbox::new(config).map_err(|error| section.blame(&error)).ok()?;

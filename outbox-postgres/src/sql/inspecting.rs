@@ -32,14 +32,48 @@ ORDER BY m.position LIMIT $2",
     )
 }
 
-/// The rights of a relay on one table. `$1`: the table's name.
-pub(crate) const RIGHTS: &str =
-    "SELECT has_table_privilege($1, 'SELECT') AND has_table_privilege($1, 'INSERT')
-    AND has_table_privilege($1, 'UPDATE') AND has_table_privilege($1, 'DELETE')";
+/// Those of some rights that the role lacks. `$1`, `$2`: tables and rights; `$3`, `$4`: sequences and rights.
+pub(crate) const LACKING: &str =
+    "SELECT name, right_name FROM unnest($1::text[], $2::text[]) AS t (name, right_name)
+WHERE NOT has_table_privilege(name, right_name)
+UNION ALL
+SELECT name, right_name FROM unnest($3::text[], $4::text[]) AS s (name, right_name)
+WHERE NOT has_sequence_privilege(name, right_name)";
 
-/// The rights of a relay on the sequence. `$1`: its name.
-pub(crate) const SEQUENCE_RIGHTS: &str =
-    "SELECT has_sequence_privilege($1, 'SELECT') AND has_sequence_privilege($1, 'UPDATE')";
+/// Roles that may insert messages and may not read the sequence, which each insert does. `$1`: the table; `$2`: the sequence.
+pub(crate) const INSERTING: &str = r"SELECT rolname::text FROM pg_roles
+WHERE has_any_column_privilege(oid, $1, 'INSERT') AND NOT has_sequence_privilege(oid, $2, 'SELECT')
+    AND rolname NOT LIKE 'pg\_%'
+ORDER BY rolname";
+
+/// How positions are drawn: how many a session draws at a time, the step, and whether they start over. `$1`: the table.
+pub(crate) const POSITIONS: &str = "SELECT seqcache, seqincrement, seqcycle FROM pg_sequence
+WHERE seqrelid = pg_get_serial_sequence($1, 'position')::regclass";
+
+/// Whether PostgreSQL refuses to update and delete rows of a table because a publication cannot tell which they are, and the
+/// publications. `$1`: the table.
+///
+/// The options of a publication are read as JSON, since the one for generated columns came with version 18. Before that version it
+/// is not asked for.
+pub(crate) const UNPUBLISHABLE: &str = "SELECT p.pubname::text,
+    c.relreplident = 'n' OR (c.relreplident = 'd' AND NOT EXISTS (
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary
+    ))
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_publication_tables t ON t.schemaname = n.nspname AND t.tablename = c.relname
+JOIN pg_publication p ON p.pubname = t.pubname
+WHERE c.oid = $1::regclass AND (p.pubupdate OR p.pubdelete) AND (
+    c.relreplident = 'n'
+    OR (c.relreplident = 'd' AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary))
+    OR (coalesce(to_jsonb(p) ->> 'pubgencols', 's') <> 's' AND EXISTS (
+        SELECT FROM pg_attribute a
+        LEFT JOIN pg_index i ON i.indrelid = c.oid
+            AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+        WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND (c.relreplident = 'f' OR a.attnum = ANY(i.indkey))
+    ))
+)
+ORDER BY p.pubname";
 
 /// How many indexes of a table are to be used, and how many are not. `$1`: the table's name.
 pub(crate) const INDEXES: &str =
@@ -53,7 +87,8 @@ pub(crate) const TRIGGER: &str = "SELECT count(*) FROM pg_trigger WHERE tgrelid 
 pub(crate) const SETTINGS: &str = "SELECT current_setting('server_version'), pg_is_in_recovery(),
     current_setting('default_transaction_isolation'),
     current_setting('autovacuum')::boolean AND current_setting('track_counts')::boolean,
-    pg_notification_queue_usage()";
+    pg_notification_queue_usage(),
+    current_setting('max_prepared_transactions')::integer, current_setting('server_encoding')";
 
 /// The age of the oldest transaction in seconds and of how many sessions it is not to be seen.
 pub(crate) const TRANSACTIONS: &str = "SELECT
