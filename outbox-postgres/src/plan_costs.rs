@@ -333,14 +333,16 @@ async fn no_statement_reads_more_than_it_needs() {
                 let (plan, used) = run_case(session.connection(), &name, &case.parameters).await;
                 let most = case.pages * case.rows.max(1) + 400;
                 if used.pages.max(used.rows) > most {
-                    wrong.push(format!("{} {state:?} {planned:?}: {used:?}, at most {most}", case.name));
-                    println!("{} {state:?} {planned:?}: {used:?}\n{plan}", case.name);
+                    wrong.push(format!(
+                        "{} {state:?} {planned:?}: {used:?}, at most {most}\n{plan}",
+                        case.name
+                    ));
                 }
             }
         }
         session.end(Ok(())).await.unwrap();
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// A relay that has passed the scheduled rows does not come back to them.
