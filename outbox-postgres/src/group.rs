@@ -150,7 +150,7 @@ impl PostgresStore {
         let ttl = micros(ttl);
         let mut lent = self.lend_reserved().await?;
         let group = async {
-            let mut tx = lent.begin().await?;
+            let mut tx = lent.begin_patient().await?;
             // One at a time, so that each sees the relays and the leases as the one before left them.
             sqlx::query("SELECT pg_advisory_xact_lock($1)")
                 .bind(names.group_lock)

@@ -31,6 +31,8 @@ const PLANNER: [(&str, &str); 7] = [
 
 /// How long a statement waits for a lock. A call fails after it instead of waiting for another session, and is repeated.
 const LOCK_TIMEOUT: &str = "1s";
+/// The same for relays that come and go, which wait for each other.
+const LONG_LOCK_TIMEOUT: &str = "10s";
 /// The same for settling while rows are known to be locked by other sessions.
 const SHORT_LOCK_TIMEOUT: &str = "50ms";
 /// How long a statement runs before the server cancels it: less than a relay waits for a call by default. It is not set if the
@@ -193,6 +195,11 @@ impl Lent {
     /// Begins a transaction. Dropping the future is no harm: the session goes with it, and what was begun on it.
     pub(crate) async fn begin(&mut self) -> Result<Transaction<'_, Postgres>> {
         self.begin_with("").await
+    }
+
+    /// Begins a transaction that waits for its turn among the relays of a group, each of which takes some milliseconds.
+    pub(crate) async fn begin_patient(&mut self) -> Result<Transaction<'_, Postgres>> {
+        self.begin_with(&format!("; SET LOCAL lock_timeout = '{LONG_LOCK_TIMEOUT}'")).await
     }
 
     /// Begins a transaction that waits for a lock only for a moment.

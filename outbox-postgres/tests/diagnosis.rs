@@ -92,7 +92,7 @@ async fn a_publication_that_stops_settling_is_a_problem() {
     let store = scene.store();
     assert_eq!(finding(&store, "publications").await.health, Health::Good);
     scene
-        .run("CREATE PUBLICATION some FOR TABLE outbox_dead_letter; ALTER TABLE outbox_dead_letter REPLICA IDENTITY NOTHING")
+        .run("CREATE PUBLICATION part FOR TABLE outbox_dead_letter; ALTER TABLE outbox_dead_letter REPLICA IDENTITY NOTHING")
         .await;
     let wrong = finding(&store, "publications").await;
     assert_eq!(wrong.health, Health::Problem);
