@@ -86,11 +86,11 @@ async fn the_lease_of_a_dead_relay_ends_although_the_clock_was_set_back() {
     let ttl = Duration::from_secs(5);
     let all = store.heartbeat(dead, ttl).await.unwrap().owned;
     store.heartbeat(alive, ttl).await.unwrap();
-    // As after a heartbeat by a clock that was a day ahead.
+    // As after a heartbeat by a clock that was ten days ahead.
     scene
         .run(
-            "UPDATE outbox_relay SET expires_at = expires_at + interval '1 day';
-             UPDATE outbox_lease SET expires_at = expires_at + interval '1 day'",
+            "UPDATE outbox_relay SET expires_at = expires_at + interval '10 days';
+             UPDATE outbox_lease SET expires_at = expires_at + interval '10 days'",
         )
         .await;
     // One heartbeat later the clock is the one that everybody goes by again. Nothing is taken from a relay that is alive.
@@ -98,9 +98,9 @@ async fn the_lease_of_a_dead_relay_ends_although_the_clock_was_set_back() {
     assert_eq!(store.heartbeat(dead, ttl).await.unwrap().owned, all);
     scene
         .run(
-            "UPDATE outbox_relay SET expires_at = expires_at + interval '1 day'
+            "UPDATE outbox_relay SET expires_at = expires_at + interval '10 days'
              WHERE relay_id = (SELECT owner FROM outbox_lease WHERE partition = 0);
-             UPDATE outbox_lease SET expires_at = expires_at + interval '1 day'",
+             UPDATE outbox_lease SET expires_at = expires_at + interval '10 days'",
         )
         .await;
     let take = async || {

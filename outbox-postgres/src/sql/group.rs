@@ -29,9 +29,12 @@ FROM {relay}"
     )
 }
 
+/// Longer than the lease of any relay, in microseconds: 25 hours. Leases of relays with other settings must not be taken for wrong.
+const FAR_OFF: i64 = 25 * 3600 * 1_000_000;
+
 /// Renews a relay that is in the group, and its leases, in one statement that waits for no other relay. Returns whether it was in
 /// the group, how many others have run out of time, what [`read`] does, how many partitions there are to be taken, and the relays
-/// whose time ends further away than twice the time asked for, each with the version of its row.
+/// whose time ends further away than any lease lasts, each with the version of its row.
 ///
 /// The relay's row comes first and its leases in order, as everywhere, so that nobody waits in a circle.
 pub(super) fn renew(names: &Names) -> String {
@@ -53,7 +56,9 @@ SELECT EXISTS (SELECT FROM me), count(*) FILTER (WHERE relay_id <> $1 AND expire
     ARRAY(SELECT r.relay_id FROM {relay} r WHERE {far} ORDER BY r.relay_id),
     ARRAY(SELECT r.xmin::text::bigint FROM {relay} r WHERE {far} ORDER BY r.relay_id)
 FROM {relay}",
-        far = "r.relay_id <> $1 AND r.expires_at > now() + 2 * $2 * interval '1 microsecond'"
+        far = format_args!(
+            "r.relay_id <> $1 AND r.expires_at > now() + greatest(2 * $2, {FAR_OFF}) * interval '1 microsecond'"
+        )
     )
 }
 
