@@ -110,11 +110,6 @@ impl Pacer {
         self.next = self.next.min(now + after.max(self.min));
     }
 
-    /// A fetch failed.
-    pub(crate) fn failed(&mut self, pause: Duration, now: Instant) {
-        self.next = now + pause;
-    }
-
     /// What the store should be told, if that is news.
     pub(crate) fn announce(&self) -> Option<bool> {
         if !self.idle && self.wakeups && self.pause >= SLACK.min(self.max) {

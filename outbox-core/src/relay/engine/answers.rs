@@ -26,23 +26,8 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             Ok(Done::Fetched { reader, number, answer }) => self.fetched(reader, number, answer),
             Ok(Done::Published { call, messages, outcomes }) => self.published(call, messages, outcomes),
             Ok(Done::Settled { answer }) => self.settled(answer),
-            Ok(Done::Announced { idle, answer }) => {
-                self.announcing = false;
-                match answer {
-                    Ok(()) => self.pacer.announced(idle, Instant::now()),
-                    Err(error) => {
-                        self.store_failed("set_idle", &error);
-                        self.announce_at = Instant::now() + self.store_pause();
-                    }
-                }
-            }
-            Ok(Done::Maintained { purged, answer }) => {
-                self.maintaining = false;
-                self.metrics.purged.increment(purged);
-                if let Err(error) = answer {
-                    self.store_failed("maintain", &error);
-                }
-            }
+            Ok(Done::Announced { idle, answer }) => self.announced(idle, answer),
+            Ok(Done::Maintained { purged, answer }) => self.maintained(purged, answer),
             Ok(Done::Measured { answer }) => self.measured(answer),
             // Panics are caught inside the tasks and aborts happen only after the loop.
             Err(error) => tracing::error!(%error, "a task of the relay ended without an answer"),
@@ -58,16 +43,17 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn heartbeat_answered(&mut self, sent: Instant, answer: Result<Membership>) {
-        self.lease_call = false;
         let membership = match answer {
             Ok(membership) => membership,
             Err(error) => {
                 self.store_failed("heartbeat", &error);
                 let pause = self.store_pause().min(self.settings.heartbeat_interval);
-                self.heartbeat_at = Instant::now() + pause;
+                self.store_calls.heartbeat.failed();
+                self.store_calls.heartbeat.plan(Instant::now() + pause);
                 return;
             }
         };
+        self.store_calls.heartbeat.succeeded();
         let valid = self.settings.lease_ttl.saturating_sub(self.settings.lease_margin());
         let relays_before = self.leases.relays();
         let changes = self.leases.renew(&membership, sent, valid, self.fetches + 1);
@@ -81,19 +67,49 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             let now = Instant::now();
             self.pacer.wake(now);
             // Whoever had these partitions before may have died between two halves of something.
-            self.maintain_at = self.maintain_at.min(now);
+            self.store_calls.maintain.plan_by(now);
         }
         self.leases_changed();
     }
 
     fn released(&mut self, partitions: &[Partition], answer: Result<()>) {
-        self.lease_call = false;
         match answer {
-            Ok(()) => self.leases.released(partitions),
+            Ok(()) => {
+                self.store_calls.release.succeeded();
+                self.leases.released(partitions);
+            }
             // They stay "draining" and are released again after a pause.
             Err(error) => {
                 self.store_failed("release", &error);
-                self.release_at = Instant::now() + self.store_pause();
+                let pause = self.store_pause();
+                self.store_calls.release.failed();
+                self.store_calls.release.plan(Instant::now() + pause);
+            }
+        }
+    }
+
+    fn announced(&mut self, idle: bool, answer: Result<()>) {
+        match answer {
+            Ok(()) => {
+                self.store_calls.announce.succeeded();
+                self.pacer.announced(idle, Instant::now());
+            }
+            Err(error) => {
+                self.store_failed("set_idle", &error);
+                let pause = self.store_pause();
+                self.store_calls.announce.failed();
+                self.store_calls.announce.plan(Instant::now() + pause);
+            }
+        }
+    }
+
+    fn maintained(&mut self, purged: u64, answer: Result<()>) {
+        self.metrics.purged.increment(purged);
+        match answer {
+            Ok(()) => self.store_calls.maintain.succeeded(),
+            Err(error) => {
+                self.store_failed("maintain", &error);
+                self.store_calls.maintain.failed();
             }
         }
     }
@@ -113,10 +129,12 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             Err(error) => {
                 self.store_failed("fetch", &error);
                 let pause = self.store_pause();
-                self.pacer.failed(pause, now);
+                self.store_calls.fetch.failed();
+                self.store_calls.fetch.plan(now + pause);
                 return;
             }
         };
+        self.store_calls.fetch.succeeded();
         self.store_failures = 0;
         let count = batch.rows.len();
         if count > 0 {
@@ -196,12 +214,14 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn settled(&mut self, answer: Result<()>) {
-        self.settle_call = false;
         if let Err(error) = answer {
             self.store_failed("settle", &error);
-            self.settle_at = Instant::now() + self.store_pause();
+            let pause = self.store_pause();
+            self.store_calls.settle.failed();
+            self.store_calls.settle.plan(Instant::now() + pause);
             return;
         }
+        self.store_calls.settle.succeeded();
         self.store_failures = 0;
         let mut settled = std::mem::take(&mut self.settling);
         // Keys with more trouble that is yet to be recorded stay blocked.
@@ -237,14 +257,17 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn measured(&mut self, answer: Result<Stats>) {
-        self.measuring = false;
         match answer {
             Ok(stats) => {
+                self.store_calls.measure.succeeded();
                 self.metrics.backlog.set(stats.backlog.value as f64);
                 self.metrics.dead_letters.set(stats.dead_letters.value as f64);
                 self.metrics.lag.set(stats.lag.unwrap_or_default().as_secs_f64());
             }
-            Err(error) => self.store_failed("stats", &error),
+            Err(error) => {
+                self.store_failed("stats", &error);
+                self.store_calls.measure.failed();
+            }
         }
     }
 }

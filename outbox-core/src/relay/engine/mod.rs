@@ -8,6 +8,7 @@ mod answers;
 mod call;
 mod jobs;
 mod publishing;
+mod store_calls;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use self::call::{Calls, Pending};
 use self::jobs::Jobs;
 use self::publishing::Flow;
+use self::store_calls::StoreCalls;
 use super::backoff::RetryPolicy;
 use super::handle::Status;
 use super::leases::Leases;
@@ -51,17 +53,13 @@ pub(super) struct Engine<S, P> {
     status: watch::Sender<Status>,
     rng: fastrand::Rng,
 
+    store_calls: StoreCalls,
+    store_failures: u32,
     leases: Leases,
-    lease_call: bool,
-    heartbeat_at: Instant,
-    release_at: Instant,
-
     reader: Option<Box<dyn Reader>>,
     assignments: Vec<Assignment>,
     pacer: Pacer,
     fetches: u64,
-    announcing: bool,
-    announce_at: Instant,
 
     window: Window,
     calls: Calls,
@@ -69,16 +67,9 @@ pub(super) struct Engine<S, P> {
 
     pending: Vec<Pending>,
     settling: Vec<Pending>,
-    settle_call: bool,
-    settle_at: Instant,
     /// Keys whose failed message the store has recorded; unblocked once no older fetch is under way.
     recorded: BTreeSet<Arc<str>>,
 
-    store_failures: u32,
-    maintaining: bool,
-    maintain_at: Instant,
-    measuring: bool,
-    measure_at: Option<Instant>,
     stopping: bool,
 }
 
@@ -102,28 +93,18 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             events,
             status,
             rng: fastrand::Rng::with_seed(seed),
+            store_calls: StoreCalls::new(&settings, now),
+            store_failures: 0,
             leases: Leases::default(),
-            lease_call: false,
-            heartbeat_at: now,
-            release_at: now,
             assignments: Vec::new(),
             pacer: Pacer::new(settings.min_poll_interval, settings.poll_interval, now),
             fetches: 0,
-            announcing: false,
-            announce_at: now,
             window: Window::default(),
             calls: Calls::default(),
             flow,
             pending: Vec::new(),
             settling: Vec::new(),
-            settle_call: false,
-            settle_at: now,
             recorded: BTreeSet::new(),
-            store_failures: 0,
-            maintaining: false,
-            maintain_at: now + settings.purge_interval,
-            measuring: false,
-            measure_at: settings.stats_interval.map(|_| now),
             stopping: false,
             jobs: Jobs {
                 store,
@@ -190,9 +171,13 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     fn is_at_rest(&self) -> bool {
         self.calls.len() == 0
             && self.nothing_to_settle()
-            && !self.settle_call
-            && self.reader.is_some()
-            && !self.lease_call
+            && !self.store_calls.settle.is_running()
+            && !self.store_calls.fetch.is_running()
+            && !self.lease_call_runs()
+    }
+
+    fn lease_call_runs(&self) -> bool {
+        self.store_calls.heartbeat.is_running() || self.store_calls.release.is_running()
     }
 
     fn nothing_to_settle(&self) -> bool {
@@ -228,40 +213,33 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     /// then; everything else waits for an answer.
     fn next_timer(&self) -> Instant {
         let now = Instant::now();
+        let calls = &self.store_calls;
         let mut next = now + Duration::from_secs(60);
-        let mut consider = |time: Instant| next = next.min(time);
-        if let Some(until) = self.leases.valid_until() {
-            consider(until);
-        }
-        if !self.settle_call && !self.nothing_to_settle() {
-            consider(self.settle_at);
+        let mut consider = |time: Option<Instant>| next = time.map_or(next, |time| next.min(time));
+        consider(self.leases.valid_until());
+        if !self.nothing_to_settle() {
+            consider(calls.settle.next());
         }
         if self.stopping {
             return next;
         }
-        if !self.lease_call {
-            consider(self.heartbeat_at);
-            if self.leases.draining().next().is_some() && self.release_at > now {
-                consider(self.release_at);
+        if !self.lease_call_runs() {
+            consider(calls.heartbeat.next());
+            if self.leases.draining().next().is_some() {
+                consider(calls.release.next().filter(|at| *at > now));
             }
         }
         if self.may_fetch() {
-            consider(self.pacer.next());
+            consider(calls.fetch.next().map(|at| at.max(self.pacer.next())));
         }
         if let Some(at) = self.flow.timer(now) {
-            consider(at);
+            consider(Some(at));
         }
-        if !self.announcing && self.pacer.announce().is_some() {
-            consider(self.announce_at);
+        if self.pacer.announce().is_some() {
+            consider(calls.announce.next());
         }
-        if !self.maintaining {
-            consider(self.maintain_at);
-        }
-        if let Some(at) = self.measure_at
-            && !self.measuring
-        {
-            consider(at);
-        }
+        consider(calls.maintain.next());
+        consider(calls.measure.next());
         next
     }
 
@@ -306,7 +284,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn start_settle(&mut self, now: Instant) {
-        if self.settle_call || now < self.settle_at {
+        if !self.store_calls.settle.may_start(now) {
             return;
         }
         if self.settling.is_empty() {
@@ -320,7 +298,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         let batch: Vec<Settle> = self.settling.iter().map(Pending::settle).collect();
         self.metrics.settle_batch.record(batch.len() as f64);
-        self.settle_call = true;
+        self.store_calls.settle.started();
         self.jobs.settle(batch, self.settings.retention.is_some());
     }
 
@@ -331,15 +309,16 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let bytes_room = self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes());
         let has_room =
             self.window.len() == 0 || (room >= wanted && bytes_room >= self.settings.max_bytes_in_flight / 4);
-        !self.stopping && self.reader.is_some() && self.leases.any_active() && has_room
+        !self.stopping && self.leases.any_active() && has_room
     }
 
     fn start_fetch(&mut self, now: Instant) {
         self.apply_assignments();
-        if !self.may_fetch() || now < self.pacer.next() {
+        if !self.may_fetch() || now < self.pacer.next() || !self.store_calls.fetch.may_start(now) {
             return;
         }
         let Some(reader) = self.reader.take() else { return };
+        self.store_calls.fetch.started();
         let limit = FetchLimit {
             messages: self.settings.fetch_batch.min(self.settings.max_in_flight - self.window.len()).max(1),
             bytes: self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes()).max(1),
@@ -387,18 +366,19 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn start_lease_call(&mut self, now: Instant) {
-        if self.lease_call || self.stopping {
+        if self.lease_call_runs() || self.stopping {
             return;
         }
+        let calls = &mut self.store_calls;
         // A partition is handed over when nothing of it is in memory. What a running fetch brings of it is refused.
         let drained: Vec<Partition> =
             self.leases.draining().filter(|partition| self.window.is_empty_of(*partition)).collect();
-        if !drained.is_empty() && now >= self.release_at {
-            self.lease_call = true;
+        if !drained.is_empty() && calls.release.may_start(now) {
+            calls.release.started();
             self.jobs.release(drained);
-        } else if now >= self.heartbeat_at {
-            self.lease_call = true;
-            self.heartbeat_at = now + self.settings.heartbeat_interval;
+        } else if calls.heartbeat.may_start(now) {
+            calls.heartbeat.started();
+            calls.heartbeat.plan(now + self.settings.heartbeat_interval);
             self.jobs.heartbeat(self.settings.lease_ttl);
         }
     }
@@ -407,28 +387,27 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         if self.stopping {
             return;
         }
+        let calls = &mut self.store_calls;
         if let Some(idle) = self.pacer.announce()
-            && !self.announcing
-            && now >= self.announce_at
+            && calls.announce.may_start(now)
         {
-            self.announcing = true;
+            calls.announce.started();
             self.jobs.announce(idle);
         }
-        if !self.maintaining && now >= self.maintain_at {
-            self.maintain_at = now + self.settings.purge_interval;
+        if calls.maintain.may_start(now) {
+            calls.maintain.plan(now + self.settings.purge_interval);
             if self.leases.any_active() {
-                self.maintaining = true;
+                calls.maintain.started();
                 // One relay of the group is enough to purge: the one that owns the first partition.
                 let retention = self.settings.retention.filter(|_| self.leases.is_active(Partition(0)));
                 self.jobs.maintain(self.leases.owned(), retention, self.settings.purge_batch);
             }
         }
-        if let (Some(at), Some(interval)) = (self.measure_at, self.settings.stats_interval)
-            && !self.measuring
-            && now >= at
+        if let Some(interval) = self.settings.stats_interval
+            && calls.measure.may_start(now)
         {
-            self.measuring = true;
-            self.measure_at = Some(now + interval);
+            calls.measure.started();
+            calls.measure.plan(now + interval);
             self.jobs.measure(self.settings.stats_limit);
         }
     }
