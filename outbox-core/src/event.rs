@@ -23,6 +23,15 @@ pub enum Event {
     },
     /// A message was given up; the store has moved it to the dead letters.
     DeadLettered(Arc<Delivery>),
+    /// The store refuses to record what became of a message, while it records other outcomes. If the message failed, the relay
+    /// records instead that it is to be tried again; else it repeats the call after a growing pause. Later messages of the same key
+    /// wait for it.
+    SettleRefused {
+        /// Where the message stands in the store.
+        position: Position,
+        /// The error of the store.
+        error: Arc<str>,
+    },
     /// The broker failed as a whole; nothing is published for a while, and no attempts are counted.
     CircuitOpened {
         /// How long until a message is sent as a probe.
@@ -39,12 +48,20 @@ pub enum Event {
         /// How many relays share the outbox.
         relays: usize,
     },
-    /// A call to the store failed; the relay repeats it.
+    /// Calls to the store have begun to fail, or fail for another reason than before. The relay repeats them. While they fail
+    /// for the same reason, no further event is sent.
     StoreFailed {
-        /// Which call.
+        /// The call that failed first.
         operation: &'static str,
-        /// What the store, or the way to it, said.
+        /// The error of the store, or of the connection to it.
         error: Arc<str>,
+    },
+    /// The calls to the store that had failed succeed again.
+    StoreRecovered {
+        /// The time since the first call failed.
+        outage: Duration,
+        /// The calls that were delayed, each with the number of failures.
+        failed: Arc<[(&'static str, u64)]>,
     },
 }
 

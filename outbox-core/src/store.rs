@@ -20,6 +20,7 @@
 //! A message that is *retrying*, *held*, or dead while its key waits for it **blocks** its key: every later
 //! message of the key (by position) is held. The store keeps this in the database, so that it outlives the relay.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +28,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::dead_letter::DeadLetters;
+use crate::dead_letter::{DeadLetterFilter, DeadLetters};
 use crate::error::Result;
-use crate::inspection::Inspection;
+use crate::inspection::{Inspection, Waiting};
 use crate::message::{Message, MessageId};
 use crate::time::Timestamp;
 
@@ -88,6 +89,10 @@ pub struct Membership {
     pub relays: usize,
     /// How many partitions there are. Constant for the life of the tables.
     pub partitions: usize,
+    /// Whether this call made the relay a member: it was new, or its membership had ended before this call. What
+    /// [`Store::set_idle`] said before is forgotten then, and other relays may have owned its partitions in between. A store that
+    /// does not keep [`set_idle`](Store::set_idle) may leave it false.
+    pub joined: bool,
 }
 
 /// A row as it was fetched.
@@ -381,6 +386,71 @@ pub trait StoreExt: Store {
                 return Ok(());
             }
             tokio::time::sleep(interval).await;
+        }
+    }
+
+    /// Returns whether a relay can deliver nothing more: no message is undelivered, or each one waits behind a dead letter of
+    /// its key, which has to be redriven or discarded first.
+    ///
+    /// A message that is scheduled or retrying is to be delivered. Without [`Store::inspection`] and [`Store::dead_letters`] every
+    /// undelivered message counts as one that is. Reads the undelivered messages only while they are all blocked.
+    ///
+    /// # Errors
+    /// The first error of the store.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    async fn nothing_deliverable(&self) -> Result<bool> {
+        if self.stats(1).await?.backlog.value == 0 {
+            return Ok(true);
+        }
+        let (Some(inspection), Some(dead_letters)) = (self.inspection(), self.dead_letters()) else {
+            return Ok(false);
+        };
+        // The first row alone tells most of the time.
+        let (mut limit, mut after) = (1, None);
+        let mut walls: Option<HashMap<String, Position>> = None;
+        loop {
+            let Some(rows) = inspection.peek(after, limit).await? else { return Ok(false) };
+            if rows.iter().any(|row| !row.blocks_key) {
+                return Ok(false);
+            }
+            let walls = match &mut walls {
+                Some(walls) => walls,
+                none => none.insert(blocking_dead_letters(dead_letters).await?),
+            };
+            let is_behind = |row: &Waiting| {
+                let wall = row.key.as_ref().and_then(|key| walls.get(key));
+                wall.is_some_and(|position| *position < row.position)
+            };
+            if !rows.iter().all(is_behind) {
+                return Ok(false);
+            }
+            if rows.len() < limit {
+                return Ok(true);
+            }
+            (limit, after) = (PAGE, rows.last().map(|row| row.position));
+        }
+    }
+}
+
+/// Rows read at a time by [`StoreExt::nothing_deliverable`].
+const PAGE: usize = 500;
+
+/// Returns the first dead letter of each key that is blocked by one.
+async fn blocking_dead_letters(dead_letters: &dyn DeadLetters) -> Result<HashMap<String, Position>> {
+    let (mut first, mut after) = (HashMap::new(), None);
+    loop {
+        let page = dead_letters.list(&DeadLetterFilter::all(), after, PAGE).await?;
+        after = page.last().map(|letter| letter.position);
+        let is_last = page.len() < PAGE;
+        for letter in page.into_iter().filter(|letter| letter.blocks_key) {
+            if let Some(key) = letter.key {
+                first.entry(key).or_insert(letter.position);
+            }
+        }
+        if is_last {
+            return Ok(first);
         }
     }
 }

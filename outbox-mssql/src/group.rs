@@ -48,7 +48,7 @@ impl MssqlStore {
                 owned.sort_unstable();
             }
             commit(tx).await?;
-            Ok(Membership { owned, share, relays: relays.max(1), partitions })
+            Ok(Membership { owned, share, relays: relays.max(1), partitions, joined: false })
         })
         .await
     }

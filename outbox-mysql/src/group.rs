@@ -69,7 +69,13 @@ impl MySqlStore {
             }
             tx.commit().await.map_err(map_error)?;
             session.give_back();
-            Ok(Membership { owned, share, relays: count(relays).max(1), partitions: count(partitions) })
+            Ok(Membership {
+                owned,
+                share,
+                relays: count(relays).max(1),
+                partitions: count(partitions),
+                joined: false,
+            })
         })
         .await
     }

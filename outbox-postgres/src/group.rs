@@ -31,6 +31,7 @@ struct Group {
     before: i64,
     partitions: i64,
     owned: Vec<i16>,
+    joined: bool,
 }
 
 impl Group {
@@ -48,6 +49,7 @@ impl Group {
             share: self.share(),
             relays: count(self.relays).max(1),
             partitions: count(self.partitions),
+            joined: self.joined,
             owned: self.owned.into_iter().filter_map(partition).collect(),
         }
     }
@@ -120,7 +122,7 @@ impl PostgresStore {
             self.remove_stale(&stale).await?;
             return Ok(None);
         }
-        let group = Group { relays, before, partitions, owned };
+        let group = Group { relays, before, partitions, owned, joined: false };
         let as_it_was = is_member && gone == 0 && (free == 0 || group.wanted() == 0);
         Ok(as_it_was.then_some(group))
     }
@@ -157,20 +159,24 @@ impl PostgresStore {
                 .execute(&mut *tx)
                 .await
                 .map_err(map_error)?;
-            for statement in [&sql.join_group, &sql.extend_leases] {
-                sqlx::query(statement.clone())
-                    .bind(relay.0)
-                    .bind(ttl)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(map_error)?;
-            }
+            let joined: bool = sqlx::query_scalar(sql.join_group.clone())
+                .bind(relay.0)
+                .bind(ttl)
+                .fetch_one(&mut *tx)
+                .await
+                .map_err(map_error)?;
+            sqlx::query(sql.extend_leases.clone())
+                .bind(relay.0)
+                .bind(ttl)
+                .execute(&mut *tx)
+                .await
+                .map_err(map_error)?;
             let (relays, before, partitions, owned) = sqlx::query_as(sql.read_group.clone())
                 .bind(relay.0)
                 .fetch_one(&mut *tx)
                 .await
                 .map_err(map_error)?;
-            let mut group = Group { relays, before, partitions, owned };
+            let mut group = Group { relays, before, partitions, owned, joined };
             let wanted = group.wanted();
             if wanted > 0 {
                 let claimed: Vec<i16> = sqlx::query_scalar(sql.claim_leases.clone())

@@ -112,6 +112,29 @@ async fn a_relay_goes_on_after_its_connections_have_vanished() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_whose_membership_has_ended_is_idle_again_in_the_next_one() {
+    let Some(scene) = Scene::with(Config::new()).await else { return };
+    let publisher = MemoryPublisher::new();
+    let relay = Relay::builder(scene.store(), publisher.clone()).build().unwrap().spawn();
+    let is_idle = async || {
+        let idle = "SELECT coalesce(bool_and(idle), false) FROM outbox_relay";
+        eventually("the relay to be idle", DEADLINE, async || scene.value::<bool>(idle).await.then_some(()))
+            .await;
+    };
+    for round in 1..=2 {
+        is_idle().await;
+        // As when it had been suspended for longer than its lease.
+        scene.run("UPDATE outbox_relay SET expires_at = now() - interval '1 second'").await;
+        is_idle().await;
+        scene.run("DELETE FROM outbox_relay; UPDATE outbox_lease SET owner = NULL, expires_at = NULL").await;
+        is_idle().await;
+        scene.outbox.enqueue(&scene.pool, &message(&format!("round {round}"), None)).await.unwrap();
+        arrived(&publisher, round).await;
+    }
+    relay.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_listener_notices_that_its_connection_has_vanished() {
     let Some((scene, proxy, pool)) = scene().await else { return };
     let store = store(&scene, &pool);

@@ -78,7 +78,7 @@ pub(crate) async fn heartbeat(
             u16::try_from(partition).map(Partition).map_err(|_| impossible("partition", partition))
         })
         .collect::<Result<_>>()?;
-    Ok(Membership { owned, share, relays: relays.len(), partitions: usize::from(partitions) })
+    Ok(Membership { owned, share, relays: relays.len(), partitions: usize::from(partitions), joined: false })
 }
 
 pub(crate) async fn release(

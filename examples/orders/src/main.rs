@@ -205,6 +205,9 @@ async fn report(mut events: Events) {
             Received::Event(Event::StoreFailed { operation, error }) => {
                 eprintln!("relay: {operation} failed and is repeated: {error}");
             }
+            Received::Event(Event::StoreRecovered { outage, .. }) => {
+                eprintln!("relay: the database answers again after {outage:?}");
+            }
             Received::Event(Event::LeasesChanged { owned, relays }) => {
                 eprintln!("relay: works on {} partitions, one of {relays} relays", owned.len());
             }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Settle;
 
 /// A call of the memory store that can be counted, delayed and made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,9 +91,22 @@ pub struct Faults {
     inner: Mutex<Inner>,
 }
 
+type Refuses = Arc<dyn Fn(&Settle) -> Option<ErrorKind> + Send + Sync>;
+
+/// Decides which settlements are refused.
+#[derive(Default)]
+struct Refusals(Option<Refuses>);
+
+impl fmt::Debug for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Refusals").field(&self.0.is_some()).finish()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     down: bool,
+    refusals: Refusals,
     plans: HashMap<Operation, Plan>,
 }
 
@@ -133,6 +147,12 @@ impl Faults {
         self.lock().plans.entry(operation).or_default().answer_delay = delay;
     }
 
+    /// Makes each settle call fail without taking effect that contains a settlement for which `refuses` returns an error. With
+    /// [`ErrorKind::Timeout`] the call is never answered, as if another session had locked the row.
+    pub fn refuse_settlements(&self, refuses: impl Fn(&Settle) -> Option<ErrorKind> + Send + Sync + 'static) {
+        self.lock().refusals = Refusals(Some(Arc::new(refuses)));
+    }
+
     /// Makes every call fail with [`ErrorKind::Unavailable`] until [`up`](Self::up).
     pub fn down(&self) {
         self.lock().down = true;
@@ -147,6 +167,7 @@ impl Faults {
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.down = false;
+        inner.refusals = Refusals::default();
         for plan in inner.plans.values_mut() {
             *plan = Plan { calls: plan.calls, ..Plan::default() };
         }
@@ -154,6 +175,19 @@ impl Faults {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails, or never returns, if one of the settlements is refused.
+    pub(super) async fn check_settlements(&self, batch: &[Settle]) -> Result<()> {
+        let refuses = self.lock().refusals.0.clone();
+        let Some(kind) = refuses.and_then(|refuses| batch.iter().find_map(|settle| refuses(settle))) else {
+            return Ok(());
+        };
+        let fate = Fate { error: Some(kind), ..self.draw(Operation::Settle) };
+        if kind == ErrorKind::Timeout {
+            std::future::pending::<()>().await;
+        }
+        fate.check()
     }
 
     fn draw(&self, operation: Operation) -> Fate {

@@ -34,6 +34,7 @@ impl Leases {
     pub(super) fn heartbeat(&mut self, relay: RelayId, ttl: Duration, now: Timestamp) -> Membership {
         let until = now.saturating_add(ttl);
         self.relays.retain(|_, known| known.until > now);
+        let joined = !self.relays.contains_key(&relay);
         self.relays.entry(relay).or_insert(Relay { until, idle: false }).until = until;
 
         let relays = self.relays.len();
@@ -58,7 +59,7 @@ impl Leases {
             }
         }
         owned.sort_unstable();
-        Membership { owned, share, relays, partitions }
+        Membership { owned, share, relays, partitions, joined }
     }
 
     pub(super) fn release(&mut self, relay: RelayId, partitions: &[Partition]) {

@@ -227,6 +227,7 @@ impl Store for MemoryStore {
     }
 
     async fn settle(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
+        self.faults().check_settlements(batch).await?;
         self.perform(Operation::Settle, |state, now| state.settle(relay, batch, keep_delivered, now)).await
     }
 

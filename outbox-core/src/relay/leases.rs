@@ -27,18 +27,22 @@ pub(crate) struct Changes {
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     phases: BTreeMap<Partition, Phase>,
+    /// Partitions whose release is under way (`None`), or the first heartbeat that was sent after it had ended. An earlier
+    /// heartbeat may say that they are ours although they were released after it.
+    released: BTreeMap<Partition, Option<u64>>,
     valid_until: Option<Instant>,
     relays: usize,
 }
 
 impl Leases {
-    /// Takes in a heartbeat's answer. The lease runs from when the call was *sent*, on our own clock, less a
+    /// Takes in the answer to a heartbeat of this number. The lease runs from when the call was *sent*, on our own clock, less a
     /// margin: the database counts from a later moment, so we always stop first.
     pub(crate) fn renew(
         &mut self,
         answer: &Membership,
         sent: Instant,
         valid: Duration,
+        heartbeat: u64,
         next_fetch: u64,
     ) -> Changes {
         let mut changes = Changes::default();
@@ -51,7 +55,8 @@ impl Leases {
             }
             kept
         });
-        for partition in &answer.owned {
+        self.released.retain(|_, ended| ended.is_none_or(|first| heartbeat < first));
+        for partition in answer.owned.iter().filter(|partition| !self.released.contains_key(partition)) {
             self.phases.entry(*partition).or_insert_with(|| {
                 changes.gained.push(*partition);
                 Phase::Active { since_fetch: next_fetch }
@@ -69,21 +74,32 @@ impl Leases {
         changes
     }
 
-    /// Gives up everything if the lease has run out on our own clock; answers with what was being read.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Partition> {
-        if self.valid_until.is_none_or(|until| now < until) {
-            return Vec::new();
-        }
+    /// Gives up everything if the lease has run out on our own clock. Returns the partitions that were being read.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Vec<Partition>> {
+        self.valid_until.filter(|until| now >= *until)?;
+        Some(self.end())
+    }
+
+    /// Gives up everything. Returns the partitions that were being read.
+    pub(crate) fn end(&mut self) -> Vec<Partition> {
         let stopped = self.active().collect();
         self.phases.clear();
         self.valid_until = None;
         stopped
     }
 
-    /// These were released.
-    pub(crate) fn released(&mut self, partitions: &[Partition]) {
+    /// A release of these draining partitions begins. It may take effect at any time until it has ended.
+    pub(crate) fn release_started(&mut self, partitions: &[Partition]) {
+        self.released.extend(partitions.iter().map(|partition| (*partition, None)));
+    }
+
+    /// The release has ended, before the heartbeat of this number was sent.
+    pub(crate) fn release_ended(&mut self, partitions: &[Partition], succeeded: bool, next_heartbeat: u64) {
         for partition in partitions {
-            self.phases.remove(partition);
+            self.released.insert(*partition, Some(next_heartbeat));
+            if succeeded {
+                self.phases.remove(partition);
+            }
         }
     }
 
@@ -135,7 +151,7 @@ mod tests {
 
     fn answer(owned: &[u16], share: usize) -> Membership {
         let owned = owned.iter().copied().map(Partition).collect();
-        Membership { owned, share, relays: 1, partitions: 4 }
+        Membership { owned, share, relays: 1, partitions: 4, joined: false }
     }
 
     const VALID: Duration = Duration::from_secs(9);
@@ -144,12 +160,13 @@ mod tests {
     fn a_growing_group_makes_us_hand_over_the_surplus() {
         let mut leases = Leases::default();
         let now = Instant::now();
-        let changes = leases.renew(&answer(&[0, 1, 2, 3], 4), now, VALID, 1);
+        let changes = leases.renew(&answer(&[0, 1, 2, 3], 4), now, VALID, 1, 1);
         assert_eq!(changes.gained.len(), 4);
-        let changes = leases.renew(&answer(&[0, 1, 2, 3], 2), now, VALID, 2);
+        let changes = leases.renew(&answer(&[0, 1, 2, 3], 2), now, VALID, 2, 2);
         assert_eq!(changes, Changes { gained: vec![], stopped: vec![Partition(3), Partition(2)] });
         assert_eq!(leases.draining().collect::<Vec<_>>(), [Partition(2), Partition(3)]);
-        leases.released(&[Partition(2), Partition(3)]);
+        leases.release_started(&[Partition(2), Partition(3)]);
+        leases.release_ended(&[Partition(2), Partition(3)], true, 3);
         assert_eq!(leases.owned(), [Partition(0), Partition(1)]);
     }
 
@@ -157,10 +174,10 @@ mod tests {
     fn rows_of_an_earlier_lease_are_refused() {
         let mut leases = Leases::default();
         let now = Instant::now();
-        leases.renew(&answer(&[0], 1), now, VALID, 1);
-        leases.renew(&answer(&[], 1), now, VALID, 5);
+        leases.renew(&answer(&[0], 1), now, VALID, 1, 1);
+        leases.renew(&answer(&[], 1), now, VALID, 2, 5);
         assert!(!leases.accepts(Partition(0), 5));
-        leases.renew(&answer(&[0], 1), now, VALID, 6);
+        leases.renew(&answer(&[0], 1), now, VALID, 3, 6);
         assert!(!leases.accepts(Partition(0), 5), "this fetch began under the earlier lease");
         assert!(leases.accepts(Partition(0), 6));
     }
@@ -169,11 +186,45 @@ mod tests {
     fn an_unrenewed_lease_ends_on_our_own_clock() {
         let mut leases = Leases::default();
         let now = Instant::now();
-        leases.renew(&answer(&[0], 1), now, VALID, 1);
+        leases.renew(&answer(&[0], 1), now, VALID, 1, 1);
         assert!(leases.outlasts(now, VALID));
         assert!(!leases.outlasts(now + Duration::from_secs(1), VALID));
-        assert!(leases.expire(now + Duration::from_secs(8)).is_empty());
-        assert_eq!(leases.expire(now + VALID), [Partition(0)]);
+        assert_eq!(leases.expire(now + Duration::from_secs(8)), None);
+        assert_eq!(leases.expire(now + VALID), Some(vec![Partition(0)]));
         assert!(!leases.any_active());
+        assert_eq!(leases.expire(now + VALID), None);
+    }
+
+    #[test]
+    fn a_heartbeat_that_overlaps_a_release_brings_nothing_of_it_back() {
+        let now = Instant::now();
+        for succeeds in [true, false] {
+            let mut leases = Leases::default();
+            leases.renew(&answer(&[0, 1], 2), now, VALID, 1, 1);
+            leases.renew(&answer(&[0, 1], 1), now, VALID, 2, 2);
+            assert_eq!(leases.draining().collect::<Vec<_>>(), [Partition(1)]);
+            leases.release_started(&[Partition(1)]);
+            // The store has released it already, and gives it to us again while the release is under way.
+            leases.renew(&answer(&[0], 1), now, VALID, 3, 3);
+            assert_eq!(leases.renew(&answer(&[0, 1], 2), now, VALID, 4, 4), Changes::default());
+            // Heartbeat 5 was sent before the release ended.
+            leases.release_ended(&[Partition(1)], succeeds, 6);
+            assert_eq!(leases.renew(&answer(&[0, 1], 2), now, VALID, 5, 5), Changes::default());
+            assert_eq!(leases.owned(), [Partition(0)]);
+            let changes = leases.renew(&answer(&[0, 1], 2), now, VALID, 6, 6);
+            assert_eq!(changes.gained, [Partition(1)], "a heartbeat after the release is right");
+        }
+    }
+
+    #[test]
+    fn a_failed_release_leaves_the_partition_draining() {
+        let now = Instant::now();
+        let mut leases = Leases::default();
+        leases.renew(&answer(&[0, 1], 2), now, VALID, 1, 1);
+        leases.renew(&answer(&[0, 1], 1), now, VALID, 2, 2);
+        leases.release_started(&[Partition(1)]);
+        leases.release_ended(&[Partition(1)], false, 3);
+        leases.renew(&answer(&[0, 1], 1), now, VALID, 3, 3);
+        assert_eq!(leases.draining().collect::<Vec<_>>(), [Partition(1)]);
     }
 }

@@ -29,8 +29,8 @@ pub(crate) struct Pacer {
     misses: u32,
     /// Whether wake-ups arrive at present.
     wakeups: bool,
-    /// What the store was last told.
-    idle: bool,
+    /// What the store was last told in this membership, if we know. A new member is not idle.
+    told: Option<bool>,
     /// Whether commits may still be under way whose enqueuer was told that nobody sleeps.
     unnotified: bool,
 }
@@ -46,7 +46,7 @@ impl Pacer {
             streak: 0,
             misses: 0,
             wakeups: false,
-            idle: false,
+            told: Some(false),
             unnotified: false,
         }
     }
@@ -83,7 +83,7 @@ impl Pacer {
         } else {
             self.streak = 0;
             self.misses = self.misses.saturating_add(1);
-            let certain = self.idle && self.wakeups && !self.unnotified;
+            let certain = self.told == Some(true) && self.wakeups && !self.unnotified;
             if certain {
                 self.pause = self.max;
             } else if self.misses > GRACE {
@@ -112,9 +112,9 @@ impl Pacer {
 
     /// What the store should be told, if that is news.
     pub(crate) fn announce(&self) -> Option<bool> {
-        if !self.idle && self.wakeups && self.pause >= SLACK.min(self.max) {
+        if self.told != Some(true) && self.wakeups && self.pause >= SLACK.min(self.max) {
             Some(true)
-        } else if self.idle && (self.streak >= BUSY_STREAK || !self.wakeups) {
+        } else if self.told != Some(false) && (self.streak >= BUSY_STREAK || !self.wakeups) {
             Some(false)
         } else {
             None
@@ -124,10 +124,21 @@ impl Pacer {
     /// The store was told. Enqueuers that asked just before got "no" for an answer and commit without waking us,
     /// so look again at once, and a few times more.
     pub(crate) fn announced(&mut self, idle: bool, now: Instant) {
-        self.idle = idle;
+        self.told = Some(idle);
         self.unnotified = idle;
         self.streak = 0;
         self.wake(now);
+    }
+
+    /// The membership has ended, and with it what the store was told.
+    pub(crate) fn forgotten(&mut self) {
+        self.told = Some(false);
+        self.unnotified = false;
+    }
+
+    /// The store may have been told something of an earlier membership in this one.
+    pub(crate) fn unknown(&mut self) {
+        self.told = None;
     }
 }
 
@@ -198,6 +209,27 @@ mod tests {
         pacer.wake(now);
         fetch(&mut pacer, 0, None, now);
         assert_eq!(pacer.next(), now + MAX, "after that, a wake-up that finds nothing is followed by sleep");
+        for _ in 0..BUSY_STREAK {
+            fetch(&mut pacer, 1, None, now);
+        }
+        assert_eq!(pacer.announce(), Some(false));
+    }
+
+    #[test]
+    fn what_the_store_was_told_ends_with_the_membership() {
+        let now = Instant::now();
+        let mut pacer = Pacer::new(MIN, MAX, now);
+        pacer.wakeups(true, now);
+        pacer.announced(true, now);
+        for _ in 0..20 {
+            fetch(&mut pacer, 0, None, now);
+        }
+        assert_eq!(pacer.announce(), None);
+        pacer.forgotten();
+        assert_eq!(pacer.announce(), Some(true), "the new member is not known to be idle");
+        pacer.announced(true, now);
+        pacer.unknown();
+        assert_eq!(pacer.announce(), None, "it looks for messages at present");
         for _ in 0..BUSY_STREAK {
             fetch(&mut pacer, 1, None, now);
         }

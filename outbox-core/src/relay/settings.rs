@@ -46,7 +46,8 @@ pub struct Settings {
     pub publish_timeout: Duration,
     /// How long one call to the store may take before it is given up and repeated. A database that has vanished without closing
     /// its connections answers never, and would be waited for as long. Default: 30 seconds; much more than any call
-    /// should take, since a call that needs longer would be repeated for ever.
+    /// should take, since a call that needs longer would be repeated for ever. A heartbeat is given up earlier, so that it can be
+    /// repeated before the lease ends.
     pub store_timeout: Duration,
     /// How long a lease lasts without renewal, and so how long the partitions of a relay that died stay idle.
     /// Default: 20 seconds.
@@ -121,6 +122,13 @@ impl Settings {
     /// The part of the lease kept back for the difference between sending a heartbeat and acting on its answer.
     pub(crate) fn lease_margin(&self) -> Duration {
         self.lease_ttl / 10
+    }
+
+    /// How long a heartbeat may take after so many failed ones in a row. A hung heartbeat must leave time to repeat it before
+    /// the lease ends, and a store that is only slow must have time to answer.
+    pub(crate) fn heartbeat_timeout(&self, failures: u32) -> Duration {
+        let usable = self.lease_ttl - self.lease_margin();
+        (usable / 4).saturating_mul(failures.saturating_add(1)).min(usable).min(self.store_timeout)
     }
 
     /// Checks that the settings make sense alone and together.

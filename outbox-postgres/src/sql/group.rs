@@ -2,15 +2,18 @@
 
 use crate::config::Names;
 
-/// Drops relays that are gone, and adds or renews this one. A relay whose time had run out begins anew.
+/// Drops relays that are gone, and adds or renews this one. A relay whose time had run out begins anew. Returns whether this one
+/// was no member before.
 pub(super) fn join(names: &Names) -> String {
     let relay = &names.relay;
     format!(
-        "WITH gone AS (DELETE FROM {relay} WHERE expires_at <= now() AND relay_id <> $1)
+        "WITH gone AS (DELETE FROM {relay} WHERE expires_at <= now() AND relay_id <> $1),
+member AS (SELECT FROM {relay} WHERE relay_id = $1 AND expires_at > now())
 INSERT INTO {relay} AS r (relay_id, expires_at) VALUES ($1, now() + $2 * interval '1 microsecond')
 ON CONFLICT (relay_id) DO UPDATE SET
     expires_at = excluded.expires_at,
-    idle = r.idle AND r.expires_at > now()"
+    idle = r.idle AND r.expires_at > now()
+RETURNING NOT EXISTS (SELECT FROM member)"
     )
 }
 

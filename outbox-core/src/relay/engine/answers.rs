@@ -9,10 +9,14 @@ use tokio::time::Instant;
 
 use super::call::Pending;
 use super::jobs::Done;
+use super::outage::Recovery;
+use super::settling::{Batch as SettleBatch, Blame, blame, substitute};
+use super::store_calls::Kind;
 use super::{Assignment, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::publisher::Publisher;
+use crate::relay::leases::Changes;
 use crate::relay::window::{Offer, Row};
 use crate::store::{
     Batch, Content, Fetched, Membership, Partition, Position, Reader, Settlement, Stats, Store,
@@ -21,96 +25,127 @@ use crate::store::{
 impl<S: Store, P: Publisher> Engine<S, P> {
     pub(super) fn take_in(&mut self, done: Result<Done, JoinError>) {
         match done {
-            Ok(Done::Heartbeat { sent, answer }) => self.heartbeat_answered(sent, answer),
+            Ok(Done::Heartbeat { number, sent, answer }) => self.heartbeat_answered(number, sent, answer),
             Ok(Done::Released { partitions, answer }) => self.released(&partitions, answer),
             Ok(Done::Fetched { reader, number, answer }) => self.fetched(reader, number, answer),
             Ok(Done::Published { call, messages, outcomes }) => self.published(call, messages, outcomes),
-            Ok(Done::Settled { answer }) => self.settled(answer),
-            Ok(Done::Announced { idle, answer }) => self.announced(idle, answer),
-            Ok(Done::Maintained { purged, answer }) => self.maintained(purged, answer),
-            Ok(Done::Measured { answer }) => self.measured(answer),
+            Ok(Done::Settled { id, answer }) => self.settled(id, answer),
+            Ok(Done::SetIdle { membership, idle, answer }) => self.idle_set(membership, idle, answer),
+            Ok(Done::Repaired { answer }) => self.repaired(answer),
+            Ok(Done::Purged { answer }) => self.purged(answer),
+            Ok(Done::Counted { answer }) => self.counted(answer),
             // Panics are caught inside the tasks and aborts happen only after the loop.
             Err(error) => tracing::error!(%error, "a task of the relay ended without an answer"),
         }
     }
 
-    fn store_failed(&mut self, operation: &'static str, error: &Error) {
-        self.store_failures = self.store_failures.saturating_add(1);
-        self.metrics.store_errors.increment(1);
-        let text = error.report();
-        tracing::warn!(operation, error = %text, "a call to the store failed and will be repeated");
-        self.events.emit(|| Event::StoreFailed { operation, error: text.into() });
+    /// Takes in a call's answer. A failed call is planned again after a pause.
+    fn answered<T>(&mut self, kind: Kind, answer: Result<T>) -> Option<T> {
+        let now = Instant::now();
+        match answer {
+            Ok(answer) => {
+                let call = self.store_calls.get(kind);
+                call.succeeded();
+                // Of settle calls several may run, so that these tell by themselves when they were sent.
+                if kind != Kind::Settle {
+                    self.last_answered = self.last_answered.max(call.started_at());
+                }
+                self.store_succeeded(kind, now);
+                Some(answer)
+            }
+            Err(error) => {
+                let call = self.store_calls.get(kind);
+                call.failed();
+                let pause = call.pause(&mut self.rng);
+                call.plan(now + pause);
+                self.store_failed(kind, &error, now);
+                None
+            }
+        }
     }
 
-    fn heartbeat_answered(&mut self, sent: Instant, answer: Result<Membership>) {
-        let membership = match answer {
-            Ok(membership) => membership,
-            Err(error) => {
-                self.store_failed("heartbeat", &error);
-                let pause = self.store_pause().min(self.settings.heartbeat_interval);
-                self.store_calls.heartbeat.failed();
-                self.store_calls.heartbeat.plan(Instant::now() + pause);
-                return;
-            }
+    fn store_failed(&mut self, kind: Kind, error: &Error, now: Instant) {
+        self.metrics.store_errors.increment(1);
+        let (operation, text) = (kind.as_str(), error.report());
+        if self.outages.failed(kind, error, now) {
+            tracing::warn!(operation, error = %text, "a call to the store failed and is repeated until it succeeds");
+            self.events.emit(|| Event::StoreFailed { operation, error: text.into() });
+        } else {
+            tracing::debug!(operation, error = %text, "another call to the store failed");
+        }
+    }
+
+    fn store_succeeded(&mut self, kind: Kind, now: Instant) {
+        let calls = &self.store_calls;
+        let Some(recovery) = self.outages.succeeded(kind, now, |kind| calls.is_running(kind)) else { return };
+        let Recovery { outage, failed } = recovery;
+        tracing::info!(?outage, failed_calls = ?failed, "calls to the store succeed again");
+        self.events.emit(|| Event::StoreRecovered { outage, failed: failed.into() });
+    }
+
+    fn heartbeat_answered(&mut self, number: u64, sent: Instant, answer: Result<Membership>) {
+        let Some(membership) = self.answered(Kind::Heartbeat, answer) else {
+            let latest = Instant::now() + self.settings.heartbeat_interval;
+            self.store_calls.heartbeat.plan_by(latest);
+            return;
         };
-        self.store_calls.heartbeat.succeeded();
-        let valid = self.settings.lease_ttl.saturating_sub(self.settings.lease_margin());
         let relays_before = self.leases.relays();
-        let changes = self.leases.renew(&membership, sent, valid, self.fetches + 1);
+        let mut changes = Changes::default();
+        if membership.joined {
+            // Its membership had run out, whatever our own clock says, so that others may have had these partitions meanwhile.
+            changes.stopped = self.leases.end();
+            self.membership_ended(&changes.stopped);
+        }
+        let valid = self.settings.lease_ttl.saturating_sub(self.settings.lease_margin());
+        let next_fetch = self.store_calls.fetch.next_number();
+        let renewed = self.leases.renew(&membership, sent, valid, number, next_fetch);
+        self.stop_reading(&renewed.stopped);
+        changes.stopped.extend(renewed.stopped);
+        changes.gained = renewed.gained;
         self.metrics.partitions.set(membership.partitions as f64);
-        if changes.gained.is_empty() && changes.stopped.is_empty() && relays_before == membership.relays {
+        if changes == Changes::default() && relays_before == membership.relays {
             return;
         }
-        self.stop_reading(&changes.stopped);
         self.assignments.extend(changes.gained.iter().copied().map(Assignment::Assign));
         if !changes.gained.is_empty() {
             let now = Instant::now();
             self.pacer.wake(now);
             // Whoever had these partitions before may have died between two halves of something.
-            self.store_calls.maintain.plan_by(now);
+            self.store_calls.repair.plan_by(now);
         }
         self.leases_changed();
     }
 
     fn released(&mut self, partitions: &[Partition], answer: Result<()>) {
-        match answer {
-            Ok(()) => {
-                self.store_calls.release.succeeded();
-                self.leases.released(partitions);
-            }
-            // They stay "draining" and are released again after a pause.
-            Err(error) => {
-                self.store_failed("release", &error);
-                let pause = self.store_pause();
-                self.store_calls.release.failed();
-                self.store_calls.release.plan(Instant::now() + pause);
-            }
+        // After a failure they stay "draining" and are released again.
+        let succeeded = self.answered(Kind::Release, answer).is_some();
+        self.leases.release_ended(partitions, succeeded, self.store_calls.heartbeat.next_number());
+    }
+
+    fn idle_set(&mut self, membership: u64, idle: bool, answer: Result<()>) {
+        let succeeded = self.answered(Kind::SetIdle, answer).is_some();
+        if membership != self.memberships {
+            self.pacer.unknown();
+        } else if succeeded {
+            self.pacer.announced(idle, Instant::now());
         }
     }
 
-    fn announced(&mut self, idle: bool, answer: Result<()>) {
-        match answer {
-            Ok(()) => {
-                self.store_calls.announce.succeeded();
-                self.pacer.announced(idle, Instant::now());
-            }
-            Err(error) => {
-                self.store_failed("set_idle", &error);
-                let pause = self.store_pause();
-                self.store_calls.announce.failed();
-                self.store_calls.announce.plan(Instant::now() + pause);
-            }
+    /// Repairs on while there is something to repair.
+    fn repaired(&mut self, answer: Result<u64>) {
+        if self.answered(Kind::Repair, answer).is_some_and(|rows| rows > 0) {
+            let now = Instant::now();
+            self.store_calls.repair.plan(now + self.settings.min_poll_interval);
+            self.pacer.wake(now);
         }
     }
 
-    fn maintained(&mut self, purged: u64, answer: Result<()>) {
-        self.metrics.purged.increment(purged);
-        match answer {
-            Ok(()) => self.store_calls.maintain.succeeded(),
-            Err(error) => {
-                self.store_failed("maintain", &error);
-                self.store_calls.maintain.failed();
-            }
+    /// Purges on while batches are full.
+    fn purged(&mut self, answer: Result<u64>) {
+        let Some(rows) = self.answered(Kind::Purge, answer) else { return };
+        self.metrics.purged.increment(rows);
+        if rows >= self.settings.purge_batch as u64 {
+            self.store_calls.purge.plan(Instant::now());
         }
     }
 
@@ -124,18 +159,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 self.assignments.extend(self.leases.owned().into_iter().map(Assignment::Assign));
             }
         }
-        let batch = match answer {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.store_failed("fetch", &error);
-                let pause = self.store_pause();
-                self.store_calls.fetch.failed();
-                self.store_calls.fetch.plan(now + pause);
-                return;
-            }
-        };
-        self.store_calls.fetch.succeeded();
-        self.store_failures = 0;
+        let Some(batch) = self.answered(Kind::Fetch, answer) else { return };
         let count = batch.rows.len();
         if count > 0 {
             self.metrics.fetch_batch.record(count as f64);
@@ -201,7 +225,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
 
     fn push_held(&mut self, row: Box<Row>) {
         self.metrics.held.increment(1);
-        self.pending.push(Pending::new(*row, Settlement::Held, Duration::ZERO, Instant::now()));
+        self.settling.push(Pending::new(*row, Settlement::Held, Duration::ZERO, Instant::now()));
     }
 
     /// Holds what waits behind this position, and what comes behind it until the store knows.
@@ -213,20 +237,80 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
     }
 
-    fn settled(&mut self, answer: Result<()>) {
-        if let Err(error) = answer {
-            self.store_failed("settle", &error);
-            let pause = self.store_pause();
-            self.store_calls.settle.failed();
-            self.store_calls.settle.plan(Instant::now() + pause);
-            return;
+    fn settled(&mut self, id: u64, answer: Result<()>) {
+        let Some(call) = self.settling.ended(id) else { return };
+        let error = match answer {
+            Ok(()) => {
+                self.last_answered = self.last_answered.max(Some(call.sent));
+                self.answered(Kind::Settle, Ok(()));
+                self.recorded(call.batch.rows);
+                return;
+            }
+            Err(error) => error,
+        };
+        let now = Instant::now();
+        match blame(&error, &call, self.last_answered) {
+            Blame::Store => {
+                self.answered::<()>(Kind::Settle, Err(error));
+                let from = self.store_calls.settle.pause_over().unwrap_or(now);
+                self.settling.repeat(call.batch, now, from);
+            }
+            Blame::Rows => {
+                self.store_calls.settle.refused();
+                self.metrics.store_errors.increment(1);
+                tracing::debug!(rows = call.batch.rows.len(), error = %error.report(), "the store refused a batch");
+                if call.batch.rows.len() > 1 {
+                    self.settling.divide(call.batch, now);
+                } else {
+                    self.refused(call.batch, &error, now);
+                }
+            }
         }
-        self.store_calls.settle.succeeded();
-        self.store_failures = 0;
-        let mut settled = std::mem::take(&mut self.settling);
+    }
+
+    /// The store refuses to record what became of a message.
+    fn refused(&mut self, batch: SettleBatch, error: &Error, now: Instant) {
+        let (refusals, failed_at) = (batch.refusals, batch.failed_at);
+        let Some(mut pending) = batch.rows.into_iter().next() else { return };
+        let position = pending.row.meta.position;
+        if refusals == 0 {
+            let text = error.report();
+            tracing::warn!(%position, error = %text, "the store refuses to record the outcome of a message");
+            self.events.emit(|| Event::SettleRefused { position, error: text.into() });
+        }
+        if self.stopping || !self.leases.is_active(pending.row.meta.partition) {
+            self.abandon(&pending);
+            self.settling.given_up();
+        } else if refusals == 0
+            && let Some(settlement) = substitute(&pending.settlement)
+        {
+            pending.settlement = settlement;
+            self.settling.replace(pending, failed_at, now);
+        } else {
+            self.settling.refuse(pending, refusals + 1, now);
+        }
+    }
+
+    /// Forgets an outcome that the store does not record. The message is in the store as it was.
+    pub(super) fn abandon(&mut self, pending: &Pending) {
+        tracing::warn!(position = %pending.row.meta.position, "an outcome was not recorded");
+        self.abandoned += usize::from(self.stopping);
+        self.window.forget(pending.row.meta.position);
+        if let Some(key) = pending.blocked_key()
+            && !self.failing_keys().contains(key)
+        {
+            self.recorded.insert(key.clone());
+        }
+    }
+
+    /// Keys with trouble that is yet to be recorded.
+    fn failing_keys(&self) -> HashSet<Arc<str>> {
+        self.settling.unrecorded().filter_map(Pending::blocked_key).cloned().collect()
+    }
+
+    fn recorded(&mut self, settled: Vec<Pending>) {
         // Keys with more trouble that is yet to be recorded stay blocked.
-        let failing: HashSet<Arc<str>> =
-            self.pending.iter().filter_map(Pending::blocked_key).cloned().collect();
+        let failing = self.failing_keys();
         let listened_to = self.events.has_listeners();
         for pending in &settled {
             self.window.forget(pending.row.meta.position);
@@ -252,22 +336,13 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                 self.pacer.wake(Instant::now());
             }
         }
-        settled.clear();
-        self.settling = settled;
+        self.settling.recorded(settled);
     }
 
-    fn measured(&mut self, answer: Result<Stats>) {
-        match answer {
-            Ok(stats) => {
-                self.store_calls.measure.succeeded();
-                self.metrics.backlog.set(stats.backlog.value as f64);
-                self.metrics.dead_letters.set(stats.dead_letters.value as f64);
-                self.metrics.lag.set(stats.lag.unwrap_or_default().as_secs_f64());
-            }
-            Err(error) => {
-                self.store_failed("stats", &error);
-                self.store_calls.measure.failed();
-            }
-        }
+    fn counted(&mut self, answer: Result<Stats>) {
+        let Some(stats) = self.answered(Kind::Stats, answer) else { return };
+        self.metrics.backlog.set(stats.backlog.value as f64);
+        self.metrics.dead_letters.set(stats.dead_letters.value as f64);
+        self.metrics.lag.set(stats.lag.unwrap_or_default().as_secs_f64());
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn judge(outcome: Result<(), Error>) -> Ruling {
 }
 
 /// A settlement on its way into the store, with what the events will say about it.
+#[derive(Debug)]
 pub(super) struct Pending {
     pub(super) row: Row,
     pub(super) settlement: Settlement,

@@ -22,6 +22,7 @@ use crate::store::{
 /// What a task came back with.
 pub(super) enum Done {
     Heartbeat {
+        number: u64,
         sent: Instant,
         answer: Result<Membership>,
     },
@@ -41,17 +42,22 @@ pub(super) enum Done {
         outcomes: Vec<Outcome>,
     },
     Settled {
+        id: u64,
         answer: Result<()>,
     },
-    Announced {
+    SetIdle {
+        /// The one that was valid when the call began.
+        membership: u64,
         idle: bool,
         answer: Result<()>,
     },
-    Maintained {
-        purged: u64,
-        answer: Result<()>,
+    Repaired {
+        answer: Result<u64>,
     },
-    Measured {
+    Purged {
+        answer: Result<u64>,
+    },
+    Counted {
         answer: Result<Stats>,
     },
 }
@@ -92,13 +98,11 @@ pub(super) struct Jobs<S, P> {
 }
 
 impl<S: Store, P: Publisher> Jobs<S, P> {
-    pub(super) fn heartbeat(&mut self, ttl: Duration) {
+    pub(super) fn heartbeat(&mut self, number: u64, ttl: Duration, timeout: Duration) {
         let (store, relay, sent) = (self.store.clone(), self.relay, Instant::now());
         self.running.spawn(async move {
-            // A heartbeat that takes longer than the lease it asks for is worthless, and a hung one must not
-            // keep the next from being sent.
-            let call = in_time(ttl, store.heartbeat(relay, ttl));
-            Done::Heartbeat { sent, answer: guarded("heartbeat", call).await }
+            let call = in_time(timeout, store.heartbeat(relay, ttl));
+            Done::Heartbeat { number, sent, answer: guarded("heartbeat", call).await }
         });
     }
 
@@ -138,26 +142,28 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
         let publisher = self.publisher.clone();
         let span = tracing::debug_span!("outbox.publish", messages = messages.len());
         let task = async move {
-            let attempt = AssertUnwindSafe(publisher.publish(&messages)).catch_unwind();
-            let outcomes = match tokio::time::timeout(timeout, attempt).await {
+            // The call is dropped in here when its time is over, and may panic then.
+            let attempt = async { tokio::time::timeout(timeout, publisher.publish(&messages)).await };
+            let outcomes = match AssertUnwindSafe(attempt).catch_unwind().await {
                 Ok(Ok(outcomes)) if outcomes.len() == messages.len() => outcomes,
                 Ok(Ok(outcomes)) => fail_all(&messages, || {
                     Error::new(
                         ErrorKind::Internal,
-                        "the publisher answered with the wrong number of outcomes",
+                        "the publisher returned a wrong number of outcomes; this is a bug in it",
                     )
                     .with("messages", messages.len())
                     .with("outcomes", outcomes.len())
                     .with_verdict(Verdict::Unknown)
+                    .with_scope(Scope::Endpoint)
                 }),
-                Ok(Err(panic)) => fail_all(&messages, || {
-                    // Which message it choked on shows when they are sent again, in the end each one alone.
-                    panicked("publish", &*panic).with_scope(Scope::Endpoint)
-                }),
-                Err(_) => fail_all(&messages, || {
+                Ok(Err(_)) => fail_all(&messages, || {
                     Error::new(ErrorKind::Timeout, "the broker did not confirm within the publish timeout")
                         .with("timeout", format_args!("{timeout:?}"))
                         .with_scope(Scope::Endpoint)
+                }),
+                Err(panic) => fail_all(&messages, || {
+                    // Which message it choked on shows when they are sent again, in the end each one alone.
+                    panicked("publish", &*panic).with_scope(Scope::Endpoint)
                 }),
             };
             Done::Published { call, messages, outcomes }
@@ -165,52 +171,45 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
         self.running.spawn(task.instrument(span));
     }
 
-    pub(super) fn settle(&mut self, batch: Vec<Settle>, keep_delivered: bool) {
+    pub(super) fn settle(&mut self, id: u64, batch: Vec<Settle>, keep_delivered: bool) {
         let (store, relay, limit) = (self.store.clone(), self.relay, self.store_timeout);
         let span = tracing::debug_span!("outbox.settle", messages = batch.len());
         let task = async move {
             let call = in_time(limit, store.settle(relay, &batch, keep_delivered));
-            Done::Settled { answer: guarded("settle", call).await }
+            Done::Settled { id, answer: guarded("settle", call).await }
         };
         self.running.spawn(task.instrument(span));
     }
 
-    pub(super) fn announce(&mut self, idle: bool) {
+    pub(super) fn set_idle(&mut self, membership: u64, idle: bool) {
         let (store, relay, limit) = (self.store.clone(), self.relay, self.store_timeout);
         self.running.spawn(async move {
             let call = in_time(limit, store.set_idle(relay, idle));
-            Done::Announced { idle, answer: guarded("set_idle", call).await }
+            Done::SetIdle { membership, idle, answer: guarded("set_idle", call).await }
         });
     }
 
-    /// Purges what is past its retention and repairs what nobody else would, a bounded batch at a time.
-    pub(super) fn maintain(&mut self, partitions: Vec<Partition>, retention: Option<Duration>, batch: usize) {
+    pub(super) fn repair(&mut self, partitions: Vec<Partition>, batch: usize) {
         let (store, relay, limit) = (self.store.clone(), self.relay, self.store_timeout);
         self.running.spawn(async move {
-            let mut purged = 0;
-            let answer = guarded("maintain", async {
-                in_time(limit, store.repair(relay, &partitions, batch)).await?;
-                if let Some(age) = retention {
-                    loop {
-                        let rows = in_time(limit, store.purge(age, batch)).await?;
-                        purged += rows;
-                        if rows < batch as u64 {
-                            break;
-                        }
-                    }
-                }
-                Ok(())
-            });
-            let answer = answer.await;
-            Done::Maintained { purged, answer }
+            let call = in_time(limit, store.repair(relay, &partitions, batch));
+            Done::Repaired { answer: guarded("repair", call).await }
         });
     }
 
-    pub(super) fn measure(&mut self, limit: u64) {
+    pub(super) fn purge(&mut self, age: Duration, batch: usize) {
+        let (store, limit) = (self.store.clone(), self.store_timeout);
+        self.running.spawn(async move {
+            let call = in_time(limit, store.purge(age, batch));
+            Done::Purged { answer: guarded("purge", call).await }
+        });
+    }
+
+    pub(super) fn stats(&mut self, limit: u64) {
         let (store, timeout) = (self.store.clone(), self.store_timeout);
         self.running.spawn(async move {
             let call = in_time(timeout, store.stats(limit));
-            Done::Measured { answer: guarded("stats", call).await }
+            Done::Counted { answer: guarded("stats", call).await }
         });
     }
 }

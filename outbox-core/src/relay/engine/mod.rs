@@ -7,7 +7,9 @@
 mod answers;
 mod call;
 mod jobs;
+mod outage;
 mod publishing;
+mod settling;
 mod store_calls;
 
 use std::collections::{BTreeSet, HashSet};
@@ -18,11 +20,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::call::{Calls, Pending};
+use self::call::Calls;
 use self::jobs::Jobs;
+use self::outage::Outages;
 use self::publishing::Flow;
+use self::settling::Settling;
 use self::store_calls::StoreCalls;
-use super::backoff::RetryPolicy;
 use super::handle::Status;
 use super::leases::Leases;
 use super::pacer::Pacer;
@@ -33,7 +36,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSender};
 use crate::metrics::Metrics;
 use crate::publisher::{Publisher, PublisherCapabilities};
-use crate::store::{FetchLimit, Partition, Reader, RelayId, Settle, Settlement, Store};
+use crate::store::{FetchLimit, Partition, Reader, RelayId, Store};
 
 /// How long leaving the group and closing the publisher may take, after the shutdown's own deadline.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -54,19 +57,23 @@ pub(super) struct Engine<S, P> {
     rng: fastrand::Rng,
 
     store_calls: StoreCalls,
-    store_failures: u32,
+    outages: Outages,
+    /// When the latest call was sent that the store has answered.
+    last_answered: Option<Instant>,
     leases: Leases,
+    /// How many memberships have ended. What the store was told belongs to one membership.
+    memberships: u64,
     reader: Option<Box<dyn Reader>>,
     assignments: Vec<Assignment>,
     pacer: Pacer,
-    fetches: u64,
 
     window: Window,
     calls: Calls,
     flow: Flow,
 
-    pending: Vec<Pending>,
-    settling: Vec<Pending>,
+    settling: Settling,
+    /// Outcomes that the store did not record until the relay stopped.
+    abandoned: usize,
     /// Keys whose failed message the store has recorded; unblocked once no older fetch is under way.
     recorded: BTreeSet<Arc<str>>,
 
@@ -94,16 +101,17 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             status,
             rng: fastrand::Rng::with_seed(seed),
             store_calls: StoreCalls::new(&settings, now),
-            store_failures: 0,
+            outages: Outages::default(),
+            last_answered: None,
             leases: Leases::default(),
+            memberships: 0,
             assignments: Vec::new(),
             pacer: Pacer::new(settings.min_poll_interval, settings.poll_interval, now),
-            fetches: 0,
             window: Window::default(),
             calls: Calls::default(),
             flow,
-            pending: Vec::new(),
-            settling: Vec::new(),
+            settling: Settling::default(),
+            abandoned: 0,
             recorded: BTreeSet::new(),
             stopping: false,
             jobs: Jobs {
@@ -165,28 +173,21 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     fn stop(&mut self) {
         self.stopping = true;
         self.window.drop_waiting(|_| true);
+        self.settling.hurry(Instant::now());
     }
 
     /// Nothing is in flight, nothing is to be settled.
     fn is_at_rest(&self) -> bool {
         self.calls.len() == 0
-            && self.nothing_to_settle()
-            && !self.store_calls.settle.is_running()
+            && self.settling.is_empty()
             && !self.store_calls.fetch.is_running()
-            && !self.lease_call_runs()
-    }
-
-    fn lease_call_runs(&self) -> bool {
-        self.store_calls.heartbeat.is_running() || self.store_calls.release.is_running()
-    }
-
-    fn nothing_to_settle(&self) -> bool {
-        self.pending.is_empty() && self.settling.is_empty()
+            && !self.store_calls.heartbeat.is_running()
+            && !self.store_calls.release.is_running()
     }
 
     /// The end: whatever still runs is abandoned, and the leases are given back.
     async fn leave(mut self) -> Result<()> {
-        let (published, unsettled) = (self.calls.len(), self.pending.len() + self.settling.len());
+        let (published, unsettled) = (self.calls.len(), self.settling.len() + self.abandoned);
         self.jobs.running.shutdown().await;
         // Both are courtesies: leases run out by themselves, and connections end with the process.
         let courtesies = async {
@@ -217,17 +218,14 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let mut next = now + Duration::from_secs(60);
         let mut consider = |time: Option<Instant>| next = time.map_or(next, |time| next.min(time));
         consider(self.leases.valid_until());
-        if !self.nothing_to_settle() {
-            consider(calls.settle.next());
-        }
+        let settle = self.settling.next_start(now, calls.settle.failures() > 0);
+        consider(settle.map(|at| calls.settle.pause_over().map_or(at, |over| at.max(over))));
         if self.stopping {
             return next;
         }
-        if !self.lease_call_runs() {
-            consider(calls.heartbeat.next());
-            if self.leases.draining().next().is_some() {
-                consider(calls.release.next().filter(|at| *at > now));
-            }
+        consider(calls.heartbeat.next());
+        if self.leases.draining().next().is_some() {
+            consider(calls.release.next().filter(|at| *at > now));
         }
         if self.may_fetch() {
             consider(calls.fetch.next().map(|at| at.max(self.pacer.next())));
@@ -236,10 +234,11 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             consider(Some(at));
         }
         if self.pacer.announce().is_some() {
-            consider(calls.announce.next());
+            consider(calls.set_idle.next());
         }
-        consider(calls.maintain.next());
-        consider(calls.measure.next());
+        consider(calls.repair.next());
+        consider(calls.purge.next());
+        consider(calls.stats.next());
         next
     }
 
@@ -248,7 +247,8 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         self.expire_leases(now);
         self.dispatch(now);
         self.start_settle(now);
-        self.start_lease_call(now);
+        self.start_release(now);
+        self.start_heartbeat(now);
         self.start_fetch(now);
         self.start_side_jobs(now);
         self.metrics.in_flight.set(self.window.len() as f64);
@@ -256,18 +256,30 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn expire_leases(&mut self, now: Instant) {
-        let stopped = self.leases.expire(now);
-        if !stopped.is_empty() {
+        if let Some(stopped) = self.leases.expire(now) {
             tracing::warn!(partitions = stopped.len(), "the lease ran out before it could be renewed");
-            self.stop_reading(&stopped);
+            self.membership_ended(&stopped);
             self.leases_changed();
         }
     }
 
+    /// Forgets what the store was told by a membership that has ended, and stops reading its partitions.
+    fn membership_ended(&mut self, stopped: &[Partition]) {
+        self.memberships += 1;
+        self.pacer.forgotten();
+        self.stop_reading(stopped);
+    }
+
     fn stop_reading(&mut self, partitions: &[Partition]) {
+        if partitions.is_empty() {
+            return;
+        }
         let gone: HashSet<Partition> = partitions.iter().copied().collect();
         self.window.drop_waiting(|partition| gone.contains(&partition));
         self.assignments.extend(partitions.iter().copied().map(Assignment::Revoke));
+        for refused in self.settling.give_up(|partition| gone.contains(&partition)) {
+            self.abandon(&refused);
+        }
     }
 
     fn leases_changed(&self) {
@@ -284,22 +296,18 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn start_settle(&mut self, now: Instant) {
-        if !self.store_calls.settle.may_start(now) {
+        let call = &mut self.store_calls.settle;
+        if call.pause_over().is_some_and(|over| now < over) {
             return;
         }
-        if self.settling.is_empty() {
-            // One home for what is being written: a failed call is repeated with the same rows, then the next.
-            let most = self.settings.fetch_batch.max(self.settings.publish_batch);
-            let count = self.pending.len().min(most);
-            self.settling.extend(self.pending.drain(..count));
+        // While the whole store fails, one call finds out whether it is back.
+        let one_at_a_time = call.failures() > 0;
+        let most = self.settings.fetch_batch.max(self.settings.publish_batch);
+        while let Some((id, batch)) = self.settling.start(now, one_at_a_time, most) {
+            call.start(now);
+            self.metrics.settle_batch.record(batch.len() as f64);
+            self.jobs.settle(id, batch, self.settings.retention.is_some());
         }
-        if self.settling.is_empty() {
-            return;
-        }
-        let batch: Vec<Settle> = self.settling.iter().map(Pending::settle).collect();
-        self.metrics.settle_batch.record(batch.len() as f64);
-        self.store_calls.settle.started();
-        self.jobs.settle(batch, self.settings.retention.is_some());
     }
 
     fn may_fetch(&self) -> bool {
@@ -318,22 +326,15 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             return;
         }
         let Some(reader) = self.reader.take() else { return };
-        self.store_calls.fetch.started();
+        let number = self.store_calls.fetch.start(now);
         let limit = FetchLimit {
             messages: self.settings.fetch_batch.min(self.settings.max_in_flight - self.window.len()).max(1),
             bytes: self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes()).max(1),
         };
-        self.fetches += 1;
         self.pacer.fetching(now);
         // What is to be tried again or held may have been recorded by a call whose answer was lost, and be due by now.
-        let recorded = self
-            .pending
-            .iter()
-            .chain(&self.settling)
-            .filter(|pending| pending.settlement != Settlement::Delivered)
-            .map(|pending| pending.row.meta.position);
-        let in_memory = self.window.due_positions().into_iter().chain(recorded).collect();
-        self.jobs.fetch(reader, self.fetches, limit, in_memory);
+        let in_memory = self.window.due_positions().into_iter().chain(self.settling.undelivered()).collect();
+        self.jobs.fetch(reader, number, limit, in_memory);
     }
 
     /// Brings the reader up to date, while it is not out on a fetch.
@@ -365,22 +366,31 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
     }
 
-    fn start_lease_call(&mut self, now: Instant) {
-        if self.lease_call_runs() || self.stopping {
+    /// Gives drained partitions back. Heartbeats do not wait for it.
+    fn start_release(&mut self, now: Instant) {
+        let call = &mut self.store_calls.release;
+        if self.stopping || !call.may_start(now) {
             return;
         }
-        let calls = &mut self.store_calls;
         // A partition is handed over when nothing of it is in memory. What a running fetch brings of it is refused.
         let drained: Vec<Partition> =
             self.leases.draining().filter(|partition| self.window.is_empty_of(*partition)).collect();
-        if !drained.is_empty() && calls.release.may_start(now) {
-            calls.release.started();
+        if !drained.is_empty() {
+            call.start(now);
+            self.leases.release_started(&drained);
             self.jobs.release(drained);
-        } else if calls.heartbeat.may_start(now) {
-            calls.heartbeat.started();
-            calls.heartbeat.plan(now + self.settings.heartbeat_interval);
-            self.jobs.heartbeat(self.settings.lease_ttl);
         }
+    }
+
+    fn start_heartbeat(&mut self, now: Instant) {
+        let call = &mut self.store_calls.heartbeat;
+        if self.stopping || !call.may_start(now) {
+            return;
+        }
+        let number = call.start(now);
+        call.plan(now + self.settings.heartbeat_interval);
+        let timeout = self.settings.heartbeat_timeout(call.failures());
+        self.jobs.heartbeat(number, self.settings.lease_ttl, timeout);
     }
 
     fn start_side_jobs(&mut self, now: Instant) {
@@ -389,34 +399,34 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         let calls = &mut self.store_calls;
         if let Some(idle) = self.pacer.announce()
-            && calls.announce.may_start(now)
+            && calls.set_idle.may_start(now)
         {
-            calls.announce.started();
-            self.jobs.announce(idle);
+            calls.set_idle.start(now);
+            self.jobs.set_idle(self.memberships, idle);
         }
-        if calls.maintain.may_start(now) {
-            calls.maintain.plan(now + self.settings.purge_interval);
+        if calls.repair.may_start(now) {
+            calls.repair.plan(now + self.settings.purge_interval);
             if self.leases.any_active() {
-                calls.maintain.started();
-                // One relay of the group is enough to purge: the one that owns the first partition.
-                let retention = self.settings.retention.filter(|_| self.leases.is_active(Partition(0)));
-                self.jobs.maintain(self.leases.owned(), retention, self.settings.purge_batch);
+                calls.repair.start(now);
+                self.jobs.repair(self.leases.owned(), self.settings.purge_batch);
+            }
+        }
+        if let Some(age) = self.settings.retention
+            && calls.purge.may_start(now)
+        {
+            calls.purge.plan(now + self.settings.purge_interval);
+            // One relay of the group is enough: the one that owns the first partition.
+            if self.leases.is_active(Partition(0)) {
+                calls.purge.start(now);
+                self.jobs.purge(age, self.settings.purge_batch);
             }
         }
         if let Some(interval) = self.settings.stats_interval
-            && calls.measure.may_start(now)
+            && calls.stats.may_start(now)
         {
-            calls.measure.started();
-            calls.measure.plan(now + interval);
-            self.jobs.measure(self.settings.stats_limit);
+            calls.stats.start(now);
+            calls.stats.plan(now + interval);
+            self.jobs.stats(self.settings.stats_limit);
         }
-    }
-
-    /// How long to leave the store alone after its last failure.
-    fn store_pause(&mut self) -> Duration {
-        let pauses = RetryPolicy::default().initial(Duration::from_millis(100)).max(Duration::from_secs(5));
-        let ceiling = pauses.ceiling(self.store_failures);
-        // Not below half, so that many relays neither hammer the store nor come back in step.
-        ceiling.mul_f64(0.5 + self.rng.f64() / 2.0)
     }
 }

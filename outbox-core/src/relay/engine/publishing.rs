@@ -171,7 +171,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                     let row = Row::of(meta, message);
                     let pending = Pending::new(row, Settlement::Delivered, publish_time, now);
                     self.metrics.commit_to_confirm.record(pending.confirmed_after.as_secs_f64());
-                    self.pending.push(pending);
+                    self.settling.push(pending);
                     self.window.landed(key.as_ref());
                 }
                 Ruling::PutBack(error) if self.is_to_blame(&mut meta) => {
@@ -364,7 +364,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         let key = row.meta.key.clone().filter(|_| block_key);
         let position = row.meta.position;
-        self.pending.push(Pending::new(row, settlement, publish_time, Instant::now()));
+        self.settling.push(Pending::new(row, settlement, publish_time, Instant::now()));
         key.map(|key| (key, position))
     }
 }
