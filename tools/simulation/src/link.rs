@@ -19,6 +19,9 @@ use crate::trace::Trace;
 use crate::weather::{Fate, Weather};
 use crate::witness::Witness;
 
+/// Longer than a relay waits for any call.
+const HANGS: Duration = Duration::from_secs(45);
+
 /// The store as one relay sees it.
 #[derive(Clone)]
 pub(crate) struct Link {
@@ -42,7 +45,11 @@ impl Link {
         self.trace.note(self.relay, what, detail);
         let conditions = self.weather.now();
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        Fate::draw(&mut rng, conditions.store, conditions.store_down)
+        let mut fate = Fate::draw(&mut rng, conditions.store, conditions.store_down);
+        if conditions.hangs == Some(what) {
+            fate.before += HANGS;
+        }
+        fate
     }
 
     /// A call that takes effect at one moment.
@@ -124,7 +131,16 @@ impl Store for Link {
             self.witness.settling(self.relay, settle, &self.retry);
             self.trace.tell(self.relay, || format!("{} {:?}", settle.position, settle.settlement));
         }
-        self.call(fate, self.store.settle(self.id(), batch, keep_delivered)).await
+        let unsettled = self.weather.now().unsettled;
+        let effect = async {
+            if unsettled > 0 && batch.iter().any(|settle| settle.position.0 % unsettled == 0) {
+                // It is published again if the relay has to give it up.
+                self.weather.may_repeat();
+                return Err(Error::new(ErrorKind::Malformed, "the dice say that a row is refused"));
+            }
+            self.store.settle(self.id(), batch, keep_delivered).await
+        };
+        self.call(fate, effect).await
     }
 
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64> {

@@ -41,6 +41,10 @@ pub(crate) struct Conditions {
     pub(crate) refuses: u32,
     /// Numbers that divide by this are refused for good; 0 for none.
     pub(crate) poison: u64,
+    /// The store refuses settlements of positions that divide by this; 0 for none.
+    pub(crate) unsettled: i64,
+    /// This kind of call to the store hangs.
+    pub(crate) hangs: Option<&'static str>,
     /// Numbers that divide by this make their call fail as a whole; 0 for none.
     pub(crate) breaks: u64,
     /// Time that the broker needs for each message, one after the other, whoever sent it.

@@ -204,7 +204,10 @@ impl Witness {
                 || format!("relay {relay} counts {attempts} attempts of {number}, which failed {most} times");
             seen.breach(rule);
         }
-        if let Settlement::Retry { after, attempts, .. } = &settle.settlement {
+        if let Settlement::Retry { after, attempts, error, .. } = &settle.settlement
+            // Recorded instead of an error that the store has refused.
+            && !error.starts_with("the store refused")
+        {
             let exponent = i32::try_from(*attempts).expect("a small number") - 1;
             let longest = policy.initial.mul_f64(policy.factor.powi(exponent.clamp(0, 30))).min(policy.max);
             if *after > longest || (!policy.jitter && *after < longest) {

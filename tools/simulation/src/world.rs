@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outbox_conformance::{Ledger, Rules, Verdict};
 use outbox_core::memory::{MemoryStore, MemoryTransaction};
-use outbox_core::relay::{KeyOrder, RetryPolicy, Settings};
+use outbox_core::relay::{KeyOrder, RetryPolicy, Settings, Waker};
 use outbox_core::{DeadLetterFilter, Message, Relay, Store};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -65,6 +65,7 @@ struct Member {
     task: JoinHandle<End>,
     stop: Option<oneshot::Sender<()>>,
     process: Process,
+    waker: Waker,
 }
 
 struct World {
@@ -73,6 +74,8 @@ struct World {
     more: fastrand::Rng,
     /// Most messages have the same key.
     is_hot: bool,
+    /// For the store's faults that a third of the worlds have.
+    trouble: Option<fastrand::Rng>,
     store: MemoryStore,
     taken: Taken,
     free_at: FreeAt,
@@ -123,6 +126,7 @@ impl World {
             key_order,
             lease,
             witness: Witness::new(lease / 4),
+            trouble: (seed % 3 == 0).then(|| fastrand::Rng::with_seed(!seed)),
             rng,
         }
     }
@@ -187,6 +191,7 @@ impl World {
             ordered_batches: self.ordered_batches,
         };
         let engine = Relay::builder(store, broker).settings(settings).build().expect("valid settings");
+        let waker = engine.waker();
         let (stop, stopped) = oneshot::channel::<()>();
         let run = engine.run(async move {
             if stopped.await.is_err() {
@@ -194,7 +199,7 @@ impl World {
             }
         });
         let task = tokio::spawn(process.clone().live(Box::pin(run)));
-        self.members.push(Member { task, stop: Some(stop), process });
+        self.members.push(Member { task, stop: Some(stop), process, waker });
     }
 
     fn message(&mut self) -> Message {
@@ -261,6 +266,7 @@ impl World {
                     0 => Duration::from_millis(self.more.u64(1..60)),
                     _ => Duration::ZERO,
                 },
+                ..Conditions::default()
             },
         };
         if now.pace != conditions.pace {
@@ -268,6 +274,22 @@ impl World {
             self.weather.may_repeat();
         }
         self.weather.set(conditions);
+    }
+
+    /// Some settlements are refused, one kind of call hangs, or relays are poked without end.
+    async fn disturb_the_store(&mut self) {
+        let Some(rng) = &mut self.trouble else { return };
+        let now = self.weather.now();
+        let unsettled = if rng.bool() { rng.i64(2..30) } else { 0 };
+        let hangs = ["heartbeat", "release", "fetch", "settle", "set_idle", "repair", "purge"];
+        let hangs = (rng.u32(0..3) == 0).then(|| hangs[rng.usize(..hangs.len())]);
+        self.weather.set(Conditions { unsettled, hangs, ..now });
+        if rng.u32(0..3) == 0 {
+            for _ in 0..rng.u32(1..500) {
+                self.members.iter().for_each(|member| member.waker.wake());
+                sleep(Duration::from_micros(rng.u64(1..2_000))).await;
+            }
+        }
     }
 
     /// Something happens to a relay, or with the dead letters.
@@ -311,6 +333,9 @@ impl World {
             self.write();
             if self.rng.u32(0..3) == 0 {
                 self.disturb().await;
+            }
+            if self.trouble.as_mut().is_some_and(|rng| rng.u32(0..4) == 0) {
+                self.disturb_the_store().await;
             }
             if !self.open.is_empty() && self.rng.bool() {
                 let (transaction, messages) = self.open.swap_remove(self.rng.usize(..self.open.len()));
