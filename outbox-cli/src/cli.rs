@@ -101,7 +101,7 @@ pub(crate) struct RelayArgs {
     #[arg(long)]
     pub(crate) migrate: bool,
 
-    /// Stop when no undelivered message is left, for jobs and tests. Dead letters do not count
+    /// Stop when no undelivered message is left, for jobs and tests. Dead letters and messages that wait behind them do not count
     #[arg(long)]
     pub(crate) until_empty: bool,
 }

@@ -143,6 +143,22 @@ fn dead_letters_are_listed_shown_redriven_and_discarded() {
 }
 
 #[test]
+fn until_empty_ends_when_the_messages_left_wait_behind_dead_letters() {
+    let refusing = ON_SQLITE.replace("terminal\"", "terminal\"\nrefuse = [\"order.lost\"]");
+    let place = Place::new(&format!("{refusing}[route.relay]\n[route.relay.retry]\nmax_attempts = 1\n"));
+    place.run(&["migrate"]);
+    for (topic, key) in [("order.lost", "a"), ("order.placed", "a"), ("order.paid", "a"), ("order.sent", "b")]
+    {
+        place.run(&["enqueue", topic, "{}", "--key", key]);
+    }
+    let relayed = shown(&place, &["relay", "--until-empty"], "");
+    assert!(relayed.starts_with("exit code 0\n"), "{relayed}");
+    assert!(relayed.contains("order.sent") && relayed.contains("wait behind dead letters"), "{relayed}");
+    let status = place.run(&["status", "--json"]);
+    assert!(status.contains("\"backlog\":{\"at_least\":false,\"count\":2}"), "{status}");
+}
+
+#[test]
 fn bulk_work_goes_through_many() {
     let place = with_dead_letters();
     let lines: String =

@@ -139,10 +139,25 @@ async fn relay(
     result
 }
 
-/// Returns when there is nothing left to deliver, however often the database fails to answer.
+/// Returns when nothing is left that can be delivered, however often the database fails to answer.
 async fn empty(opened: &Opened<'_>) {
-    while opened.store.drained(LOOK).await.is_err() {
-        tokio::time::sleep(LOOK).await;
+    // Blocked messages are all read to find out whether that is so, which is not done five times a second.
+    let (mut pause, longest) = (LOOK, LOOK * 25);
+    loop {
+        match opened.store.stats(1).await {
+            Ok(stats) if stats.backlog.value == 0 => return,
+            Ok(stats) if stats.dead_letters.value > 0 => {
+                if opened.store.nothing_deliverable().await.is_ok_and(|nothing| nothing) {
+                    warn!(
+                        "the messages that are left wait behind dead letters of their keys; redrive or discard these"
+                    );
+                    return;
+                }
+                pause = (pause * 2).min(longest);
+            }
+            _ => pause = LOOK,
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 
