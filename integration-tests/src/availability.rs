@@ -2,12 +2,12 @@
 //! where it is required.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::environment::Environment;
+use crate::report;
 use crate::service::Service;
 use crate::tool::Tool;
 
@@ -129,11 +129,11 @@ fn report_skip(unavailable: &Unavailable, environment: &Environment) {
     // The test runner captures what a test prints with `eprintln!`, and shows it only if the test fails. What is
     // written to the stream itself is always shown. One write keeps the lines together.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-    if let Some(report) = environment.get(SKIP_REPORT) {
+    if let Some(file) = environment.get(SKIP_REPORT) {
         let reasons = unavailable.reasons.join("; ").replace(['\t', '\n'], " ");
         let line = format!("{} {test}\t{reasons}\n", unavailable.name);
-        append(Path::new(report), &line)
-            .unwrap_or_else(|error| panic!("{SKIP_REPORT}: cannot write to {report}: {error}"));
+        report::append(Path::new(file), &line)
+            .unwrap_or_else(|error| panic!("{SKIP_REPORT}: cannot write to {file}: {error}"));
     }
 }
 
@@ -143,11 +143,6 @@ fn notice(unavailable: &Unavailable, test: &str, count: usize) -> String {
         "\n==== SKIPPED, NOT PASSED: {test} needs {title} ({count} skipped so far in this test binary)\n\
          {unavailable}\n\n"
     )
-}
-
-/// Adds a line which other test processes may be adding to as well.
-fn append(report: &Path, line: &str) -> io::Result<()> {
-    File::options().create(true).append(true).open(report)?.write_all(line.as_bytes())
 }
 
 #[cfg(test)]
@@ -206,15 +201,6 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
-    }
-
-    #[test]
-    fn skips_of_several_processes_add_up_in_the_report() {
-        let folder = crate::scratch::Scratch::new("skip-report").unwrap();
-        let report = folder.path().join("skips");
-        append(&report, "postgres one\n").unwrap();
-        append(&report, "rabbitmq other\n").unwrap();
-        assert_eq!(std::fs::read_to_string(report).unwrap(), "postgres one\nrabbitmq other\n");
     }
 
     #[test]

@@ -1,23 +1,37 @@
 //! A private server in a container.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use testcontainers::bollard::Docker;
+use testcontainers::bollard::errors::Error as DockerError;
+use testcontainers::bollard::query_parameters::RemoveContainerOptionsBuilder;
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
+use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, Image, ImageExt};
+use tokio::sync::OnceCell;
 
 use crate::environment::Environment;
 use crate::eventually::poll_until;
+use crate::failure::Definite;
 use crate::runtime;
 use crate::scratch::{Record, Scratch};
 
-/// Long enough to fetch an image over a slow line.
+/// Maximum time to start a container, with the download of its image over a slow line.
 const START: Duration = Duration::from_secs(600);
+/// Maximum time to wait for the end of a container that was killed.
+const GONE: Duration = Duration::from_secs(120);
+/// Maximum time for a registry to answer whether it has an image.
+const REGISTRY: Duration = Duration::from_secs(5);
+/// The images of `scripts/container-images`, which this file and the script share.
+const IMAGES: &str = include_str!("../images/list");
 
-/// An error unless a Docker daemon answers.
+/// Returns an error unless a Docker daemon answers.
 pub(crate) async fn daemon() -> Result<()> {
     runtime::run(async {
         let docker = docker_client_instance().await.context("no Docker daemon")?;
@@ -27,7 +41,7 @@ pub(crate) async fn daemon() -> Result<()> {
     .await
 }
 
-/// The image that `variable` names as `NAME:TAG`, or the given one.
+/// Returns the image in `variable`, written `NAME:TAG`, or else the given one.
 pub(crate) fn image(environment: &Environment, variable: &str, default: &str) -> Result<GenericImage> {
     let image = environment.get(variable).unwrap_or(default);
     // A registry's name may have a port.
@@ -38,8 +52,51 @@ pub(crate) fn image(environment: &Environment, variable: &str, default: &str) ->
     Ok(GenericImage::new(name, tag))
 }
 
-/// Long beside what it takes to end a container that was killed.
-const GONE: Duration = Duration::from_secs(120);
+/// Returns the image that the list of images has under this name.
+pub(crate) fn listed(name: &str) -> &'static str {
+    let line = IMAGES.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    line.and_then(|line| line.split('\t').next()).unwrap_or_else(|| panic!("images/list has no image {name}"))
+}
+
+type Presence = Arc<OnceCell<Result<(), String>>>;
+
+/// Returns an error if the daemon does not have the image and no registry has it either. The daemon is asked once per
+/// image and process.
+async fn is_present(docker: &Docker, image: &str) -> Result<()> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Presence>>> = LazyLock::new(Mutex::default);
+
+    let presence = {
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(image.to_owned()).or_default().clone()
+    };
+    let found = presence.get_or_init(|| async {
+        let reason = match docker.inspect_image(image).await {
+            Ok(_) => return Ok(()),
+            Err(DockerError::DockerResponseServerError { status_code: 404, .. }) => {
+                match tokio::time::timeout(REGISTRY, docker.inspect_registry_image(image, None)).await {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => format!("no answer within {REGISTRY:?}"),
+                }
+            }
+            Err(error) => return Err(format!("the Docker daemon cannot look for {image}: {error}")),
+        };
+        Err(format!("there is no image {image}, and its registry does not offer it ({reason}): run scripts/container-images"))
+    });
+    found.await.clone().map_err(|reason| Definite(reason).into())
+}
+
+/// Returns the address to publish ports on, or `None` for all addresses.
+///
+/// The servers have no passwords, so the ports are published on the loopback address, if that is where the tests
+/// connect to: not if the daemon is on another machine, or the tests run in a container themselves.
+fn published_on(docker_host: Option<&str>, in_container: bool) -> Option<Ipv4Addr> {
+    let remote = docker_host.and_then(|url| url.split_once("://")).is_some_and(|(scheme, rest)| {
+        let host = rest.split(['/', ':']).next().unwrap_or_default();
+        scheme != "unix" && host != "localhost" && host != "127.0.0.1"
+    });
+    (!remote && !in_container).then_some(Ipv4Addr::LOCALHOST)
+}
 
 /// A container, which is removed when dropped, or else when the test process ends.
 ///
@@ -62,12 +119,37 @@ impl fmt::Debug for Container {
 impl Container {
     /// Starts a container. Its ports must be mapped to fixed ones: Docker gives others after a restart.
     pub(crate) async fn start(request: ContainerRequest<GenericImage>) -> Result<Self> {
-        let scratch = Scratch::new("container")?;
+        Self::start_in(request, Scratch::new("container")?).await
+    }
+
+    /// Starts a container that uses files of this folder.
+    pub(crate) async fn start_in(request: ContainerRequest<GenericImage>, scratch: Scratch) -> Result<Self> {
         let name = format!("outbox-test-{:016x}", fastrand::u64(..));
         let record = scratch.record_container(&name)?;
+        let docker_host = std::env::var("DOCKER_HOST").ok();
+        let published = published_on(docker_host.as_deref(), Path::new("/.dockerenv").exists());
         runtime::run(async move {
-            let request = request.with_container_name(name).with_startup_timeout(START);
-            let container = request.start().await?;
+            let docker = docker_client_instance().await?;
+            let image = request.image();
+            is_present(&docker, &format!("{}:{}", image.name(), image.tag())).await?;
+            let request = request
+                .with_container_name(&name)
+                .with_startup_timeout(START)
+                .with_host_config_modifier(move |host| {
+                    let bindings = host.port_bindings.iter_mut().flat_map(HashMap::values_mut);
+                    for binding in bindings.flatten().flatten() {
+                        binding.host_ip = published.map(|address| address.to_string());
+                    }
+                });
+            let container = match request.start().await {
+                Ok(container) => container,
+                Err(error) => {
+                    // It may have been created, and then not have got its ports.
+                    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+                    let _ = docker.remove_container(&name, Some(options)).await;
+                    return Err(error.into());
+                }
+            };
             let host = container.get_host().await?.to_string();
             let container = Some(Arc::new(container));
             Ok(Self { container, host, record: Some(record), scratch: Some(scratch) })
@@ -84,7 +166,7 @@ impl Container {
         Arc::clone(self.container.as_ref().expect("emptied only when dropped"))
     }
 
-    /// An error with the end of the log if the container has ended.
+    /// Returns an error with the end of the log if the container has ended.
     pub(crate) async fn check(&self) -> Result<()> {
         let container = self.container();
         runtime::run(async move {
@@ -93,7 +175,7 @@ impl Container {
             }
             let log = container.stderr_to_vec().await.unwrap_or_default();
             let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4_000)..]).into_owned();
-            anyhow::bail!("the container has ended. The end of its log:\n{tail}")
+            bail!("the container has ended. The end of its log:\n{tail}")
         })
         .await
     }
@@ -125,7 +207,7 @@ impl Container {
         runtime::run(async move { Ok(container.unpause().await?) }).await
     }
 
-    /// Runs a command in the container and gives what it printed.
+    /// Runs a command in the container and returns what it printed.
     #[cfg(feature = "rabbitmq")]
     pub(crate) async fn exec(&self, command: Vec<String>) -> Result<String> {
         let container = self.container();
@@ -142,7 +224,7 @@ impl Container {
 }
 
 async fn kill(container: &ContainerAsync<GenericImage>) -> Result<()> {
-    // The library itself has only a stop, which lets the server say good-bye.
+    // The library itself has only a stop, which lets the server shut down in order.
     docker_client_instance().await?.kill_container(container.id(), None).await?;
     // A start that came too early would find the container running, and do nothing.
     let ended = poll_until(GONE, || async {
@@ -171,7 +253,7 @@ impl Drop for Container {
 
 #[cfg(test)]
 mod tests {
-    use testcontainers::Image;
+    use std::time::Instant;
 
     use super::*;
 
@@ -186,5 +268,71 @@ mod tests {
         assert_eq!(shown("mirror:5000/postgres:18"), pair("mirror:5000/postgres", "18"));
         assert_eq!(shown("mirror:5000/postgres"), None);
         assert_eq!(shown("postgres"), None);
+    }
+
+    #[test]
+    fn an_image_is_found_in_the_list_by_its_whole_name() {
+        assert!(listed("postgres").starts_with("postgres:17"));
+        assert!(listed("postgres-next").starts_with("postgres:18"));
+    }
+
+    #[test]
+    fn ports_are_published_on_the_loopback_address_where_the_tests_reach_it() {
+        let loopback = Some(Ipv4Addr::LOCALHOST);
+        assert_eq!(published_on(None, false), loopback);
+        assert_eq!(published_on(Some("unix:///var/run/docker.sock"), false), loopback);
+        assert_eq!(published_on(Some("tcp://localhost:2375"), false), loopback);
+        assert_eq!(published_on(Some("tcp://build-machine:2375"), false), None);
+        assert_eq!(published_on(None, true), None);
+    }
+
+    /// The second question costs nothing: the daemon and the registry are not asked again.
+    #[tokio::test]
+    async fn a_missing_image_is_looked_for_once() {
+        if daemon().await.is_err() {
+            return;
+        }
+        let missing = GenericImage::new("outbox-test/not-an-image", "1");
+        let started = Instant::now();
+        let error = Container::start(missing.clone().into()).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("outbox-test/not-an-image:1") && text.contains("scripts/container-images"),
+            "{text}"
+        );
+        assert!(error.is::<Definite>(), "{error:?}");
+        let first = started.elapsed();
+        for _ in 0..100 {
+            Container::start(missing.clone().into()).await.unwrap_err();
+        }
+        assert!(started.elapsed() < first + REGISTRY, "{:?}", started.elapsed());
+    }
+
+    /// The server in it has no password.
+    #[tokio::test]
+    async fn a_container_publishes_its_ports_on_the_loopback_address_only() {
+        let image = image(&Environment::default(), "", listed("postgres")).unwrap();
+        let request = image
+            .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
+            .with_mapped_port(crate::ports::free(), testcontainers::core::ContainerPort::Tcp(5432));
+        if daemon().await.is_err() || std::env::var_os("DOCKER_HOST").is_some() {
+            return;
+        }
+        let container = match Container::start(request).await {
+            Ok(container) => container,
+            // No image here.
+            Err(error) if error.is::<Definite>() => return,
+            Err(error) => panic!("{error:?}"),
+        };
+        let id = container.container().id().to_owned();
+        let published = runtime::run(async move {
+            let docker = docker_client_instance().await.unwrap();
+            let container = docker.inspect_container(&id, None).await.unwrap();
+            container.host_config.unwrap().port_bindings.unwrap()
+        })
+        .await;
+        let addresses: Vec<_> =
+            published.into_values().flatten().flatten().map(|binding| binding.host_ip.unwrap()).collect();
+        assert_eq!(addresses, ["127.0.0.1"]);
     }
 }

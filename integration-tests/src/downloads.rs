@@ -50,6 +50,24 @@ pub(crate) fn with_libraries_of(root: &Path, program: &Path) -> Result<(PathBuf,
     Ok((loader, arguments.to_vec()))
 }
 
+/// The checksum that the program `cksum` prints, which `scripts/fetch-servers` and `scripts/container-images` use.
+#[cfg(feature = "pubsub")]
+pub(crate) fn cksum(bytes: &[u8]) -> u32 {
+    // The length follows the bytes: as many bytes as it needs, the lowest one first.
+    let length = std::iter::successors(Some(bytes.len()).filter(|&left| left > 0), |&left| {
+        Some(left >> 8).filter(|&left| left > 0)
+    });
+    let length = length.map(|left| left.to_le_bytes()[0]);
+    let mut sum = 0_u32;
+    for byte in bytes.iter().copied().chain(length) {
+        sum ^= u32::from(byte) << 24;
+        for _ in 0..8 {
+            sum = if sum & 0x8000_0000 == 0 { sum << 1 } else { (sum << 1) ^ 0x04c1_1db7 };
+        }
+    }
+    !sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +86,14 @@ mod tests {
     fn what_was_not_downloaded_is_told_with_where_it_was_sought() {
         let error = folder(&Environment::default(), "nothing").unwrap_err().to_string();
         assert!(error.contains("/var/cache/outbox-servers/nothing"), "{error}");
+    }
+
+    #[cfg(feature = "pubsub")]
+    #[test]
+    fn the_checksum_is_that_of_cksum() {
+        // printf '' | cksum, and so on.
+        assert_eq!(cksum(b""), 4_294_967_295);
+        assert_eq!(cksum(b"outbox\n"), 3_252_649_513);
+        assert_eq!(cksum(&[b'x'; 300]), 3_786_917_833);
     }
 }

@@ -1,4 +1,4 @@
-//! As much of an HTTP client as RabbitMQ's management interface needs.
+//! A small HTTP client for RabbitMQ's management interface and the SQS emulator.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -32,7 +32,7 @@ impl Client {
         Ok(Self { url: url.clone() })
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "rabbitmq"))]
     pub(crate) fn url(&self) -> String {
         self.url.to_string()
     }

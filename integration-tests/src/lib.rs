@@ -10,12 +10,14 @@ mod availability;
 mod downloads;
 mod environment;
 mod eventually;
+mod failure;
 mod instance;
 mod launch;
 mod names;
 mod ports;
 mod process;
 mod proxy;
+mod report;
 mod runtime;
 mod scratch;
 mod server;
@@ -26,7 +28,7 @@ mod tool;
 
 #[cfg(feature = "containers")]
 mod container;
-#[cfg(feature = "rabbitmq")]
+#[cfg(any(feature = "rabbitmq", feature = "sqs"))]
 mod http;
 #[cfg(feature = "kinesis")]
 pub mod kinesis;

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::OnceCell;
@@ -12,13 +12,13 @@ use url::Url;
 use crate::availability::{Unavailable, Ways, available};
 use crate::environment::Environment;
 use crate::eventually::poll_until;
+use crate::failure::Definite;
 use crate::instance::Instance;
 use crate::proxy::Proxy;
+use crate::report::{self, Way};
 use crate::runtime;
 use crate::service::Service;
 
-/// How long a server may take until it answers. A busy machine needs a multiple of what an idle one does.
-const READY: Duration = Duration::from_secs(300);
 /// For one try to reach a server.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Starts of a local server or a container: somebody else may take one of its ports in between.
@@ -82,6 +82,18 @@ pub trait Server: Sized + Send + Sync + 'static {
     /// # Errors
     /// The client's, if it is not served.
     fn answers(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Whether this error of [`answers`](Self::answers) is an answer of a server that has started, and so does not
+    /// go away by waiting.
+    fn is_definite(_error: &anyhow::Error) -> bool {
+        false
+    }
+
+    /// The version that the server reports.
+    ///
+    /// # Errors
+    /// The client's, if the server does not answer.
+    fn version(&self) -> impl Future<Output = Result<String>> + Send;
 
     /// The server that the tests of this process share, which the first caller starts. It must not be harmed.
     ///
@@ -168,12 +180,21 @@ async fn act<S: Server>(_server: &S, what: &str, action: impl Future<Output = Re
 
 /// Tries one way after the other.
 pub(crate) async fn acquire<S: Server>(environment: &Environment, shared: bool) -> Result<S, Unavailable> {
+    let (way, server) = first_of_the_ways(environment, shared).await?;
+    report::service(environment, &server, way).await;
+    Ok(server)
+}
+
+async fn first_of_the_ways<S: Server>(
+    environment: &Environment,
+    shared: bool,
+) -> Result<(Way, S), Unavailable> {
     let variable = S::SERVICE.url_variable();
     let mut reasons = Vec::new();
     match environment.get(variable) {
         Some(url) if shared => {
             return match external(environment, url).await {
-                Ok(server) => Ok(server),
+                Ok(server) => Ok((Way::Url, server)),
                 // Whoever names a server wants that one.
                 Err(error) => {
                     Err(Unavailable::service(S::SERVICE, vec![format!("{variable}: {error:#}")], true))
@@ -185,6 +206,7 @@ pub(crate) async fn acquire<S: Server>(environment: &Environment, shared: bool) 
     }
     let ways = Ways::of(environment);
     let mut within_reach = false;
+    let mut failed_container = None;
     if !ways.container {
         reasons.push("container: not allowed by OUTBOX_TEST_MODE".to_owned());
     } else if let Err(error) = may_use_containers::<S>(environment).await {
@@ -192,15 +214,24 @@ pub(crate) async fn acquire<S: Server>(environment: &Environment, shared: bool) 
     } else {
         within_reach = true;
         match container(environment).await {
-            Ok(server) => return Ok(server),
-            Err(error) => reasons.push(format!("container: {error:#}")),
+            Ok(server) => return Ok((Way::Container, server)),
+            Err(error) => {
+                let reason = format!("container: {error:#}");
+                failed_container = Some(reason.clone());
+                reasons.push(reason);
+            }
         }
     }
     if !ways.process {
         reasons.push("installed server: not allowed by OUTBOX_TEST_MODE".to_owned());
     } else {
         match process(environment).await {
-            Ok(server) => return Ok(server),
+            Ok(server) => {
+                if let Some(reason) = failed_container {
+                    report::fallback(S::SERVICE, &reason);
+                }
+                return Ok((Way::Process, server));
+            }
             Err(error) => reasons.push(format!("installed server: {error:#}")),
         }
     }
@@ -243,6 +274,7 @@ async fn process<S: Server>(environment: &Environment) -> Result<S> {
     several_times(|| S::launch(&installation)).await
 }
 
+/// Starts a server again if it ends before it answers: another process may have taken one of its ports.
 async fn several_times<S, F, Fut>(start: F) -> Result<S>
 where
     S: Server,
@@ -254,20 +286,44 @@ where
         let started = async {
             let server = start().await?;
             wait_until_ready(&server).await?;
-            Ok(server)
+            anyhow::Ok(server)
         };
         match started.await {
             Ok(server) => return Ok(server),
+            Err(error) if error.is::<Definite>() => return Err(error),
             Err(error) => failure = error,
         }
     }
     Err(failure).with_context(|| format!("did not come up in {STARTS} starts"))
 }
 
+/// How long to wait for a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Until it answers. A busy machine needs a multiple of what an idle one does.
+    pub(crate) ready: Duration,
+    /// While it answers with definite errors: it may do so while it starts.
+    pub(crate) definite: Duration,
+    /// Interval at which the last answer is printed.
+    pub(crate) report: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { ready: seconds(300), definite: seconds(10), report: seconds(10) }
+    }
+}
+
 async fn wait_until_ready<S: Server>(server: &S) -> Result<()> {
-    let last = Mutex::new(anyhow!("never tried"));
-    let ready = poll_until(READY, || async {
-        // A server that has ended will not answer any more: no need to wait.
+    wait(server, Patience::default()).await
+}
+
+/// Waits until the server answers, and meanwhile prints its last answer now and then.
+pub(crate) async fn wait<S: Server>(server: &S, patience: Patience) -> Result<()> {
+    let wait = Mutex::new(Wait::new(patience));
+    let ready = poll_until(patience.ready, || async {
+        // A server that has ended does not answer any more: no need to wait.
         if let Err(error) = server.instance().check().await {
             return Some(Err(error));
         }
@@ -276,12 +332,53 @@ async fn wait_until_ready<S: Server>(server: &S) -> Result<()> {
             Ok(Err(error)) => error,
             Err(_) => anyhow!("no answer within {ANSWER:?}"),
         };
-        *last.lock().unwrap_or_else(PoisonError::into_inner) = error;
-        None
+        let mut wait = wait.lock().unwrap_or_else(PoisonError::into_inner);
+        wait.answered::<S>(error).map(Err)
     })
     .await;
-    let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ready.unwrap_or_else(|| Err(last.context(format!("{} is not ready after {READY:?}", S::SERVICE))))
+    let last = wait.into_inner().unwrap_or_else(PoisonError::into_inner).last;
+    ready.unwrap_or_else(|| {
+        let ready = patience.ready;
+        Err(Definite(format!("{} is not ready after {ready:?}: {last:#}", S::SERVICE)).into())
+    })
+}
+
+/// What is known about a server that is not ready yet.
+struct Wait {
+    patience: Patience,
+    started: Instant,
+    last: anyhow::Error,
+    /// When the last answer was printed.
+    reported: Instant,
+    /// Since when all answers have been definite errors.
+    definite: Option<Instant>,
+}
+
+impl Wait {
+    fn new(patience: Patience) -> Self {
+        let now = Instant::now();
+        Self { patience, started: now, last: anyhow!("never tried"), reported: now, definite: None }
+    }
+
+    /// Takes note of an answer. Returns an error if there is no point in waiting any longer.
+    fn answered<S: Server>(&mut self, error: anyhow::Error) -> Option<anyhow::Error> {
+        if S::is_definite(&error) {
+            let since = self.definite.get_or_insert_with(Instant::now);
+            if since.elapsed() > self.patience.definite {
+                let text = format!("{} answers with an error: {error:#}", S::SERVICE);
+                return Some(Definite(text).into());
+            }
+        } else {
+            self.definite = None;
+        }
+        if self.reported.elapsed() > self.patience.report {
+            self.reported = Instant::now();
+            let seconds = self.started.elapsed().as_secs();
+            report::line(&format!("waiting for {} for {seconds} s; its last answer: {error:#}", S::SERVICE));
+        }
+        self.last = error;
+        None
+    }
 }
 
 /// The address in a URL. Tests talk to servers near by, so the first address of a name will do.

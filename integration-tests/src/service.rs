@@ -81,7 +81,10 @@ impl Service {
             Self::MariaDb => installed("mariadb-server"),
             Self::RabbitMq => installed("rabbitmq-server"),
             Self::PostgresNext | Self::MySql | Self::Sqs => "run scripts/test, which downloads it".to_owned(),
-            Self::PubSub => return "run scripts/test, which downloads and builds it".to_owned(),
+            Self::PubSub => {
+                return "run scripts/test, which downloads and builds it; or scripts/container-images pubsub"
+                    .to_owned();
+            }
             Self::SqlServer => {
                 return format!(
                     "start Docker and set OUTBOX_TEST_MSSQL_ACCEPT_EULA=Y if you accept Microsoft's terms; \

@@ -19,6 +19,8 @@ pub use reading::Record;
 
 use self::faults::Desk;
 use self::serving::Serving;
+use crate::environment::Environment;
+use crate::report::{self, Way};
 
 /// An emulator of Amazon Kinesis, in threads of this process, on a loopback port of its own.
 ///
@@ -81,6 +83,7 @@ impl Kinesis {
             desk: Arc::default(),
         };
         kinesis.restart().await;
+        report::used(&Environment::of_process(), "kinesis", Way::InTest, "ferrokinesis");
         kinesis
     }
 

@@ -8,7 +8,7 @@ mod database;
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -117,7 +117,7 @@ impl Server for SqlServer {
         use testcontainers::ImageExt;
 
         let port = crate::ports::free();
-        let image = "mcr.microsoft.com/mssql/server:2022-CU14-ubuntu-22.04";
+        let image = crate::container::listed("sqlserver");
         // Small and capital letters, digits and a sign: the server insists.
         let password = format!("Aa1-{:016x}", fastrand::u64(..));
         let request = crate::container::image(environment, "OUTBOX_TEST_MSSQL_IMAGE", image)?
@@ -140,6 +140,15 @@ impl Server for SqlServer {
 
     async fn answers(&self) -> Result<()> {
         connect::run(&self.url, "SELECT 1").await
+    }
+
+    async fn version(&self) -> Result<String> {
+        let mut client = connect::connect(&self.url).await?;
+        let query = "SELECT CAST(SERVERPROPERTY('ProductVersion') AS nvarchar(100))";
+        let row = client.simple_query(query).await?.into_row().await?;
+        let version = row.as_ref().and_then(|row| row.get::<&str, _>(0)).map(str::to_owned);
+        client.close().await?;
+        version.context("the server does not report its version")
     }
 }
 

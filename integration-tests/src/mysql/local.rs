@@ -9,6 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
+use super::product::{self, Product};
 use crate::downloads;
 use crate::environment::Environment;
 use crate::launch::{Launch, LocalServer, User, find_folder};
@@ -26,7 +27,7 @@ const MYSQL_ROOT: &str = "OUTBOX_TEST_MYSQL_ROOT";
 /// server would lose what it confirmed. Neither is the doublewrite buffer turned off, since a kill can tear a page.
 ///
 /// The log that replicas read is on, in rows, as on every server that has a replica.
-pub(super) const COMMON: [&str; 8] = [
+const COMMON: [&str; 10] = [
     "--innodb-flush-log-at-trx-commit=2",
     "--sync-binlog=0",
     "--innodb-buffer-pool-size=64M",
@@ -35,10 +36,19 @@ pub(super) const COMMON: [&str; 8] = [
     "--server-id=1",
     "--log-bin=binlog",
     "--binlog-format=ROW",
+    "--skip-name-resolve",
+    // The system limits the asynchronous requests of all servers together, and several servers exceed that.
+    "--innodb-use-native-aio=OFF",
 ];
 
 /// The options, behind those above, of a server that a power failure would not harm.
 const DURABLE: [&str; 2] = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
+
+/// The options of a server for tests, in a process as in a container.
+pub(super) fn options(product: &[&'static str], durable: bool) -> Vec<&'static str> {
+    let durable: &[&str] = if durable { &DURABLE } else { &[] };
+    [&COMMON, product, durable].concat()
+}
 
 /// An installed server of one of the products.
 #[derive(Clone, Debug)]
@@ -73,7 +83,7 @@ impl Installation {
             name: "mariadb",
             server: (bin.join("mariadbd"), vec!["--no-defaults".to_owned(), base.clone()]),
             installer: (installer, arguments.map(str::to_owned).to_vec()),
-            options: &[],
+            options: <product::MariaDb as Product>::OPTIONS,
             path,
             user: User::for_server("mysql")?,
             durable: environment.durable(),
@@ -100,13 +110,7 @@ impl Installation {
             name: "mysql",
             server: (program.clone(), arguments),
             installer: (program, installer),
-            options: &[
-                "--mysqlx=OFF",
-                "--secure-file-priv=NULL",
-                "--performance-schema=OFF",
-                "--gtid-mode=ON",
-                "--enforce-gtid-consistency=ON",
-            ],
+            options: <product::MySql as Product>::OPTIONS,
             path: "/usr/bin:/bin".to_owned(),
             user: User::for_server("mysql")?,
             durable: environment.durable(),
@@ -127,12 +131,8 @@ impl Installation {
             "--bind-address=127.0.0.1".to_owned(),
             // The path of a socket is limited to some hundred characters, that of a temporary folder is not.
             "--socket=".to_owned(),
-            "--skip-name-resolve".to_owned(),
-            // The system allows so many asynchronous requests in all, and several servers together want more.
-            "--innodb-use-native-aio=OFF".to_owned(),
         ];
-        let durable: &[&str] = if self.durable { &DURABLE } else { &[] };
-        let options = COMMON.iter().chain(self.options).chain(durable).map(|&option| option.to_owned());
+        let options = options(self.options, self.durable).into_iter().map(str::to_owned);
         let arguments = arguments.iter().cloned().chain(own).chain(options).collect();
         LocalServer::start(vec![self.command(self.name, program, arguments)], scratch)
     }

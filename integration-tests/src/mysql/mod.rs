@@ -118,10 +118,10 @@ impl<P: Product> Server for MySqlServer<P> {
         use testcontainers::ImageExt;
 
         let port = crate::ports::free();
-        let (variable, default) = P::IMAGE;
-        let mut request = crate::container::image(environment, variable, default)?
-            .with_cmd(local::COMMON)
-            .with_mapped_port(port, testcontainers::core::ContainerPort::Tcp(PORT));
+        let mut request =
+            crate::container::image(environment, P::IMAGE, crate::container::listed(P::SERVICE.name()))?
+                .with_cmd(local::options(P::OPTIONS, environment.durable()))
+                .with_mapped_port(port, testcontainers::core::ContainerPort::Tcp(PORT));
         for (name, value) in P::CONTAINER_VARIABLES {
             request = request.with_env_var(name, value);
         }
@@ -147,6 +147,18 @@ impl<P: Product> Server for MySqlServer<P> {
         sqlx::query("SELECT 1").execute(&mut connection).await?;
         connection.close().await?;
         Ok(())
+    }
+
+    fn is_definite(error: &anyhow::Error) -> bool {
+        error.downcast_ref::<sqlx::Error>().is_some_and(|error| error.as_database_error().is_some())
+    }
+
+    async fn version(&self) -> Result<String> {
+        let mut connection = MySqlConnection::connect(self.url()).await?;
+        let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        // What follows the number is the package, or which logs are on.
+        Ok(version.split('-').next().unwrap_or_default().to_owned())
     }
 }
 

@@ -12,8 +12,10 @@ use crate::service::Service;
 pub trait Product: Sized + Send + Sync + 'static {
     /// Which service it is.
     const SERVICE: Service;
-    /// The variable that names the container's image, and the one to take otherwise.
-    const IMAGE: (&'static str, &'static str);
+    /// The variable that names the container's image.
+    const IMAGE: &'static str;
+    /// The options of this product alone, in a process as in a container.
+    const OPTIONS: &'static [&'static str];
     /// What lets the container's root in without a password.
     const CONTAINER_VARIABLES: [(&'static str, &'static str); 2];
 
@@ -34,7 +36,8 @@ pub struct MariaDb;
 
 impl Product for MariaDb {
     const SERVICE: Service = Service::MariaDb;
-    const IMAGE: (&'static str, &'static str) = ("OUTBOX_TEST_MARIADB_IMAGE", "mariadb:11.4");
+    const IMAGE: &'static str = "OUTBOX_TEST_MARIADB_IMAGE";
+    const OPTIONS: &'static [&'static str] = &[];
     const CONTAINER_VARIABLES: [(&'static str, &'static str); 2] =
         [("MARIADB_ALLOW_EMPTY_ROOT_PASSWORD", "1"), ("MARIADB_ROOT_HOST", "%")];
 
@@ -55,7 +58,14 @@ pub struct MySql;
 
 impl Product for MySql {
     const SERVICE: Service = Service::MySql;
-    const IMAGE: (&'static str, &'static str) = ("OUTBOX_TEST_MYSQL_IMAGE", "mysql:8.4");
+    const IMAGE: &'static str = "OUTBOX_TEST_MYSQL_IMAGE";
+    const OPTIONS: &'static [&'static str] = &[
+        "--mysqlx=OFF",
+        "--secure-file-priv=NULL",
+        "--performance-schema=OFF",
+        "--gtid-mode=ON",
+        "--enforce-gtid-consistency=ON",
+    ];
     const CONTAINER_VARIABLES: [(&'static str, &'static str); 2] =
         [("MYSQL_ALLOW_EMPTY_PASSWORD", "1"), ("MYSQL_ROOT_HOST", "%")];
 

@@ -12,8 +12,8 @@ use crate::service::Service;
 pub trait Edition: Sized + Send + Sync + 'static {
     /// Which service it is.
     const SERVICE: Service;
-    /// The variable that names the container's image, and the one to take otherwise.
-    const IMAGE: (&'static str, &'static str);
+    /// The variable that names the container's image.
+    const IMAGE: &'static str;
 
     /// Keeps the server that the tests of this process share.
     fn shared_cell() -> &'static OnceCell<Result<PostgresServer<Self>, Unavailable>>;
@@ -32,7 +32,7 @@ pub struct System;
 
 impl Edition for System {
     const SERVICE: Service = Service::Postgres;
-    const IMAGE: (&'static str, &'static str) = ("OUTBOX_TEST_POSTGRES_IMAGE", "postgres:17-alpine");
+    const IMAGE: &'static str = "OUTBOX_TEST_POSTGRES_IMAGE";
 
     fn shared_cell() -> &'static OnceCell<Result<PostgresServer<Self>, Unavailable>> {
         static SHARED: OnceCell<Result<PostgresServer<System>, Unavailable>> = OnceCell::const_new();
@@ -51,7 +51,7 @@ pub struct Newer;
 
 impl Edition for Newer {
     const SERVICE: Service = Service::PostgresNext;
-    const IMAGE: (&'static str, &'static str) = ("OUTBOX_TEST_POSTGRES_NEXT_IMAGE", "postgres:18-alpine");
+    const IMAGE: &'static str = "OUTBOX_TEST_POSTGRES_NEXT_IMAGE";
 
     fn shared_cell() -> &'static OnceCell<Result<PostgresServer<Self>, Unavailable>> {
         static SHARED: OnceCell<Result<PostgresServer<Newer>, Unavailable>> = OnceCell::const_new();

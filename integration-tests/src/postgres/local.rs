@@ -15,6 +15,21 @@ const BIN: &str = "OUTBOX_TEST_POSTGRES_BIN";
 /// Names that of the newer version.
 const NEXT_BIN: &str = "OUTBOX_TEST_POSTGRES_NEXT_BIN";
 
+/// How a data directory is made, in a process as in a container.
+pub(super) const INITDB: [&str; 3] = ["--encoding=UTF8", "--locale=C", "--no-sync"];
+
+/// The settings of a server for tests, in a process as in a container.
+///
+/// What the system has taken it keeps even if the server is killed, and no test cuts the power. So `fsync` may be off,
+/// but not `synchronous_commit`: without it a killed server may lose what it confirmed.
+pub(super) fn settings(durable: bool) -> Vec<&'static str> {
+    let disk =
+        if durable { ["fsync=on", "full_page_writes=on"] } else { ["fsync=off", "full_page_writes=off"] };
+    let others =
+        ["max_connections=200", "wal_level=logical", "max_wal_senders=10", "max_replication_slots=10"];
+    disk.into_iter().chain(others).flat_map(|setting| ["-c", setting]).collect()
+}
+
 /// An installed PostgreSQL.
 #[derive(Debug)]
 pub struct Installation {
@@ -43,28 +58,21 @@ impl Installation {
         self.initdb(scratch.path())?;
         let data = data(scratch.path());
         let port = port.to_string();
-        let arguments = [
+        let own = [
             ["-D", &data],
             ["-p", &port],
             ["-h", "127.0.0.1"],
             // The path of a socket is limited to some hundred characters, that of a temporary folder is not.
             ["-c", "unix_socket_directories="],
-            // What the system has taken it keeps even if the server is killed, and no test cuts the power. Not
-            // `synchronous_commit`: without it a killed server may lose what it confirmed.
-            ["-c", if self.durable { "fsync=on" } else { "fsync=off" }],
-            ["-c", if self.durable { "full_page_writes=on" } else { "full_page_writes=off" }],
-            ["-c", "max_connections=200"],
-            ["-c", "wal_level=logical"],
-            ["-c", "max_wal_senders=10"],
-            ["-c", "max_replication_slots=10"],
         ];
-        LocalServer::start(vec![self.command("postgres", arguments.concat())], scratch)
+        let arguments = [&own.concat()[..], &settings(self.durable)].concat();
+        LocalServer::start(vec![self.command("postgres", arguments)], scratch)
     }
 
     fn initdb(&self, folder: &Path) -> Result<()> {
         let data = data(folder);
-        let arguments = ["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8"];
-        let arguments = [&arguments[..], &["--locale=C", "--no-sync", "--no-instructions"]].concat();
+        let own = ["-D", &data, "-U", "postgres", "-A", "trust", "--no-instructions"];
+        let arguments = [&own[..], &INITDB].concat();
         self.command("initdb", arguments).run(folder)?;
         Ok(())
     }

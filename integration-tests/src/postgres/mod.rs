@@ -130,11 +130,12 @@ impl<E: Edition> Server for PostgresServer<E> {
         use testcontainers::ImageExt;
 
         let port = crate::ports::free();
-        let (variable, default) = E::IMAGE;
-        let request = crate::container::image(environment, variable, default)?
-            .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
-            .with_cmd(["-c", "fsync=off", "-c", "max_connections=200", "-c", "wal_level=logical"])
-            .with_mapped_port(port, testcontainers::core::ContainerPort::Tcp(5432));
+        let request =
+            crate::container::image(environment, E::IMAGE, crate::container::listed(E::SERVICE.name()))?
+                .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
+                .with_env_var("POSTGRES_INITDB_ARGS", local::INITDB.join(" "))
+                .with_cmd(local::settings(environment.durable()))
+                .with_mapped_port(port, testcontainers::core::ContainerPort::Tcp(5432));
         let container = crate::container::Container::start(request).await?;
         let host = container.host().to_owned();
         Self::on_port(Instance::container(container), &host, port)
@@ -154,6 +155,20 @@ impl<E: Edition> Server for PostgresServer<E> {
         sqlx::query("SELECT 1").execute(&mut connection).await?;
         connection.close().await?;
         Ok(())
+    }
+
+    fn is_definite(error: &anyhow::Error) -> bool {
+        // "cannot_connect_now": the server starts or recovers.
+        let code = error.downcast_ref::<sqlx::Error>().and_then(|error| error.as_database_error()?.code());
+        code.is_some_and(|code| code != "57P03")
+    }
+
+    async fn version(&self) -> Result<String> {
+        let mut connection = PgConnection::connect(self.url()).await?;
+        let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        // Distributions put the name of their package behind it.
+        Ok(version.split(' ').next().unwrap_or_default().to_owned())
     }
 }
 
@@ -185,6 +200,23 @@ mod tests {
     #[tokio::test]
     async fn a_newer_server_given_by_its_url_is_used_and_not_harmed() {
         used_and_not_harmed::<edition::Newer>().await;
+    }
+
+    #[cfg(feature = "containers")]
+    #[tokio::test]
+    async fn a_missing_image_leads_to_a_process_if_that_is_allowed() {
+        if crate::container::daemon().await.is_err() || Postgres::locate(&Environment::of_process()).is_err()
+        {
+            return;
+        }
+        let environment =
+            Environment::of_process().with("OUTBOX_TEST_POSTGRES_IMAGE", "outbox-test/not-an-image:1");
+        let postgres: Postgres =
+            acquire(&environment.clone().with("OUTBOX_TEST_MODE", ""), false).await.unwrap();
+        postgres.instance().cpu_time().expect("it runs as a process");
+        let error =
+            acquire::<Postgres>(&environment.with("OUTBOX_TEST_MODE", "container"), false).await.unwrap_err();
+        assert!(error.to_string().contains("scripts/container-images"), "{error}");
     }
 
     #[tokio::test]

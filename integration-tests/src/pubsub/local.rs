@@ -1,11 +1,12 @@
-//! The server as a process of this machine.
+//! The server as a process of this machine, and the folder through which tests talk to it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 
+use super::Entry;
 use crate::downloads;
 use crate::environment::Environment;
 use crate::launch::{Launch, LocalServer, User, named_folder};
@@ -14,8 +15,13 @@ use crate::scratch::Scratch;
 /// Names the folder with the program `pubsub-server`.
 const BIN: &str = "OUTBOX_TEST_PUBSUB_BIN";
 const PROGRAM: &str = "pubsub-server";
-/// What the program must have been built of.
+/// The source of the program.
 const SOURCE: &str = include_str!("server/main.go");
+
+/// The version of the program: the checksum of its source, which is in the name of its folder and of its image.
+pub(super) fn source_version() -> u32 {
+    downloads::cksum(SOURCE.as_bytes())
+}
 
 /// A server that was built.
 #[derive(Debug)]
@@ -24,7 +30,7 @@ pub struct Installation {
     user: Option<User>,
 }
 
-/// Where the server keeps its books, and where it is told what is to go wrong.
+/// The folder in which the server keeps its books, and reads its faults.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     folder: PathBuf,
@@ -34,12 +40,7 @@ impl Installation {
     pub(super) fn locate(environment: &Environment) -> Result<Self> {
         let bin = match named_folder(environment, BIN, PROGRAM)? {
             Some(bin) => bin,
-            None => {
-                let folder = downloads::folder(environment, "pubsub")?;
-                let built_of = fs::read_to_string(folder.join("main.go")).unwrap_or_default();
-                ensure!(built_of == SOURCE, "the one in {} was built of another source", folder.display());
-                folder.join("bin")
-            }
+            None => downloads::folder(environment, &format!("pubsub-{}", source_version()))?.join("bin"),
         };
         Ok(Self { program: bin.join(PROGRAM), user: User::for_server("nobody")? })
     }
@@ -47,14 +48,12 @@ impl Installation {
     pub(super) fn launch(&self, port: u16) -> Result<(LocalServer, Desk)> {
         let scratch = Scratch::new("pubsub")?;
         User::own(self.user, scratch.path())?;
-        let desk = Desk { folder: scratch.path().to_path_buf() };
-        fs::create_dir(desk.faults())?;
-        fs::set_permissions(desk.faults(), fs::Permissions::from_mode(0o755))?;
+        let desk = Desk::new(scratch.path())?;
         let text = |path: &Path| path.display().to_string();
         let launch = Launch {
             name: PROGRAM,
             program: self.program.clone(),
-            arguments: vec![port.to_string(), text(&desk.books()), text(&desk.faults())],
+            arguments: desk.arguments(&format!("127.0.0.1:{port}"), scratch.path()),
             variables: vec![("HOME", text(scratch.path())), ("TMPDIR", text(scratch.path()))],
             user: self.user,
             port: Some(port),
@@ -64,12 +63,41 @@ impl Installation {
 }
 
 impl Desk {
-    pub(super) fn books(&self) -> PathBuf {
+    /// Makes the files of a new server in `folder`.
+    pub(super) fn new(folder: &Path) -> Result<Self> {
+        let desk = Self { folder: folder.to_path_buf() };
+        fs::create_dir(desk.faults())?;
+        fs::set_permissions(desk.faults(), fs::Permissions::from_mode(0o755))?;
+        Ok(desk)
+    }
+
+    /// The arguments of a server that listens on `address` and has the folder at `mounted`.
+    pub(super) fn arguments(&self, address: &str, mounted: &Path) -> Vec<String> {
+        let file = |path: PathBuf| {
+            let name = path.strip_prefix(&self.folder).unwrap_or(&path);
+            mounted.join(name).display().to_string()
+        };
+        vec![address.to_owned(), file(self.books_file()), file(self.faults())]
+    }
+
+    fn books_file(&self) -> PathBuf {
         self.folder.join("books")
     }
 
     fn faults(&self) -> PathBuf {
         self.folder.join("faults")
+    }
+
+    /// The lines of the books. The last line may be cut off, if the server was killed.
+    pub(super) fn books(&self) -> std::io::Result<Vec<Entry>> {
+        let text = fs::read_to_string(self.books_file())?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// The version of Google's library in the server, which it writes to its books when it starts.
+    pub(super) fn version(&self) -> Result<String> {
+        let version = self.books()?.into_iter().rev().find_map(|entry| entry.version);
+        version.context("the books contain no version")
     }
 
     /// Has the server read this before the next request for the topic.

@@ -5,9 +5,8 @@ mod topic;
 mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
@@ -20,6 +19,12 @@ use crate::environment::Environment;
 use crate::instance::Instance;
 use crate::server::Server;
 use crate::service::Service;
+
+/// The port within a container, and the folder for books and faults.
+#[cfg(feature = "containers")]
+const PORT: u16 = 8085;
+#[cfg(feature = "containers")]
+const MOUNTED: &str = "/desk";
 
 /// The payload that no topic takes: a request with it is refused as a whole.
 pub const POISON: &str = "poison";
@@ -62,22 +67,14 @@ pub struct Entry {
     pub ids: Vec<String>,
     /// Of each message, the beginning of its payload.
     pub heads: Vec<String>,
+    /// In the line that the server writes when it starts: its version.
+    version: Option<String>,
 }
 
 impl Entry {
     /// Whether the server has taken the messages.
     pub fn was_taken(&self) -> bool {
         self.code == "OK"
-    }
-}
-
-struct Books;
-
-impl Books {
-    /// What is in the books. A server that is killed may leave half a line behind.
-    fn read(file: &Path) -> Vec<Entry> {
-        let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("no books: {error}"));
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 
@@ -114,8 +111,21 @@ impl Server for PubSub {
 
     #[cfg(feature = "containers")]
     async fn container(environment: &Environment) -> Result<Self> {
-        // No image has it: it is our own program, in whichever way the other servers are had.
-        Self::launch(&Self::locate(environment)?).await
+        use testcontainers::ImageExt;
+        use testcontainers::core::{ContainerPort, Mount};
+
+        let port = crate::ports::free();
+        let image = format!("outbox-test/pubsub:{}", local::source_version());
+        let scratch = crate::scratch::Scratch::new("pubsub")?;
+        let desk = local::Desk::new(scratch.path())?;
+        let request = crate::container::image(environment, "OUTBOX_TEST_PUBSUB_IMAGE", &image)?
+            .with_cmd(desk.arguments(&format!("0.0.0.0:{PORT}"), MOUNTED.as_ref()))
+            .with_mount(Mount::bind_mount(scratch.path().display().to_string(), MOUNTED))
+            .with_mapped_port(port, ContainerPort::Tcp(PORT));
+        let container = crate::container::Container::start_in(request, scratch).await?;
+        let url = url::Url::parse(&format!("http://{}:{port}", container.host()))?;
+        let address = crate::server::address(&url, port)?;
+        Ok(Self { instance: Instance::container(container), address, desk })
     }
 
     fn locate(environment: &Environment) -> Result<Installation> {
@@ -130,8 +140,13 @@ impl Server for PubSub {
     }
 
     async fn answers(&self) -> Result<()> {
-        // It listens only when it can serve.
+        // It listens only when it can serve, and has then written its version.
         tokio::net::TcpStream::connect(self.address).await?;
+        self.desk.version().context("the server does not write its books into our folder")?;
         Ok(())
+    }
+
+    async fn version(&self) -> Result<String> {
+        Ok(format!("{} (Google's fake)", self.desk.version()?))
     }
 }

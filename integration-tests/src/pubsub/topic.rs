@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
+use super::Entry;
 use super::local::Desk;
 use super::wire::{self, AcknowledgeRequest, Client, PubsubMessage, PullRequest, PullResponse};
-use super::{Books, Entry};
 use crate::{names, runtime};
 
 /// The project of all topics.
@@ -109,7 +109,8 @@ impl Topic {
     /// If there are no books.
     pub fn books(&self) -> Vec<Entry> {
         let name = self.name();
-        Books::read(&self.desk.books()).into_iter().filter(|entry| entry.topic == name).collect()
+        let books = self.desk.books().unwrap_or_else(|error| panic!("no books: {error}"));
+        books.into_iter().filter(|entry| entry.topic == name).collect()
     }
 
     /// A subscriber that belongs to the runtime of the caller.

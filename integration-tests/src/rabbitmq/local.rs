@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::configuration;
 use crate::environment::Environment;
 use crate::launch::{Launch, LocalServer, User, find_folder};
 use crate::ports;
@@ -22,6 +23,8 @@ pub struct Installation {
     epmd: PathBuf,
     path: String,
     user: Option<User>,
+    /// Lines of rabbitmq.conf.
+    settings: String,
 }
 
 /// The ports of one node.
@@ -66,13 +69,14 @@ impl Installation {
         let epmd = Environment::from_pairs([("PATH", path.as_str())])
             .find_program("epmd")
             .context("Erlang's program epmd is not installed")?;
-        Ok(Self { bin, epmd, path, user: User::for_server("rabbitmq")? })
+        let (user, settings) = (User::for_server("rabbitmq")?, configuration::settings(environment));
+        Ok(Self { bin, epmd, path, user, settings })
     }
 
     pub(super) fn launch(&self, ports: Ports) -> Result<(LocalServer, Control)> {
         let scratch = Scratch::new("rabbitmq")?;
         let folder = scratch.path().to_path_buf();
-        write_configuration(&folder, ports)?;
+        self.write_configuration(&folder, ports)?;
         User::own(self.user, &folder)?;
 
         let variables = self.variables(&folder, ports);
@@ -95,8 +99,7 @@ impl Installation {
 
     fn variables(&self, folder: &Path, ports: Ports) -> Vec<(&'static str, String)> {
         let file = |name: &str| folder.join(name).display().to_string();
-        let erlang =
-            "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}";
+        let erlang = format!("{} -kernel inet_dist_use_interface {{127,0,0,1}}", configuration::ERLANG);
         vec![
             ("PATH", self.path.clone()),
             ("LC_ALL", "C.UTF-8".to_owned()),
@@ -114,29 +117,21 @@ impl Installation {
             ("RABBITMQ_CONF_ENV_FILE", "/dev/null".to_owned()),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", file("enabled_plugins")),
             ("RABBITMQ_PID_FILE", file("pid")),
-            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erlang.to_owned()),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", erlang),
             // The script then becomes the node, instead of waiting for it.
             ("RUNNING_UNDER_SYSTEMD", "true".to_owned()),
         ]
     }
-}
 
-fn write_configuration(folder: &Path, ports: Ports) -> Result<()> {
-    let Ports { amqp, management, .. } = ports;
-    fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
-    fs::write(
-        folder.join("rabbitmq.conf"),
-        format!(
+    fn write_configuration(&self, folder: &Path, ports: Ports) -> Result<()> {
+        let Ports { amqp, management, .. } = ports;
+        fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
+        let own = format!(
             "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
              management.tcp.ip = 127.0.0.1\n\
-             management.tcp.port = {management}\n\
-             loopback_users = none\n\
-             log.console = true\n\
-             log.console.level = warning\n\
-             log.file = false\n\
-             vm_memory_high_watermark.absolute = 1GB\n\
-             disk_free_limit.absolute = 50MB\n"
-        ),
-    )?;
-    Ok(())
+             management.tcp.port = {management}\n"
+        );
+        fs::write(folder.join("rabbitmq.conf"), own + &self.settings)?;
+        Ok(())
+    }
 }

@@ -1,5 +1,6 @@
 //! RabbitMQ for tests.
 
+mod configuration;
 mod local;
 mod vhost;
 
@@ -63,6 +64,14 @@ impl RabbitMq {
     /// The AMQP URI of the virtual host that every server has, with a user who may do everything.
     pub fn uri(&self) -> &str {
         self.uri.as_str()
+    }
+
+    /// As [`start`](Server::start), with more lines in the broker's configuration file.
+    ///
+    /// # Panics
+    /// As [`start`](Server::start).
+    pub async fn start_with(lines: &str) -> Option<Self> {
+        Self::start_in(Environment::of_process().with(configuration::CONF, lines)).await
     }
 
     /// A new virtual host, which is deleted with the value.
@@ -152,8 +161,14 @@ impl Server for RabbitMq {
         use testcontainers::core::ContainerPort;
 
         let (amqp, management) = (crate::ports::free(), crate::ports::free());
-        let image = "rabbitmq:4.1-management-alpine";
+        let image = crate::container::listed("rabbitmq");
         let request = crate::container::image(environment, "OUTBOX_TEST_RABBITMQ_IMAGE", image)?
+            .with_env_var("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", configuration::ERLANG)
+            // The last file of this folder takes precedence.
+            .with_copy_to(
+                "/etc/rabbitmq/conf.d/90-test.conf",
+                configuration::settings(environment).into_bytes(),
+            )
             // The data belongs to a node's name, and the node has its name from the host.
             .with_hostname("outbox-test")
             .with_mapped_port(amqp, ContainerPort::Tcp(AMQP_PORT))
@@ -180,6 +195,19 @@ impl Server for RabbitMq {
         connection.close(200, "ready".into()).await?;
         self.management.request("GET", "/api/whoami", None).await?;
         Ok(())
+    }
+
+    fn is_definite(error: &anyhow::Error) -> bool {
+        let refused = |error: &lapin::Error| matches!(error.kind(), lapin::ErrorKind::ProtocolError(_));
+        error.downcast_ref::<lapin::Error>().is_some_and(refused)
+    }
+
+    async fn version(&self) -> Result<String> {
+        let overview = self.management.request("GET", "/api/overview", None).await?;
+        // "rabbitmq_version":"4.0.5"
+        let (_, version) =
+            overview.split_once("\"rabbitmq_version\":\"").context("no version in the overview")?;
+        Ok(version.split('"').next().unwrap_or_default().to_owned())
     }
 }
 

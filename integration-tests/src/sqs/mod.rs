@@ -12,6 +12,8 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Config, Credentials, Region, StalledStreamProtectionConfig};
+use aws_sdk_sqs::error::SdkError;
+use aws_sdk_sqs::operation::list_queues::ListQueuesError;
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -21,6 +23,7 @@ pub use queue::Queue;
 
 use crate::availability::Unavailable;
 use crate::environment::Environment;
+use crate::http;
 use crate::instance::Instance;
 use crate::server::Server;
 use crate::service::Service;
@@ -98,6 +101,12 @@ pub fn client(address: SocketAddr) -> Client {
     Client::from_conf(config)
 }
 
+/// The version in a JSON object such as `{"version": "1.5.33"}`.
+fn version_in(health: &str) -> Result<String> {
+    let health: serde_json::Value = serde_json::from_str(health)?;
+    Ok(health["version"].as_str().context("the emulator does not report its version")?.to_owned())
+}
+
 impl Server for Sqs {
     const SERVICE: Service = Service::Sqs;
     type Installation = Installation;
@@ -129,7 +138,7 @@ impl Server for Sqs {
         use testcontainers::core::ContainerPort;
 
         let port = crate::ports::free();
-        let image = "softwaremill/elasticmq-native:1.6.12";
+        let image = crate::container::listed("sqs");
         let request = crate::container::image(environment, "OUTBOX_TEST_SQS_IMAGE", image)?
             .with_mapped_port(port, ContainerPort::Tcp(9324));
         let container = crate::container::Container::start(request).await?;
@@ -147,7 +156,87 @@ impl Server for Sqs {
     }
 
     async fn answers(&self) -> Result<()> {
-        self.client().list_queues().send().await.context("it does not list its queues")?;
-        Ok(())
+        let listed = self.client().list_queues().send().await;
+        listed.map(drop).map_err(|error| match error.raw_response() {
+            Some(answer) => {
+                let body = String::from_utf8_lossy(answer.body().bytes().unwrap_or_default());
+                let start: String = body.chars().take(300).collect();
+                let text = format!("status {}: {start}", answer.status().as_u16());
+                anyhow::Error::new(error).context(text)
+            }
+            None => error.into(),
+        })
+    }
+
+    fn is_definite(error: &anyhow::Error) -> bool {
+        error.downcast_ref::<SdkError<ListQueuesError>>().is_some_and(|error| error.raw_response().is_some())
+    }
+
+    async fn version(&self) -> Result<String> {
+        let health = http::Client::new(&Url::parse(&format!("http://{}", self.address))?)?;
+        let version = match health.request("GET", "/_ministack/health", None).await {
+            Ok(health) => format!("ministack {}", version_in(&health)?),
+            // ElasticMQ does not report its version.
+            Err(_) => "ElasticMQ".to_owned(),
+        };
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::failure::Definite;
+    use crate::server::{Patience, wait};
+
+    const BROKEN: &str =
+        "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 14\r\nConnection: close\r\n\r\nno module yaml";
+
+    /// Answers every request with an error.
+    async fn broken_server() -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await?;
+                    stream.write_all(BROKEN.as_bytes()).await
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_server_that_answers_only_errors_is_given_up_early_with_its_answer() {
+        let sqs = Sqs { instance: Instance::EXTERNAL, address: broken_server().await };
+        let patience = Patience { definite: Duration::from_millis(200), ..Patience::default() };
+        let error = wait(&sqs, patience).await.unwrap_err();
+        assert!(error.is::<Definite>(), "{error:?}");
+        let text = error.to_string();
+        assert!(
+            text.contains("answers with an error") && text.contains("status 500: no module yaml"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_be_reached_is_waited_for() {
+        let address = (Ipv4Addr::LOCALHOST, crate::ports::free()).into();
+        let sqs = Sqs { instance: Instance::EXTERNAL, address };
+        let patience = Patience {
+            ready: Duration::from_secs(2),
+            definite: Duration::ZERO,
+            report: Duration::from_millis(100),
+        };
+        let text = wait(&sqs, patience).await.unwrap_err().to_string();
+        assert!(text.contains("is not ready after 2s"), "{text}");
     }
 }

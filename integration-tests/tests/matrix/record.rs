@@ -5,7 +5,8 @@ use std::io::Write;
 
 use crate::ends::{Broker, Database};
 
-/// A file to which each test adds a line: store, publisher, scenario, what became of it, and why.
+/// A file to which each test adds a line: store, publisher, scenario, result, missing service, and the number of the
+/// process, by which the report of services tells how the two ends ran.
 const PAIR_REPORT: &str = "OUTBOX_TEST_PAIR_REPORT";
 
 /// A test that is being run. It has failed unless something else is said before this is dropped.
@@ -33,7 +34,8 @@ impl Drop for Record {
     fn drop(&mut self) {
         let Some(report) = std::env::var_os(PAIR_REPORT).filter(|report| !report.is_empty()) else { return };
         let ([database, broker, scenario], (result, why)) = (self.test, self.result);
-        let line = format!("{database}\t{broker}\t{scenario}\t{result}\t{why}\n");
+        let pid = std::process::id();
+        let line = format!("{database}\t{broker}\t{scenario}\t{result}\t{why}\t{pid}\n");
         // One write, for other tests are writing as well. A panic here would hide the one that is on its way.
         let written = File::options().create(true).append(true).open(&report);
         let written = written.and_then(|mut file| file.write_all(line.as_bytes()));

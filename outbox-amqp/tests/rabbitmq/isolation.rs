@@ -116,11 +116,7 @@ async fn a_message_that_closes_the_connection_is_found_and_the_others_pass() {
 
 #[tokio::test]
 async fn a_message_too_large_for_the_broker_is_found_and_the_others_pass() {
-    let Some(rabbitmq) = RabbitMq::start().await else { return };
-    // RabbitMQ 4 reads the setting once, when it starts.
-    let limit =
-        "application:set_env(rabbit, max_message_size, 10000), persistent_term:put(max_message_size, 10000).";
-    rabbitmq.ctl(&["eval", limit]).await;
+    let Some(rabbitmq) = RabbitMq::start_with("max_message_size = 10000").await else { return };
     let vhost = rabbitmq.vhost().await;
     vhost.declare_queue("orders").await;
     let publisher = builder(vhost.uri()).build().unwrap();

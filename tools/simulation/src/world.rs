@@ -126,7 +126,7 @@ impl World {
             key_order,
             lease,
             witness: Witness::new(lease / 4),
-            trouble: (seed % 3 == 0).then(|| fastrand::Rng::with_seed(!seed)),
+            trouble: seed.is_multiple_of(3).then(|| fastrand::Rng::with_seed(!seed)),
             rng,
         }
     }

@@ -5,7 +5,9 @@
 // before the request is answered. The books outlive it. Topics named in them are there again when it comes back;
 // subscriptions and what they had not delivered are gone.
 //
-// Usage: pubsub-server PORT BOOKS FAULTS
+// The first line that it writes to the books when it starts has its version, which is that of Google's library.
+//
+// Usage: pubsub-server ADDRESS BOOKS FAULTS, with an address such as 127.0.0.1:8085.
 package main
 
 import (
@@ -44,8 +46,12 @@ const (
 	head = 64
 )
 
+// Set by the build.
+var version = "unknown"
+
 // A line of the books.
 type entry struct {
+	Version string   `json:"version,omitempty"`
 	Created string   `json:"created,omitempty"`
 	Topic   string   `json:"topic,omitempty"`
 	Key     string   `json:"key,omitempty"`
@@ -64,7 +70,7 @@ type server struct {
 
 func main() {
 	if len(os.Args) != 4 {
-		log.Fatal("usage: pubsub-server PORT BOOKS FAULTS")
+		log.Fatal("usage: pubsub-server ADDRESS BOOKS FAULTS")
 	}
 	fake := pstest.NewServer()
 	topics := createdBefore(os.Args[2])
@@ -77,12 +83,13 @@ func main() {
 			log.Fatal(err)
 		}
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", os.Args[1]))
+	listener, err := net.Listen("tcp", os.Args[1])
 	if err != nil {
 		log.Fatal(err)
 	}
 	conns := &connections{Listener: listener, open: map[string]net.Conn{}}
 	s := &server{books: books, faults: os.Args[3], publishes: map[string]int{}, conns: conns}
+	s.write(entry{Version: version})
 	front := grpc.NewServer(grpc.UnaryInterceptor(s.intercept), grpc.MaxRecvMsgSize(64<<20))
 	pb.RegisterPublisherServer(front, &fake.GServer)
 	pb.RegisterSubscriberServer(front, &fake.GServer)
