@@ -279,8 +279,11 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             self.events.emit(|| Event::SettleRefused { position, error: text.into() });
         }
         if self.stopping || !self.leases.is_active(pending.row.meta.partition) {
+            let behind = self.settling.given_up(pending.row.meta.key.as_ref());
             self.abandon(&pending);
-            self.settling.given_up();
+            for pending in &behind {
+                self.abandon(pending);
+            }
         } else if refusals == 0
             && let Some(settlement) = substitute(&pending.settlement)
         {

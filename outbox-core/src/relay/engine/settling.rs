@@ -337,7 +337,7 @@ impl Settling {
         }
     }
 
-    /// Takes out the refused rows of these partitions.
+    /// Takes out the refused rows of these partitions, and the outcomes that wait behind them.
     pub(super) fn give_up(&mut self, gone: impl Fn(Partition) -> bool) -> Vec<Pending> {
         if self.refused.is_empty() {
             return Vec::new();
@@ -346,13 +346,25 @@ impl Settling {
             .into_iter()
             .partition(|refused| gone(refused.pending.row.meta.partition));
         self.refused = kept;
-        self.sort();
-        given_up.into_iter().map(|refused| refused.pending).collect()
+        let mut rows: Vec<Pending> = given_up.into_iter().map(|refused| refused.pending).collect();
+        let keys = rows.iter().filter_map(|pending| pending.row.meta.key.clone()).collect();
+        rows.extend(self.take_behind(&keys));
+        rows
     }
 
-    /// A refused row was given up.
-    pub(super) fn given_up(&mut self) {
+    /// The only row of a refused call was given up. Takes out the outcomes that wait behind it: recorded without it, a held row
+    /// would have nothing before it that holds it, and would be released ahead of the row that was given up.
+    pub(super) fn given_up(&mut self, key: Option<&Arc<str>>) -> Vec<Pending> {
+        self.take_behind(&key.cloned().into_iter().collect())
+    }
+
+    fn take_behind(&mut self, keys: &HashSet<Arc<str>>) -> Vec<Pending> {
+        let is_behind =
+            |pending: &Pending| pending.row.meta.key.as_ref().is_some_and(|key| keys.contains(key));
+        let (taken, kept) = std::mem::take(&mut self.behind).into_iter().partition(is_behind);
+        self.behind = kept;
         self.sort();
+        taken
     }
 
     /// Brings what waits behind suspended keys up to date.

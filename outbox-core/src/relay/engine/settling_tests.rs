@@ -213,3 +213,31 @@ fn refused_rows_make_no_flood_of_calls() {
     assert_eq!(settling.refused.len(), 500);
     assert!(calls <= 721, "{calls} calls in an hour");
 }
+
+/// Held rows that are recorded without the row that holds them would be released ahead of it.
+#[test]
+fn outcomes_behind_a_row_that_is_given_up_are_given_up_with_it() {
+    let now = Instant::now();
+    for stopped_during_the_call in [true, false] {
+        let mut settling = Settling::default();
+        for (position, key) in [(1, "a"), (2, "a"), (3, "b")] {
+            settling.push(outcome(position, key, now));
+        }
+        let (id, _) = settling.start(now, false, 1).unwrap();
+        let call = settling.ended(id).unwrap();
+        settling.replace(call.batch.rows.into_iter().next().unwrap(), None, now);
+        let (id, rows) = settling.start(now, false, 10).unwrap();
+        assert_eq!(positions(&rows), [1]);
+        let refused = settling.ended(id).unwrap().batch.rows.into_iter().next().unwrap();
+        let given_up: Vec<_> = if stopped_during_the_call {
+            settling.given_up(refused.row.meta.key.as_ref())
+        } else {
+            settling.refuse(refused, 2, now);
+            settling.give_up(|_| true)
+        };
+        let given_up: Vec<_> = given_up.iter().map(|pending| pending.row.meta.position.0).collect();
+        assert_eq!(given_up, if stopped_during_the_call { vec![2] } else { vec![1, 2] });
+        let rest: Vec<_> = settling.unrecorded().map(|pending| pending.row.meta.position.0).collect();
+        assert_eq!(rest, [3]);
+    }
+}
