@@ -14,7 +14,8 @@ use crate::broker::number;
 ///
 /// - A publish call begins only under a lease on its messages that lasts for the whole call.
 /// - No key is in calls of two relays at a time.
-/// - No attempt is counted that the broker did not fail because of the message itself, and none while the broker is down.
+/// - No attempt is counted unless the broker failed the message itself. While the broker is down none is counted either, but one
+///   for two outages in each of which the message was sent alone, as ADR 0021 states.
 /// - A retry waits as its policy says.
 /// - In peace, nobody lets a lease run out.
 /// - Nobody fetches again and again while no time passes.
@@ -41,6 +42,11 @@ struct Seen {
     /// By number: the partition, and how often the broker failed the message itself.
     partitions: Vec<Option<Partition>>,
     blamed: Vec<u32>,
+    /// Whether the broker was down at the last publish call, and the number of outages so far.
+    broker_down: bool,
+    outages: u32,
+    /// By number: the last outage in which the message was sent alone, and the number of such outages.
+    alone_in: Vec<(u32, u32)>,
     numbers: BTreeMap<Position, u64>,
     flights: BTreeMap<u64, Flight>,
     next_flight: u64,
@@ -175,9 +181,21 @@ impl Witness {
         if let Some(rival) = rival.map(|flight| flight.relay) {
             seen.breach(|| format!("relays {rival} and {relay} publish messages of a key at a time"));
         }
-        if let ([message], false) = (batch, broker_down) {
+        if broker_down && !seen.broker_down {
+            seen.outages += 1;
+        }
+        seen.broker_down = broker_down;
+        if let [message] = batch {
             // A message that is sent alone may be what breaks the connection.
-            *at(&mut seen.blamed, number(message)) += 1;
+            if broker_down {
+                let outage = seen.outages;
+                let alone_in = at(&mut seen.alone_in, number(message));
+                if alone_in.0 != outage {
+                    *alone_in = (outage, alone_in.1 + 1);
+                }
+            } else {
+                *at(&mut seen.blamed, number(message)) += 1;
+            }
         }
         let flight = seen.next_flight;
         seen.next_flight += 1;
@@ -198,7 +216,7 @@ impl Witness {
             return;
         };
         let Some(number) = seen.numbers.get(&settle.position).copied() else { return };
-        let most = *at(&mut seen.blamed, number);
+        let most = *at(&mut seen.blamed, number) + at(&mut seen.alone_in, number).1 / 2;
         if *attempts > most {
             let rule =
                 || format!("relay {relay} counts {attempts} attempts of {number}, which failed {most} times");
