@@ -350,7 +350,7 @@ async fn who_looks_only_now_sees_what_happened_before() {
 
     for rest in ["history", "failures", "relays"] {
         let unknown = relay.get(&format!("/api/v1/routes/other/{rest}"));
-        assert!(unknown.status == 404 && unknown.body.contains("no route"), "{}", unknown.body);
+        assert!(unknown.status == 404 && unknown.body.contains("unknown route"), "{}", unknown.body);
         let rebound = [("Host", "evil.example")];
         assert_eq!(relay.ask("GET", &format!("/api/v1/routes/default/{rest}"), &rebound, "").status, 403);
     }

@@ -78,8 +78,9 @@ async fn after_a_break_the_latest_node_comes_first_and_then_the_others() {
 async fn the_error_names_every_address_that_was_tried() {
     let (_listener, silent) = silent().await;
     let (first, second) = (refusing(), refusing());
+    // Each of the three has a share of it, which must be long enough for the two that refuse on a slow machine.
     let publisher =
-        builder(&first).node(&second).node(&silent).connect_timeout(Duration::from_secs(3)).build().unwrap();
+        builder(&first).node(&second).node(&silent).connect_timeout(Duration::from_secs(20)).build().unwrap();
     let outcome = publish_one(&publisher, message("t", "x")).await;
     let error = assert_error(&outcome, ErrorKind::Unavailable, Verdict::Retry, Scope::Endpoint);
     let report = error.report();
