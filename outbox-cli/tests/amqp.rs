@@ -82,7 +82,9 @@ async fn payloads_headers_and_passwords_are_in_no_log_while_everything_fails() {
         status.to_string().contains("\"dead_letters\":{\"at_least\":false,\"count\":140}").then_some(())
     };
     eventually("the dead letters", DEADLINE, settled).await;
-    assert_eq!(vhost.queue_depth("good").await as usize, 20);
+    // The ones that were unconfirmed when another message closed their channel may have a second copy.
+    let delivered = vhost.queue_depth("good").await;
+    assert!((20..=40).contains(&delivered), "{delivered} copies of 20 messages");
     // And the connection breaks.
     for mode in [Mode::Reset, Mode::CutAnswersAfter(0), Mode::Refuse] {
         proxy.set(mode).await;
@@ -94,7 +96,7 @@ async fn payloads_headers_and_passwords_are_in_no_log_while_everything_fails() {
         proxy.set(Mode::Pass).await;
     }
     eventually("the last messages", DEADLINE, || async {
-        (vhost.queue_depth("good").await >= 23).then_some(())
+        (vhost.queue_depth("good").await >= delivered + 3).then_some(())
     })
     .await;
     rabbitmq.management("DELETE", &format!("/api/users/{user}"), None).await;
