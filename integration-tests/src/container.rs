@@ -333,6 +333,10 @@ mod tests {
         .await;
         let addresses: Vec<_> =
             published.into_values().flatten().flatten().map(|binding| binding.host_ip.unwrap()).collect();
-        assert_eq!(addresses, ["127.0.0.1"]);
+        // On a machine that looks like a container itself the servers must be reached from outside of it.
+        let in_container = std::path::Path::new("/.dockerenv").exists();
+        let expected =
+            published_on(None, in_container).map_or_else(String::new, |address| address.to_string());
+        assert_eq!(addresses, [expected]);
     }
 }

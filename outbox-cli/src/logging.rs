@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 use crate::config::{Format, Log};
 use crate::exit::Failure;
@@ -48,8 +48,12 @@ const GUARDED: &[(&str, &str)] = &[
 /// see their lines names them.
 fn filter(written: &str) -> Result<EnvFilter, ParseError> {
     let mut filter = EnvFilter::try_new(written)?;
+    let level = written.split(',').filter_map(|part| part.trim().parse::<LevelFilter>().ok()).next_back();
+    let level = level.unwrap_or(LevelFilter::ERROR);
     for (target, directive) in GUARDED {
-        if !written.split(',').any(|part| part.trim().starts_with(target)) {
+        // A directive must not show more of a library than the level for everything does.
+        let is_needed = level > LevelFilter::INFO || directive.ends_with("=off");
+        if is_needed && !written.split(',').any(|part| part.trim().starts_with(target)) {
             filter = filter.add_directive(directive.parse()?);
         }
     }

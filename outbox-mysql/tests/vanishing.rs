@@ -114,7 +114,11 @@ async fn a_relay_goes_on_after_its_connections_have_vanished(product: Product) {
         proxy.set(Mode::Pass).await;
         arrived(2 * round).await;
     }
-    relay.shutdown().await.unwrap();
+    // The server may still hold the lock of a vanished session on the row of the last message. A relay that stops gives up
+    // the outcome of such a row (ADR 0019).
+    if let Err(error) = relay.shutdown().await {
+        assert_eq!(error.kind(), outbox_core::ErrorKind::Timeout, "{}", error.report());
+    }
 }
 
 on_both!(

@@ -183,7 +183,7 @@ mod tests {
             ("{}", "missing field `topic`"),
             (r#"{"topic":"t","body":1}"#, "unknown field `body`"),
             (r#"{"topic":""}"#, "the topic is empty"),
-            (r#"{"topic":"t","payload":1,"payload_base64":""}"#, "payload as well as payload_base64"),
+            (r#"{"topic":"t","payload":1,"payload_base64":""}"#, "both payload and payload_base64"),
             (r#"{"topic":"t","payload_base64":"%"}"#, "is not valid base64"),
             (r#"{"topic":"t","id":"7"}"#, "id is not a UUID"),
             (r#"{"topic":"t","deliver_at":"soon"}"#, "deliver_at is not a time"),

@@ -148,6 +148,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
         "63 bytes",
     ),
     ("store/postgres", "partitions", "1025", "from 1 to 1024"),
+    ("store/postgres", "wakeups", "1", "true or false"),
     ("store/postgres", "max_connections", "1001", "from 1 to 1000"),
     ("store/postgres", "acquire_timeout", "\"1h\"", "to \"10m\""),
     ("store/mysql", "type", "1", "\"mysql\""),
