@@ -44,8 +44,8 @@ mod tests {
 
     #[test]
     fn characters_that_the_encoding_lacks_are_replaced() {
-        let text = "caf\u{e9} \u{2014} \u{1f980}";
-        for (name, expected) in [("UTF8", text), ("LATIN1", "caf\u{e9} ? ?"), ("WIN1252", "caf? ? ?")] {
+        let text = "x\u{e9} \u{2014} \u{1f980}";
+        for (name, expected) in [("UTF8", text), ("LATIN1", "x\u{e9} ? ?"), ("WIN1252", "x? ? ?")] {
             assert_eq!(Encoding::of(name).storable(text), expected, "{name}");
             assert_eq!(Encoding::of(name).storable("plain"), "plain");
         }

@@ -179,7 +179,7 @@ async fn the_printed_ddl_needs_no_right_to_create_schemas() {
 #[tokio::test]
 async fn an_error_outside_of_the_encoding_of_the_database_is_stored() {
     let Some(scene) = Scene::empty(Config::new()).await else { return };
-    for (encoding, expected) in [("LATIN1", "caf\u{e9} ? ?"), ("WIN1252", "caf? ? ?")] {
+    for (encoding, expected) in [("LATIN1", "x\u{e9} ? ?"), ("WIN1252", "x? ? ?")] {
         let name = format!("{}_{}", scene.database.name(), encoding.to_lowercase());
         scene
             .run(&format!(
@@ -188,7 +188,7 @@ async fn an_error_outside_of_the_encoding_of_the_database_is_stored() {
             .await;
         let options = (*scene.pool.connect_options()).clone().database(&name);
         let pool = PgPoolOptions::new().connect_with(options).await.unwrap();
-        let settled = settle_with_error(&scene.outbox, &pool, "caf\u{e9} \u{2014} \u{1f980}").await;
+        let settled = settle_with_error(&scene.outbox, &pool, "x\u{e9} \u{2014} \u{1f980}").await;
         pool.close().await;
         scene.run(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
         assert_eq!(settled.unwrap(), [expected, expected], "{encoding}");
