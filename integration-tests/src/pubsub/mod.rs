@@ -140,8 +140,15 @@ impl Server for PubSub {
     }
 
     async fn answers(&self) -> Result<()> {
-        // It listens only when it can serve, and has then written its version.
-        tokio::net::TcpStream::connect(self.address).await?;
+        // A connection alone proves nothing: Docker accepts it before the server in the container listens.
+        let missing = wire::Topic { name: "projects/outbox-test/topics/missing".to_owned() };
+        let found: Result<wire::Topic, _> =
+            wire::Client::new(self.address)?.call("Publisher/GetTopic", missing).await;
+        if let Err(status) = found
+            && status.code() != tonic::Code::NotFound
+        {
+            return Err(status.into());
+        }
         self.desk.version().context("the server does not write its books into our folder")?;
         Ok(())
     }
