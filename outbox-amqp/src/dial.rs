@@ -160,10 +160,14 @@ impl Dialer {
             .with_max_times(3)
             .with_jitter();
         let transient = |failure: &DialFailure| matches!(failure, DialFailure::Refused { error, .. } if is_transient(error));
+        // What is reported if the time ends during a pause.
+        let mut latest = None;
         let attempts = (|| self.attempt(limit)).retry(pauses).when(transient).notify(|failure, pause| {
             debug!(broker = %self.endpoint.broker, ?failure, ?pause, "connecting failed, trying again");
+            latest = Some(failure.clone());
         });
-        timeout_at(limit, attempts).await.unwrap_or(Err(DialFailure::TimedOut { tried: None }))
+        let outcome = timeout_at(limit, attempts).await;
+        outcome.unwrap_or_else(|_| Err(latest.unwrap_or(DialFailure::TimedOut { tried: None })))
     }
 
     async fn attempt(&self, limit: Instant) -> Result<Link, DialFailure> {
