@@ -1,8 +1,8 @@
 //! The relay's loop: wait, fetch, dispatch, settle, with leases alongside.
 //!
-//! One task owns all state. It starts calls to the store and the publisher as tasks ([`jobs`]), at most one fetch,
-//! one settle and one lease call at a time, and takes in their answers one after the other ([`answers`]); so there
-//! are no locks, and every decision sees a consistent state.
+//! One task owns all state. It starts calls to the store and the publisher as tasks ([`jobs`]) and takes in their
+//! answers one after the other ([`answers`]); so there are no locks, and every decision sees a consistent state. At most one
+//! call of each kind runs at a time ([`store_calls`]), except for settle calls ([`settling`]).
 
 mod answers;
 mod call;
