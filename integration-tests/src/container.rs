@@ -86,16 +86,49 @@ async fn is_present(docker: &Docker, image: &str) -> Result<()> {
     found.await.clone().map_err(|reason| Definite(reason).into())
 }
 
-/// Returns the address to publish ports on, or `None` for all addresses.
-///
-/// The servers have no passwords, so the ports are published on the loopback address, if that is where the tests
-/// connect to: not if the daemon is on another machine, or the tests run in a container themselves.
-fn published_on(docker_host: Option<&str>, in_container: bool) -> Option<Ipv4Addr> {
-    let remote = docker_host.and_then(|url| url.split_once("://")).is_some_and(|(scheme, rest)| {
-        let host = rest.split(['/', ':']).next().unwrap_or_default();
-        scheme != "unix" && host != "localhost" && host != "127.0.0.1"
-    });
-    (!remote && !in_container).then_some(Ipv4Addr::LOCALHOST)
+/// The addresses on which a container's ports are published. The servers have no passwords, so they are published only
+/// where the tests connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Published {
+    /// Tests and daemon are on the same machine.
+    Loopback,
+    /// The tests run in a container themselves, and reach the daemon's machine by the gateway of Docker's network.
+    Gateway,
+    /// The daemon is on another machine, whose addresses are unknown here.
+    Everywhere,
+}
+
+impl Published {
+    fn new(docker_host: Option<&str>, in_container: bool) -> Self {
+        let remote = docker_host.and_then(|url| url.split_once("://")).is_some_and(|(scheme, rest)| {
+            let host = rest.split(['/', ':']).next().unwrap_or_default();
+            scheme != "unix" && host != "localhost" && host != "127.0.0.1"
+        });
+        match (remote, in_container) {
+            (true, _) => Self::Everywhere,
+            (false, true) => Self::Gateway,
+            (false, false) => Self::Loopback,
+        }
+    }
+
+    /// Returns the address, or `None` for all addresses.
+    async fn address(self, docker: &Docker) -> Result<Option<String>> {
+        match self {
+            Self::Loopback => Ok(Some(Ipv4Addr::LOCALHOST.to_string())),
+            Self::Gateway => gateway(docker).await.map(Some),
+            Self::Everywhere => Ok(None),
+        }
+    }
+}
+
+/// Returns the address of the daemon's machine in the network that containers get by default.
+async fn gateway(docker: &Docker) -> Result<String> {
+    let network = docker.inspect_network("bridge", None).await.context("Docker's network \"bridge\"")?;
+    let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    configs
+        .into_iter()
+        .find_map(|config| config.gateway)
+        .context("Docker's network \"bridge\" has no gateway, so there is no address to publish ports on")
 }
 
 /// A container, which is removed when dropped, or else when the test process ends.
@@ -127,18 +160,19 @@ impl Container {
         let name = format!("outbox-test-{:016x}", fastrand::u64(..));
         let record = scratch.record_container(&name)?;
         let docker_host = std::env::var("DOCKER_HOST").ok();
-        let published = published_on(docker_host.as_deref(), Path::new("/.dockerenv").exists());
+        let published = Published::new(docker_host.as_deref(), Path::new("/.dockerenv").exists());
         runtime::run(async move {
             let docker = docker_client_instance().await?;
             let image = request.image();
             is_present(&docker, &format!("{}:{}", image.name(), image.tag())).await?;
+            let address = published.address(&docker).await?;
             let request = request
                 .with_container_name(&name)
                 .with_startup_timeout(START)
                 .with_host_config_modifier(move |host| {
                     let bindings = host.port_bindings.iter_mut().flat_map(HashMap::values_mut);
                     for binding in bindings.flatten().flatten() {
-                        binding.host_ip = published.map(|address| address.to_string());
+                        binding.host_ip.clone_from(&address);
                     }
                 });
             let container = match request.start().await {
@@ -277,13 +311,13 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_published_on_the_loopback_address_where_the_tests_reach_it() {
-        let loopback = Some(Ipv4Addr::LOCALHOST);
-        assert_eq!(published_on(None, false), loopback);
-        assert_eq!(published_on(Some("unix:///var/run/docker.sock"), false), loopback);
-        assert_eq!(published_on(Some("tcp://localhost:2375"), false), loopback);
-        assert_eq!(published_on(Some("tcp://build-machine:2375"), false), None);
-        assert_eq!(published_on(None, true), None);
+    fn ports_are_published_where_the_tests_reach_them() {
+        assert_eq!(Published::new(None, false), Published::Loopback);
+        assert_eq!(Published::new(Some("unix:///var/run/docker.sock"), false), Published::Loopback);
+        assert_eq!(Published::new(Some("tcp://localhost:2375"), false), Published::Loopback);
+        assert_eq!(Published::new(Some("tcp://build-machine:2375"), false), Published::Everywhere);
+        assert_eq!(Published::new(Some("tcp://build-machine:2375"), true), Published::Everywhere);
+        assert_eq!(Published::new(None, true), Published::Gateway);
     }
 
     /// The second question costs nothing: the daemon and the registry are not asked again.
@@ -310,7 +344,7 @@ mod tests {
 
     /// The server in it has no password.
     #[tokio::test]
-    async fn a_container_publishes_its_ports_on_the_loopback_address_only() {
+    async fn a_container_publishes_its_ports_on_one_address_only() {
         let image = image(&Environment::default(), "", listed("postgres")).unwrap();
         let request = image
             .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
@@ -333,10 +367,11 @@ mod tests {
         .await;
         let addresses: Vec<_> =
             published.into_values().flatten().flatten().map(|binding| binding.host_ip.unwrap()).collect();
-        // On a machine that looks like a container itself the servers must be reached from outside of it.
-        let in_container = std::path::Path::new("/.dockerenv").exists();
-        let expected =
-            published_on(None, in_container).map_or_else(String::new, |address| address.to_string());
+        let expected = match Published::new(None, Path::new("/.dockerenv").exists()) {
+            Published::Loopback => "127.0.0.1",
+            Published::Gateway => container.host(),
+            Published::Everywhere => panic!("DOCKER_HOST is not set"),
+        };
         assert_eq!(addresses, [expected]);
     }
 }

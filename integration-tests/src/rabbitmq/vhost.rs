@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions};
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ConnectionProperties, Consumer};
 use tokio::sync::Mutex;
@@ -147,10 +149,7 @@ impl Vhost {
     /// # Panics
     /// If there is no such queue.
     pub async fn consumer(&self, queue: &str) -> Consumer {
-        let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
-        let channel = self.channel().await;
-        let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await;
-        consumer.unwrap_or_else(|error| panic!("cannot consume from queue {queue}: {error}"))
+        consumer_on(&self.channel().await, queue).await
     }
 
     /// Takes the next `count` messages out of a queue, in the order in which they arrive. If there are more of
@@ -159,13 +158,16 @@ impl Vhost {
     /// # Panics
     /// When `deadline` has passed and fewer have come.
     pub async fn consume(&self, queue: &str, count: usize, deadline: Duration) -> Vec<Delivery> {
-        let mut consumer = self.consumer(queue).await;
+        let channel = self.channel().await;
+        let mut consumer = consumer_on(&channel, queue).await;
         let mut deliveries = Vec::with_capacity(count);
         let all = async {
             while deliveries.len() < count {
                 let delivery = consumer.next().await.context("the server has cancelled the consumer")??;
                 deliveries.push(delivery);
             }
+            // Wait for the answer, or the server could send the next message of the queue to this consumer.
+            channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             anyhow::Ok(())
         };
         match tokio::time::timeout(deadline, all).await {
@@ -176,6 +178,12 @@ impl Vhost {
             }
         }
     }
+}
+
+async fn consumer_on(channel: &Channel, queue: &str) -> Consumer {
+    let options = BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await;
+    consumer.unwrap_or_else(|error| panic!("cannot consume from queue {queue}: {error}"))
 }
 
 impl Drop for Vhost {
