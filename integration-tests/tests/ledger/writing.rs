@@ -17,7 +17,7 @@ const KEYS: u64 = 200;
 /// How many messages to write, and the seed of the dice, which is printed.
 pub(crate) fn size_and_seed() -> (u64, u64) {
     let variable = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
-    let goal = variable("OUTBOX_LEDGER_MESSAGES").unwrap_or(20_000);
+    let goal = variable("OUTBOX_LEDGER_MESSAGES").unwrap_or(2_000);
     let seed = variable("OUTBOX_LEDGER_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("ledger of {goal} messages, seed {seed}");
     (goal, seed)

@@ -5,7 +5,7 @@
 //! message is in the stream, nothing that was not, and those of a key in their order. What it does not show: that the
 //! service keeps what it has confirmed through the loss of machines. That is Amazon's promise, and nothing here can try it.
 //!
-//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 20 000); the seed is printed.
+//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 2 000); the seed is printed.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ use writing::{audit, write};
 const SHARDS: i32 = 4;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// What may be under way when the server dies, and so be sent twice.
-const WINDOW: usize = 1_000;
+const WINDOW: usize = 100;
 
 async fn keep_the_ledger(books: Arc<dyn Books>) {
     let (goal, seed) = writing::size_and_seed();

@@ -7,7 +7,7 @@
 //! taken came to a subscriber, in the order of each key. What it does not show: that the service keeps what it has
 //! confirmed. That is Google's promise, and nothing here can try it.
 //!
-//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 20 000); the seed is printed.
+//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 2 000); the seed is printed.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ use writing::{audit, number, write};
 
 const PATIENCE: Duration = Duration::from_secs(900);
 /// What may be under way when the server dies, and so be sent twice.
-const WINDOW: usize = 1_000;
+const WINDOW: usize = 100;
 const RESOURCE_EXHAUSTED: i32 = 8;
 
 /// The payloads that the server has taken, in that order.

@@ -8,7 +8,7 @@
 //! came to the consumer, in order. What it does not show: that the service keeps what it has confirmed. That is
 //! Amazon's promise, and nothing here can try it.
 //!
-//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 20 000); the seed is printed.
+//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 2 000); the seed is printed.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ use writing::{audit, number, write};
 
 const PATIENCE: Duration = Duration::from_secs(900);
 /// What may be under way when the server dies, and so be sent twice.
-const WINDOW: usize = 1_000;
+const WINDOW: usize = 100;
 
 /// Takes everything out of the queue, through the deaths of its server.
 async fn consume(sqs: Arc<Sqs>, queue: Arc<Queue>, received: Arc<Mutex<Vec<String>>>) {
