@@ -1,9 +1,9 @@
 //! What can be wrong with a database that has an outbox in it, and what to do about it.
 
 use outbox_core::{Finding, Result};
+use outbox_sql::postgres::Names;
 use sqlx::PgConnection;
 
-use crate::config::Names;
 use crate::error::map_error;
 use crate::sql::inspecting as sql;
 

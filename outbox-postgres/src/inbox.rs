@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use outbox_core::{MessageId, Result};
 use outbox_sql::inbox::check_consumer;
+use outbox_sql::postgres::{Config, InboxStatements, Names};
 use outbox_sql::text::micros;
 use sqlx::{AssertSqlSafe, Executor, PgPool, Postgres, SqlSafeStr as _, SqlStr};
 
-use crate::config::{Config, Names};
 use crate::error::map_error;
-use crate::sql::missing_schema;
 use crate::transaction::begin;
 
 /// Tells new messages from repeats, within the consumer's own transaction.
@@ -150,49 +149,12 @@ impl fmt::Debug for Inbox {
 
 impl Statements {
     fn new(names: &Names) -> Self {
-        let Names { inbox, inbox_age, .. } = names;
-        let schema = missing_schema(names);
-        let ddl = format!(
-            r#"{schema}CREATE TABLE IF NOT EXISTS {inbox} (
-    consumer text COLLATE "C" NOT NULL,
-    message_id uuid NOT NULL,
-    accepted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (consumer, message_id)
-);
-CREATE INDEX IF NOT EXISTS {inbox_age} ON {inbox} (accepted_at);
-"#
-        );
-        Self {
-            create: text(ddl.clone()),
-            ddl,
-            accept: text(format!(
-                "INSERT INTO {inbox} (consumer, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
-            )),
-            // Rows that somebody else is deleting are left to them.
-            purge: text(format!(
-                "DELETE FROM {inbox} WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {inbox} WHERE accepted_at <= clock_timestamp() - $1 * interval '1 microsecond'
-    ORDER BY accepted_at LIMIT $2 FOR UPDATE SKIP LOCKED))"
-            )),
-        }
+        let InboxStatements { ddl, accept, purge } = InboxStatements::new(names);
+        Self { create: text(ddl.clone()), ddl, accept: text(accept), purge: text(purge) }
     }
 }
 
 /// Safe, because the only variable parts are quoted identifiers.
 fn text(sql: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn texts() {
-        let Statements { ddl, create: _, accept, purge } =
-            &Statements::new(&Names::new(&Config::new()).unwrap());
-        insta::assert_snapshot!("inbox_ddl", ddl);
-        insta::assert_snapshot!("inbox_accept", accept.as_str());
-        insta::assert_snapshot!("inbox_purge", purge.as_str());
-    }
 }

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod config;
 mod dead_letters;
 mod diagnosis;
 mod encoding;
@@ -26,12 +25,12 @@ mod store;
 mod transaction;
 mod wakeups;
 
-pub use config::Config;
 pub use error::map_error;
 pub use inbox::Inbox;
 pub use outbox::Outbox;
 /// An event of outboxer's, for [`Outbox::import_outboxer`].
 pub use outbox_sql::outboxer::Event as OutboxerEvent;
+pub use outbox_sql::postgres::Config;
 pub use store::PostgresStore;
 
 /// The version of sqlx that this crate's functions take executors and pools of.

@@ -1,14 +1,14 @@
 //! Making the tables.
 
 use outbox_core::{Error, ErrorKind, Result};
+use outbox_sql::postgres::Names;
+use outbox_sql::postgres::ddl::SCHEMA_VERSION;
 use outbox_sql::schema::Meta;
 use sqlx::{PgConnection, PgPool};
 
-use crate::config::Names;
 use crate::encoding::Encoding;
 use crate::error::map_error;
 use crate::outbox::{Outbox, Shared};
-use crate::sql::SCHEMA_VERSION;
 use crate::transaction::begin;
 
 /// Version 13 brought `xid8` and a public `gen_random_uuid()`.

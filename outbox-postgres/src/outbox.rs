@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use outbox_core::{Message, Result, TraceContext};
+use outbox_sql::postgres::{Config, Names};
 use outbox_sql::trace::traced;
 use sqlx::types::Json;
 use sqlx::{Executor, PgPool, Postgres};
 use uuid::Uuid;
 
-use crate::config::{Config, Names};
 use crate::error::map_error;
 use crate::sql::Statements;
 use crate::store::PostgresStore;

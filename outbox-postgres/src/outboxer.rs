@@ -2,9 +2,9 @@
 
 use outbox_core::{Message, Result};
 use outbox_sql::outboxer::{Event, table_parts};
+use outbox_sql::postgres::quote;
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::config::quote;
 use crate::error::map_error;
 use crate::outbox::Outbox;
 use crate::transaction::begin;

@@ -9,12 +9,13 @@ use outbox_core::{
     Count, DeadLetters, Inspection, Membership, Partition, Reader, RelayId, Result, Settle, Stats, Store,
     Wakeups,
 };
+use outbox_sql::postgres::ddl::SCHEMA_VERSION;
+use outbox_sql::postgres::{Config, Names};
 use outbox_sql::schema::Meta;
 use outbox_sql::text::micros;
 use sqlx::PgPool;
 use tokio::sync::OnceCell;
 
-use crate::config::{Config, Names};
 use crate::encoding::Encoding;
 use crate::error::map_error;
 use crate::group::FarOff;
@@ -24,7 +25,7 @@ use crate::reader::PostgresReader;
 use crate::repair::Round;
 use crate::row::Columns;
 use crate::sessions::{Lent, Sessions};
-use crate::sql::{SCHEMA_VERSION, Statements};
+use crate::sql::Statements;
 use crate::wakeups::Listener;
 
 /// How many rows of each partition are looked at for the oldest one that is not scheduled for later.

@@ -4,6 +4,7 @@ pub mod dead_letters;
 pub mod inbox;
 pub mod outboxer;
 pub mod partitions;
+pub mod postgres;
 pub mod row;
 pub mod schema;
 pub mod sessions;

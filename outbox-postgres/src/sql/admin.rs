@@ -1,8 +1,9 @@
 //! Counting, purging, and looking after dead letters.
 
+use outbox_sql::postgres::Names;
+
 use super::never_generic_condition;
 use super::settling::COMMON;
-use crate::config::Names;
 
 /// `$1`: age in microseconds; `$2`: most rows; `$3`: false.
 pub(super) fn purge(names: &Names) -> String {

@@ -1,6 +1,7 @@
 //! Relays and leases.
 
-use crate::config::Names;
+use outbox_sql::postgres::Names;
+use outbox_sql::postgres::ddl::asleep;
 
 /// Drops relays that are gone, and adds or renews this one. A relay whose time had run out begins anew. Returns whether this one
 /// was no member before.
@@ -125,9 +126,4 @@ pub(super) fn close_gate(names: &Names) -> String {
 
 pub(super) fn reopen_gate(names: &Names) -> String {
     format!("{} WHERE EXISTS ({})", open_gate(names), asleep(names))
-}
-
-/// The relays that sleep.
-pub(super) fn asleep(names: &Names) -> String {
-    format!("SELECT FROM {} WHERE idle AND expires_at > now()", names.relay)
 }

@@ -1,6 +1,6 @@
 //! Looking at an outbox. Nothing here changes anything.
 
-use crate::config::Names;
+use outbox_sql::postgres::Names;
 
 /// The relays that are alive.
 pub(super) fn relays(names: &Names) -> String {

@@ -1,7 +1,6 @@
 //! Every statement of this crate, built once from validated and quoted names. Values are always bound.
 
 mod admin;
-mod ddl;
 mod group;
 pub(crate) mod inspecting;
 mod reading;
@@ -11,16 +10,12 @@ mod tests;
 
 use std::sync::Arc;
 
+use outbox_sql::postgres::{Names, ddl, enqueueing};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
-pub(crate) use ddl::{SCHEMA_VERSION, missing_schema};
 pub(crate) use reading::{Column, Payloads};
 
-use crate::config::Names;
 use crate::sessions::Lent;
-
-/// The columns of a message that neither the outbox nor the database computes, in the order of `INSERT_VALUES`.
-const ENQUEUE_COLUMNS: &str = "message_id, topic, key, payload, content_type, headers, options, available_at";
 
 /// The statements.
 #[derive(Clone, Debug)]
@@ -72,21 +67,10 @@ pub(crate) struct Statements {
 
 impl Statements {
     pub(crate) fn new(names: &Names) -> Self {
-        let message = &names.message;
         Self {
-            insert: text(format!(
-                "INSERT INTO {message} ({ENQUEUE_COLUMNS})\nVALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
-            )),
-            // Positions are drawn after the sort, so they follow the order of the arrays.
-            insert_batch: text(format!(
-                "INSERT INTO {message} ({ENQUEUE_COLUMNS})
-SELECT {ENQUEUE_COLUMNS}
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::text[], $6::jsonb[], $7::jsonb[],
-            $8::timestamptz[])
-    WITH ORDINALITY AS new ({ENQUEUE_COLUMNS}, number)
-ORDER BY number"
-            )),
-            ddl: ddl::missing_schema(names) + &ddl::tables(names),
+            insert: text(enqueueing::insert(names)),
+            insert_batch: text(enqueueing::insert_batch(names)),
+            ddl: ddl::all(names),
             create_schema: text(ddl::schema(names)),
             create_tables: text(ddl::tables(names)),
             read_meta: text(format!("SELECT schema_version, partitions FROM {}", names.meta)),

@@ -1,7 +1,8 @@
 //! Fetching.
 
+use outbox_sql::postgres::Names;
+
 use super::{Planning, blocked_by_earlier, never_generic};
-use crate::config::Names;
 
 /// The columns of what a fetch returns.
 #[derive(Clone, Copy, Debug)]

@@ -4,11 +4,12 @@
 //! two things true of the rows of a key that block: the later one is never due before the earlier one, and behind
 //! one that retries or is dead all of them wait.
 
+use outbox_sql::postgres::Names;
+
 use super::{
     blocked_by_earlier, first_blocking, hash, in_order_of_key, never_generic, never_generic_condition,
     same_key,
 };
-use crate::config::Names;
 
 /// How many of the first rows of a key may be due at a time after a release. It bounds the work of one settle call;
 /// each of them that is delivered makes room for another one.

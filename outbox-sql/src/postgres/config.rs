@@ -1,34 +1,33 @@
 //! Settings: where the tables are and what they are called.
 
+use crate::partitions::check_number;
+use crate::text::fnv1a;
 use outbox_core::{Error, Result};
-use outbox_sql::partitions::check_number;
-use outbox_sql::text::fnv1a;
 
 /// PostgreSQL cuts longer identifiers off silently (`NAMEDATALEN - 1`).
 const LONGEST_IDENTIFIER: usize = 63;
 /// What the body of the trigger's function is quoted with in the DDL.
-pub(crate) const FUNCTION_QUOTE: &str = "$outbox$";
+pub(super) const FUNCTION_QUOTE: &str = "$outbox$";
 
 /// Where the outbox is in the database.
 ///
 /// Every service that enqueues and every relay must use the same settings, except for [`wakeups`](Self::wakeups) and for
-/// [`partitions`](Self::partitions), which only [`Outbox::migrate`](crate::Outbox::migrate) and
-/// [`Outbox::ddl`](crate::Outbox::ddl) read.
+/// [`partitions`](Self::partitions), which only `Outbox::migrate` and `Outbox::ddl` read.
 ///
 /// ```
-/// use outbox_postgres::{Config, Outbox};
+/// use outbox_sql::postgres::Config;
 ///
-/// let outbox = Outbox::new(Config::new().schema("billing").prefix("events"))?;
-/// assert!(outbox.insert_sql().starts_with(r#"INSERT INTO "billing"."events_message""#));
+/// let config = Config::new().schema("billing").prefix("events");
+/// assert_eq!(config.message_table()?, r#""billing"."events_message""#);
 /// # Ok::<(), outbox_core::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "settings do nothing until an outbox is made of them"]
 pub struct Config {
-    pub(crate) schema: String,
-    pub(crate) prefix: String,
-    pub(crate) partitions: u16,
-    pub(crate) wakeups: bool,
+    schema: String,
+    prefix: String,
+    partitions: u16,
+    wakeups: bool,
 }
 
 impl Config {
@@ -87,42 +86,64 @@ impl Default for Config {
     }
 }
 
-/// The validated and quoted names of everything in the database.
+/// The validated and quoted names of all objects in the database. Names of tables include the schema.
 #[derive(Clone, Debug)]
-pub(crate) struct Names {
-    /// The bare name of the schema, as data.
-    pub(crate) bare_schema: String,
-    pub(crate) schema: String,
-    pub(crate) message: String,
-    pub(crate) dead_letter: String,
-    pub(crate) delivered: String,
-    pub(crate) lease: String,
-    pub(crate) relay: String,
-    pub(crate) meta: String,
-    pub(crate) inbox: String,
-    pub(crate) inbox_age: String,
-    /// The trigger and its function, the latter with its schema.
-    pub(crate) notify: String,
-    pub(crate) notify_function: String,
-    /// The sequence that says whether a relay may sleep, with its schema, and the same as text for `regclass`.
-    pub(crate) sleepers: String,
-    pub(crate) sleepers_literal: String,
-    pub(crate) message_due: String,
-    pub(crate) message_blocking: String,
-    pub(crate) message_due_key: String,
-    pub(crate) dead_letter_blocking: String,
+#[non_exhaustive]
+pub struct Names {
+    /// The schema without quotes, to compare it with values in the catalog.
+    pub bare_schema: String,
+    /// The schema.
+    pub schema: String,
+    /// The table of undelivered messages.
+    pub message: String,
+    /// The table of dead letters.
+    pub dead_letter: String,
+    /// The table of delivered messages that are kept.
+    pub delivered: String,
+    /// The table of leases.
+    pub lease: String,
+    /// The table of relays.
+    pub relay: String,
+    /// The table that holds the version of the tables.
+    pub meta: String,
+    /// The table of a consumer's inbox.
+    pub inbox: String,
+    /// The index of the inbox by age.
+    pub inbox_age: String,
+    /// The trigger on the table of messages.
+    pub notify: String,
+    /// The trigger's function, with its schema.
+    pub notify_function: String,
+    /// The sequence that says whether a relay may sleep, with its schema.
+    pub sleepers: String,
+    /// The same as a string literal for `regclass`.
+    pub sleepers_literal: String,
+    /// The index of messages by due time.
+    pub message_due: String,
+    /// The index of messages that block their key.
+    pub message_blocking: String,
+    /// The index of due messages by key.
+    pub message_due_key: String,
+    /// The index of dead letters that block their key.
+    pub dead_letter_blocking: String,
     /// The channel of the wake-ups.
-    pub(crate) channel: String,
-    /// Keys of advisory locks, one for migrating and one for the group of relays.
-    pub(crate) migrate_lock: i64,
-    pub(crate) group_lock: i64,
-    pub(crate) partitions: u16,
-    /// Whether commits are to notify.
-    pub(crate) wakeups: bool,
+    pub channel: String,
+    /// The key of the advisory lock for migrations.
+    pub migrate_lock: i64,
+    /// The key of the advisory lock for the group of relays.
+    pub group_lock: i64,
+    /// The number of partitions.
+    pub partitions: u16,
+    /// Whether commits notify relays.
+    pub wakeups: bool,
 }
 
 impl Names {
-    pub(crate) fn new(config: &Config) -> Result<Self> {
+    /// Makes the names that the settings ask for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](outbox_core::ErrorKind::Config) if a name or the number of partitions is invalid.
+    pub fn new(config: &Config) -> Result<Self> {
         check_number(config.partitions)?;
         let schema = quote("schema", &config.schema)?;
         if config.prefix.is_empty() {
@@ -162,7 +183,11 @@ impl Names {
     }
 }
 
-pub(crate) fn quote(setting: &'static str, name: &str) -> Result<String> {
+/// Quotes an identifier. `setting` names the setting that it comes from, for the error.
+///
+/// # Errors
+/// [`ErrorKind::Config`](outbox_core::ErrorKind::Config) if PostgreSQL would refuse or truncate the name.
+pub fn quote(setting: &'static str, name: &str) -> Result<String> {
     let problem = if name.is_empty() {
         "a name is empty".to_owned()
     } else if name.contains('\0') {

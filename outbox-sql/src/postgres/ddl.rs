@@ -1,10 +1,9 @@
 //! The tables.
 
-use super::group;
-use crate::config::{FUNCTION_QUOTE, Names};
+use super::config::{FUNCTION_QUOTE, Names};
 
 /// The version of the tables that this library makes and knows.
-pub(crate) const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 1;
 
 /// What a queue needs from autovacuum: a pass after a number of rows, not after a fraction of a table whose size
 /// swings between nothing and millions, and without the pauses meant for tables that nobody waits for.
@@ -21,12 +20,13 @@ const QUEUE_STORAGE: &str = "autovacuum_vacuum_scale_factor = 0,
 const SMALL_STORAGE: &str =
     "fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500";
 
-pub(super) fn schema(names: &Names) -> String {
+/// Creates the schema.
+pub fn schema(names: &Names) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS {};\n", names.schema)
 }
 
 /// Makes the schema if it is missing. `CREATE SCHEMA IF NOT EXISTS` alone needs the right to create schemas even where it exists.
-pub(crate) fn missing_schema(names: &Names) -> String {
+pub fn missing_schema(names: &Names) -> String {
     format!(
         "DO {FUNCTION_QUOTE}
 BEGIN
@@ -41,7 +41,8 @@ END
     )
 }
 
-pub(super) fn tables(names: &Names) -> String {
+/// Creates the tables, indexes, the sequence and the trigger of an outbox.
+pub fn tables(names: &Names) -> String {
     let Names {
         message,
         dead_letter,
@@ -62,7 +63,7 @@ pub(super) fn tables(names: &Names) -> String {
         ..
     } = names;
     let last = partitions - 1;
-    let asleep = group::asleep(names);
+    let asleep = asleep(names);
     let comment = format!(
         "A transactional outbox. Insert topic and payload, and key, headers, content_type, message_id, options or \
          available_at as needed; all other columns belong to the outbox. Version {SCHEMA_VERSION}."
@@ -178,4 +179,14 @@ CREATE TRIGGER {notify} AFTER INSERT ON {message}
     EXECUTE FUNCTION {notify_function}();
 "#
     )
+}
+
+/// Creates everything, the schema included if it is missing.
+pub fn all(names: &Names) -> String {
+    missing_schema(names) + &tables(names)
+}
+
+/// Selects the relays that sleep.
+pub fn asleep(names: &Names) -> String {
+    format!("SELECT FROM {} WHERE idle AND expires_at > now()", names.relay)
 }
