@@ -136,6 +136,7 @@ pub struct Error {
     scope: Option<Scope>,
     retry_after: Option<Duration>,
     source: Option<Source>,
+    driver: Option<Source>,
 }
 
 impl Error {
@@ -149,6 +150,7 @@ impl Error {
             scope: None,
             retry_after: None,
             source: None,
+            driver: None,
         }
     }
 
@@ -169,11 +171,46 @@ impl Error {
         self
     }
 
-    /// Attaches the driver's error.
+    /// Attaches the driver's error as the source. [`report`](Self::report) prints it.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Attaches the driver's error without printing it, because its own printed form may quote the values of a row.
+    ///
+    /// [`driver_error`](Self::driver_error) finds it. It is not a source, and no printed form contains it.
+    #[must_use]
+    pub fn with_driver_error(mut self, error: impl Into<Source>) -> Self {
+        self.driver = Some(error.into());
+        self
+    }
+
+    /// Returns the error of the database driver or of the broker's client if it has the type `E`, for a retry loop that
+    /// decides by it.
+    ///
+    /// ```
+    /// use std::io;
+    /// use outbox_core::{Error, ErrorKind};
+    ///
+    /// let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+    /// let error = Error::new(ErrorKind::Interrupted, "the connection to the server broke").with_driver_error(reset);
+    /// assert!(error.driver_error::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::ConnectionReset));
+    /// assert!(error.driver_error::<std::fmt::Error>().is_none());
+    /// ```
+    pub fn driver_error<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        if let Some(found) = self.driver.as_ref().and_then(|driver| driver.downcast_ref()) {
+            return Some(found);
+        }
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            source = error.source();
+        }
+        None
     }
 
     /// Replaces the kind's own verdict, for a backend that knows better.
@@ -293,6 +330,21 @@ mod tests {
         let inner = Error::new(ErrorKind::Timeout, "no confirm");
         let outer = Error::new(ErrorKind::Internal, "publish failed").with_source(inner);
         assert_eq!(outer.report(), "internal: publish failed: timeout: no confirm");
+    }
+
+    #[test]
+    fn a_driver_s_error_is_found_and_not_printed() {
+        let io = || std::io::Error::other("row (42, secret)");
+        let hidden = Error::new(ErrorKind::Malformed, "no").with_driver_error(io());
+        assert_eq!(
+            (hidden.report(), hidden.to_string()),
+            ("malformed: no".to_owned(), "malformed: no".to_owned())
+        );
+        assert!(!format!("{hidden:?}").contains("secret") && std::error::Error::source(&hidden).is_none());
+        let nested = Error::new(ErrorKind::Internal, "outer").with_source(io());
+        for error in [&hidden, &nested] {
+            assert_eq!(error.driver_error::<std::io::Error>().unwrap().to_string(), "row (42, secret)");
+        }
     }
 
     #[test]

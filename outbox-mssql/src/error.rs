@@ -20,7 +20,7 @@ const BABELFISH_OTHER: u32 = 33_557_097;
 pub fn map_error(error: tiberius::error::Error) -> Error {
     use tiberius::error::Error as E;
     let (kind, message) = match &error {
-        E::Server(server) => return from_server(server),
+        E::Server(server) => return from_server(server).with_driver_error(error),
         E::Io { kind, .. } => match kind {
             // Refused is the one thing that surely happened before anything was sent.
             io::ErrorKind::ConnectionRefused => (ErrorKind::Unavailable, "the server refused the connection"),

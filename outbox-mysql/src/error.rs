@@ -13,7 +13,7 @@ pub fn map_error(error: sqlx::Error) -> Error {
     use sqlx::Error as E;
     let (kind, message) = match &error {
         E::Database(database) => match database.try_downcast_ref::<MySqlDatabaseError>() {
-            Some(server) => return from_server(server),
+            Some(server) => return from_server(server).with_driver_error(error),
             None => (ErrorKind::Internal, "the database driver failed"),
         },
         // Refused is the one thing that surely happened before anything was sent.

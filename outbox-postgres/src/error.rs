@@ -11,11 +11,12 @@ use sqlx::error::DatabaseError;
 /// For closures given to [`Outbox::transaction`](crate::Outbox::transaction) whose error type is
 /// [`outbox_core::Error`]: `query.execute(&mut *connection).await.map_err(outbox_postgres::map_error)?`.
 ///
-/// What the server said is kept, except for its details and hints, which may quote rows.
+/// The server's message is kept, and its details and hints are not printed, because they may quote rows.
+/// [`Error::driver_error`] returns the error of sqlx.
 pub fn map_error(error: sqlx::Error) -> Error {
     use sqlx::Error as E;
     let (kind, message) = match &error {
-        E::Database(database) => return from_server(&**database),
+        E::Database(database) => return from_server(&**database).with_driver_error(error),
         // Refused is the one thing that surely happened before anything was sent.
         E::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => {
             (ErrorKind::Unavailable, "the server refused the connection")
