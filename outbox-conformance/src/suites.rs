@@ -29,6 +29,18 @@ macro_rules! store_tests {
     };
 }
 
+/// Makes every case about enqueueing a test of its own: the first group of [`store_tests!`](crate::store_tests), for a crate
+/// that enqueues and has no store.
+///
+/// The argument is an expression that gives a value implementing [`StoreHarness`](crate::StoreHarness); it is evaluated in each
+/// test. Its store reads what the crate under test has enqueued. Use the macro once per module.
+#[macro_export]
+macro_rules! enqueueing_tests {
+    ($harness:expr) => {
+        $crate::__store_cases!(first_group store_test, $harness);
+    };
+}
+
 /// Makes every case for inboxes a test of its own, in modules named after the groups of cases.
 ///
 /// The argument is an expression that gives a value implementing
@@ -64,6 +76,9 @@ macro_rules! __cases {
             ),
         )*)*]
     };
+    (first_group $test:ident, $harness:expr; $group:ident $cases:tt $($others:tt)*) => {
+        $crate::__cases! { tests $test, $harness; $group $cases }
+    };
     (tests $test:ident, $harness:expr; $($group:ident { $($name:ident = $promise:literal;)* })*) => {
         $(
             mod $group {
@@ -85,6 +100,7 @@ macro_rules! __cases {
 macro_rules! __store_cases {
     ($($mode:tt)*) => {
         $crate::__cases! { $($mode)*;
+            // The first group; see `enqueueing_tests!`.
             enqueueing {
                 committed_messages_exist = "A message exists once its transaction has committed, and not before.";
                 rolled_back_messages_do_not_exist = "A message of a transaction that is rolled back never exists.";

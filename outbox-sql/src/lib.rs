@@ -12,3 +12,4 @@ pub mod settle;
 pub mod sightings;
 pub mod text;
 pub mod trace;
+pub mod values;

@@ -26,3 +26,6 @@ pub use outbox_sqlite as sqlite;
 #[cfg(feature = "sqs")]
 #[doc(inline)]
 pub use outbox_sqs as sqs;
+#[cfg(feature = "tokio-postgres")]
+#[doc(inline)]
+pub use outbox_tokio_postgres as tokio_postgres;

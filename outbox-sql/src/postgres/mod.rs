@@ -6,10 +6,12 @@ mod config;
 pub mod ddl;
 pub mod enqueueing;
 mod inbox;
+mod size;
 mod sqlstate;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Config, Names, quote};
 pub use inbox::InboxStatements;
+pub use size::check_size;
 pub use sqlstate::server_error;
