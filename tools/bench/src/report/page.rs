@@ -13,23 +13,23 @@ use crate::line::{Line, short};
 
 const INTRODUCTION: &str = "# Benchmarks
 
-Written by `outbox-bench report`; how to repeat it is in [CONTRIBUTING.md](../CONTRIBUTING.md#measure). Remarks that are to
-stay go into [benchmarks-remarks.md](benchmarks-remarks.md), which is put in below.
+Written by `outbox-bench report`; [CONTRIBUTING.md](../CONTRIBUTING.md#measure) describes how to repeat it. Permanent remarks
+belong in [benchmarks-remarks.md](benchmarks-remarks.md), which is included below.
 
-Clients, relay, database and broker share one machine, so absolute figures say little. Contenders run in turn, several
-rounds, and **ratios** are those of the same round: median, and in parentheses the least and the greatest. A run in which
-anything was lost, repeated or reordered gives no figure.
+Clients, relay, database and broker share one machine, so absolute figures mean little. Contenders alternate for several
+rounds, and **ratios** compare figures of the same round: median, and in parentheses minimum and maximum. A run in which
+a message was lost, repeated or reordered has no figure.
 
-| contender | is |
+| contender | meaning |
 | --- | --- |
 | ours | the relay of `outbox-core` with its default settings, on the real store |
-| floor | the least work that could be correct: read past a cursor, publish, delete by ids, the three at the same time, on a table with nothing else in it. With latencies: commit, then publish directly |
-| memory | the broker's driver alone, publishing from memory with as much in flight, and waiting for all confirms |
+| floor | the smallest amount of work that could be correct: read past a cursor, publish, and delete by id, all three concurrently, on a table without further columns and indexes. For latencies: commit, then publish directly |
+| memory | the broker's driver alone, publishing from memory with the same number of messages in flight, and waiting for all confirms |
 | naive | poll 100, publish one by one, update each row |
 | claim | claim 1 000 by `FOR UPDATE SKIP LOCKED` with a lease in each row, publish them as one batch, delete them |
 | bare | the same transaction with a bare insert of the same size into a plain table |
 
-*tmpfs*: the servers' data is in memory, and what is compared is processor time. *disk, synced*: it is on the disk, and each
+*tmpfs*: the servers' data is in memory, so the comparison is about processor time. *disk, synced*: the data is on the disk, and each
 commit waits for it.
 
 ";
@@ -39,36 +39,36 @@ const SCENARIOS: [(&str, &str, &str); 10] = [
     (
         "drain",
         "Draining a backlog",
-        "Messages in a second from the start of the relay until everything is confirmed and recorded.",
+        "Messages per second, from the start of the relay until all messages are confirmed and recorded.",
     ),
     (
         "steady",
         "Latency at a steady rate",
-        "From the moment at which a client told the database to commit to the broker's confirmation. The load is offered in per cent of our drain rate, whether or not earlier messages have been delivered.",
+        "From the moment at which a client sends the commit to the broker's confirmation. The offered load is a percentage of the relay's drain rate, whether or not earlier messages have been delivered.",
     ),
     (
         "wakeup",
         "The first message after a pause",
-        "From the moment at which a client told the database to commit to the call to the publisher, of a relay that sleeps.",
+        "From the moment at which a client sends the commit to the call to the publisher, for a sleeping relay.",
     ),
     (
         "held-snapshot",
         "While another session holds an old snapshot",
-        "Nothing that is deleted can be cleared away meanwhile.",
+        "Meanwhile the database cannot remove deleted rows.",
     ),
-    ("backlog", "Small and large backlogs", "Messages in a second after the first call to the publisher."),
+    ("backlog", "Small and large backlogs", "Messages per second, from the first call to the publisher."),
     (
         "enqueue",
         "Enqueueing",
-        "Transactions in a second, each with one business row of 200 bytes and one message or a batch of 100. *ours+relay*: with a relay beside it that delivers what comes.",
+        "Transactions per second, each with one business row of 200 bytes and one message or a batch of 100. *ours+relay*: with a concurrent relay that delivers the messages.",
     ),
     ("relays", "Several relays", ""),
     ("idle", "A relay with nothing to do", ""),
-    ("memory", "Memory", "Peak of resident memory of a process that is nothing but a relay."),
+    ("memory", "Memory", "Peak resident memory of a process that contains only a relay."),
     (
         "instructions",
         "Instructions",
-        "Of the engine alone, with store and publisher in memory, counted by callgrind.",
+        "Instructions of the engine alone, with store and publisher in memory, counted by callgrind.",
     ),
 ];
 
