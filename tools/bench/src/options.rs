@@ -98,6 +98,9 @@ pub struct Enqueue {
     /// How many clients at the same time.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     pub clients: Vec<usize>,
+    /// The driver of the service. All but sqlx need PostgreSQL.
+    #[arg(long, value_enum, default_value = "sqlx")]
+    pub driver: Driver,
     /// How many seconds a run takes.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
@@ -206,6 +209,28 @@ pub struct Common {
     /// Adds the lines of JSON to this file as well.
     #[arg(long, global = true)]
     pub save: Option<PathBuf>,
+}
+
+/// A driver that a service enqueues with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// sqlx, which keeps statements prepared.
+    Sqlx,
+    /// tokio-postgres, which sends the text of each statement with its values.
+    TokioPostgres,
+    /// tokio-postgres with statements that each connection has prepared.
+    TokioPostgresPrepared,
+}
+
+impl Driver {
+    /// As in `--driver`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlx => "sqlx",
+            Self::TokioPostgres => "tokio-postgres",
+            Self::TokioPostgresPrepared => "tokio-postgres-prepared",
+        }
+    }
 }
 
 /// A database.

@@ -14,7 +14,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, MySql, MySqlPool, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::{Database, Row, Table, Write};
+use super::{Database, Row, Table, Write, Writer};
 use crate::load::{Load, TOPIC};
 
 /// The store has connections of its own beside this pool.
@@ -92,33 +92,7 @@ fn row(row: &MySqlRow) -> Result<Row> {
 const COLUMNS: &str = "id, message_id, topic, `key`, payload";
 
 #[async_trait]
-impl Database for OnMariaDb {
-    fn name(&self) -> &'static str {
-        "mariadb"
-    }
-
-    fn url(&self) -> String {
-        self.database.url().to_owned()
-    }
-
-    fn store(&self) -> Arc<dyn Store> {
-        Arc::new(self.outbox.store(self.pool.clone()))
-    }
-
-    async fn own_store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(self.outbox.store(self.database.pool(POOL).await)))
-    }
-
-    fn cpu_time(&self) -> Result<Option<Duration>> {
-        self.server.instance().cpu_time().map(Some)
-    }
-
-    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
-        let mut transaction = self.pool.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
-        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
-        Ok(Box::new(transaction))
-    }
-
+impl Writer for OnMariaDb {
     async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant> {
         let mut transaction = self.pool.begin().await?;
         for write in writes {
@@ -147,6 +121,35 @@ impl Database for OnMariaDb {
         let committing = Instant::now();
         transaction.commit().await?;
         Ok(committing)
+    }
+}
+
+#[async_trait]
+impl Database for OnMariaDb {
+    fn name(&self) -> &'static str {
+        "mariadb"
+    }
+
+    fn url(&self) -> String {
+        self.database.url().to_owned()
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.outbox.store(self.pool.clone()))
+    }
+
+    async fn own_store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(self.outbox.store(self.database.pool(POOL).await)))
+    }
+
+    fn cpu_time(&self) -> Result<Option<Duration>> {
+        self.server.instance().cpu_time().map(Some)
+    }
+
+    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
+        let mut transaction = self.pool.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
+        Ok(Box::new(transaction))
     }
 
     async fn clear(&self) -> Result<()> {

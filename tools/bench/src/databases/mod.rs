@@ -3,6 +3,7 @@
 mod mariadb;
 mod postgres;
 mod sqlite;
+mod tokio_postgres;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use outbox_core::{Message, Store};
 pub use mariadb::OnMariaDb;
 pub use postgres::OnPostgres;
 pub use sqlite::OnSqlite;
+pub use tokio_postgres::TokioPostgres;
 
 use crate::load::Load;
 
@@ -57,9 +59,16 @@ pub enum Write<'a> {
 /// A row of a hand-written table.
 pub type Row = (i64, Message);
 
-/// A database of one run.
+/// Commits the transactions of a service by one driver.
 #[async_trait]
-pub trait Database: Send + Sync {
+pub trait Writer: Send + Sync {
+    /// Commits a transaction. Returns the time at which the commit was sent.
+    async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant>;
+}
+
+/// A database of one run, with the driver of its store.
+#[async_trait]
+pub trait Database: Writer {
     /// As in `--store`.
     fn name(&self) -> &'static str;
 
@@ -77,9 +86,6 @@ pub trait Database: Send + Sync {
 
     /// Has another session look at the database as it is now, until the value is dropped.
     async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>>;
-
-    /// Commits a transaction. Gives the time at which it was told to commit.
-    async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant>;
 
     /// Empties all tables, and has the database tidy up.
     async fn clear(&self) -> Result<()>;

@@ -14,7 +14,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgPool, Row as _};
 use uuid::Uuid;
 
-use super::{Database, Row, Table, Write};
+use super::{Database, Row, Table, Write, Writer};
 use crate::load::{Load, TOPIC};
 
 /// What the documentation recommends for a relay's pool, and one more.
@@ -87,33 +87,7 @@ fn row(row: &PgRow) -> Result<Row> {
 const COLUMNS: &str = "id, message_id, topic, key, payload";
 
 #[async_trait]
-impl Database for OnPostgres {
-    fn name(&self) -> &'static str {
-        "postgres"
-    }
-
-    fn url(&self) -> String {
-        self.database.url().to_owned()
-    }
-
-    fn store(&self) -> Arc<dyn Store> {
-        Arc::new(self.outbox.store(self.pool.clone()))
-    }
-
-    async fn own_store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(self.outbox.store(self.database.pool(POOL).await)))
-    }
-
-    fn cpu_time(&self) -> Result<Option<Duration>> {
-        self.server.instance().cpu_time().map(Some)
-    }
-
-    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
-        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
-        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
-        Ok(Box::new(transaction))
-    }
-
+impl Writer for OnPostgres {
     async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant> {
         let mut transaction = self.pool.begin().await?;
         for write in writes {
@@ -154,6 +128,35 @@ impl Database for OnPostgres {
         let committing = Instant::now();
         transaction.commit().await?;
         Ok(committing)
+    }
+}
+
+#[async_trait]
+impl Database for OnPostgres {
+    fn name(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn url(&self) -> String {
+        self.database.url().to_owned()
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.outbox.store(self.pool.clone()))
+    }
+
+    async fn own_store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(self.outbox.store(self.database.pool(POOL).await)))
+    }
+
+    fn cpu_time(&self) -> Result<Option<Duration>> {
+        self.server.instance().cpu_time().map(Some)
+    }
+
+    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
+        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
+        Ok(Box::new(transaction))
     }
 
     async fn clear(&self) -> Result<()> {

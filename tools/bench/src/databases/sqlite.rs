@@ -14,7 +14,7 @@ use outbox_sqlite::sqlx::{self, AssertSqlSafe, Row as _, SqlitePool};
 use outbox_sqlite::{Config, OpenOptions, Outbox};
 use tempfile::TempDir;
 
-use super::{Database, Row, Table, Write};
+use super::{Database, Row, Table, Write, Writer};
 use crate::load::{Load, TOPIC};
 
 const FILE: &str = "bench.db";
@@ -88,35 +88,7 @@ fn list(positions: &[i64]) -> String {
 const COLUMNS: &str = "id, message_id, topic, key, payload";
 
 #[async_trait]
-impl Database for OnSqlite {
-    fn name(&self) -> &'static str {
-        "sqlite"
-    }
-
-    fn url(&self) -> String {
-        format!("sqlite:{}", self.file().display())
-    }
-
-    fn store(&self) -> Arc<dyn Store> {
-        Arc::new(self.outbox.store(self.pool.clone()))
-    }
-
-    async fn own_store(&self) -> Result<Arc<dyn Store>> {
-        // An outbox of its own as well: what another process enqueues rings no bell here.
-        let pool = OpenOptions::new(self.file()).open().await?;
-        Ok(Arc::new(Outbox::new(Config::new())?.store(pool)))
-    }
-
-    fn cpu_time(&self) -> Result<Option<Duration>> {
-        Ok(None)
-    }
-
-    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
-        Ok(Box::new(transaction))
-    }
-
+impl Writer for OnSqlite {
     async fn commit(&self, writes: &[Write<'_>]) -> Result<Instant> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for write in writes {
@@ -148,6 +120,37 @@ impl Database for OnSqlite {
         let committing = Instant::now();
         transaction.commit().await?;
         Ok(committing)
+    }
+}
+
+#[async_trait]
+impl Database for OnSqlite {
+    fn name(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite:{}", self.file().display())
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.outbox.store(self.pool.clone()))
+    }
+
+    async fn own_store(&self) -> Result<Arc<dyn Store>> {
+        // An outbox of its own as well: what another process enqueues rings no bell here.
+        let pool = OpenOptions::new(self.file()).open().await?;
+        Ok(Arc::new(Outbox::new(Config::new())?.store(pool)))
+    }
+
+    fn cpu_time(&self) -> Result<Option<Duration>> {
+        Ok(None)
+    }
+
+    async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("SELECT count(*) FROM business").execute(&mut *transaction).await?;
+        Ok(Box::new(transaction))
     }
 
     async fn clear(&self) -> Result<()> {

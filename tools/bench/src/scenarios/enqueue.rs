@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use outbox_core::{Message, Relay};
 
 use super::{Entrants, say};
-use crate::databases::{Database, Table, Write};
+use crate::databases::{Database, Table, TokioPostgres, Write, Writer};
 use crate::line::{Line, Output};
 use crate::load::Load;
-use crate::options::{Common, Enqueue};
+use crate::options::{Common, Driver, Enqueue, Store};
 use crate::servers;
 use crate::verify::{Watched, verify};
 
@@ -26,6 +26,7 @@ const BATCH: u64 = 100;
 /// If a server cannot be had, or a run was not right.
 pub async fn run(common: &Common, options: &Enqueue) -> Result<()> {
     let database = servers::database(common).await?;
+    let writer = writer(common, options, &database)?;
     let output = Output::new(common);
     for clients in &options.clients {
         for batch in [1, BATCH] {
@@ -36,6 +37,7 @@ pub async fn run(common: &Common, options: &Enqueue) -> Result<()> {
                     let run = Run {
                         common,
                         database: &database,
+                        writer: &writer,
                         clients: *clients,
                         batch,
                         seconds: options.seconds,
@@ -50,6 +52,7 @@ pub async fn run(common: &Common, options: &Enqueue) -> Result<()> {
             for (name, rounds) in &rates {
                 let mut line = Line::new("enqueue", "rate", "commits/s", *name, common, rounds)
                     .with("store", database.name())
+                    .with("driver", options.driver.name())
                     .with("clients", *clients)
                     .with("batch", batch);
                 if let Some(bare) = rates.get("bare").filter(|_| *name != "bare") {
@@ -62,9 +65,25 @@ pub async fn run(common: &Common, options: &Enqueue) -> Result<()> {
     Ok(())
 }
 
+/// What commits the transactions of the clients.
+fn writer(common: &Common, options: &Enqueue, database: &Arc<dyn Database>) -> Result<Arc<dyn Writer>> {
+    let connections = options.clients.iter().copied().max().unwrap_or(1);
+    Ok(match (options.driver, common.store) {
+        (Driver::Sqlx, _) => database.clone(),
+        (Driver::TokioPostgres, Store::Postgres) => {
+            Arc::new(TokioPostgres::new(&database.url(), connections, false)?)
+        }
+        (Driver::TokioPostgresPrepared, Store::Postgres) => {
+            Arc::new(TokioPostgres::new(&database.url(), connections, true)?)
+        }
+        (driver, _) => bail!("--driver {} needs --store postgres", driver.name()),
+    })
+}
+
 struct Run<'a> {
     common: &'a Common,
     database: &'a Arc<dyn Database>,
+    writer: &'a Arc<dyn Writer>,
     clients: usize,
     batch: u64,
     seconds: f64,
@@ -90,15 +109,14 @@ impl Run<'_> {
         let deadline = started + Duration::from_secs_f64(self.seconds);
         let mut clients = Vec::new();
         for _ in 0..self.clients {
-            let (database, load, next, batch) =
-                (self.database.clone(), load.clone(), next.clone(), self.batch);
+            let (writer, load, next, batch) = (self.writer.clone(), load.clone(), next.clone(), self.batch);
             clients.push(tokio::spawn(async move {
                 while Instant::now() < deadline {
                     let first = next.fetch_add(batch, Ordering::Relaxed);
                     let numbers = first..first + batch;
                     let messages: Vec<Message> = numbers.map(|n| load.message(n)).collect::<Result<_>>()?;
                     let write = if bare { Write::Bare(&messages) } else { Write::Enqueue(&messages) };
-                    database.commit(&[Write::Business(&BUSINESS), write]).await?;
+                    writer.commit(&[Write::Business(&BUSINESS), write]).await?;
                 }
                 anyhow::Ok(())
             }));
