@@ -10,7 +10,9 @@ const LONGEST: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
 
 /// An error as it is stored: without NUL characters, which not all databases take, and not endless.
 pub fn storable(error: &str) -> Cow<'_, str> {
-    let end = error.floor_char_boundary(LONGEST_ERROR);
+    // `floor_char_boundary` needs a newer Rust than services that only enqueue have to have.
+    let longest = error.len().min(LONGEST_ERROR);
+    let end = (0..=longest).rev().find(|end| error.is_char_boundary(*end)).unwrap_or_default();
     if end == error.len() && !error.contains('\0') {
         return Cow::Borrowed(error);
     }
