@@ -7,6 +7,7 @@ pub mod inspection;
 pub mod memory;
 pub mod message;
 pub mod metrics;
+mod outbox_message;
 pub mod publisher;
 pub mod publishing;
 pub mod relay;
@@ -21,6 +22,7 @@ pub use message::{
     Headers, Message, MessageBuilder, MessageId, Options, PublisherOptions, TRACEPARENT, TRACESTATE, Trace,
     TraceContext,
 };
+pub use outbox_message::OutboxMessage;
 pub use publisher::{Outcome, Publisher, PublisherCapabilities, fail_all};
 pub use relay::{KeyOrder, Relay, RelayBuilder, RelayHandle, RetryPolicy, Settings};
 pub use store::{
@@ -28,3 +30,9 @@ pub use store::{
     Settlement, Stats, Store, StoreExt, Wakeups,
 };
 pub use time::Timestamp;
+
+/// For the code that `#[derive(OutboxMessage)]` generates.
+#[doc(hidden)]
+pub mod __derive {
+    pub use serde::Serialize;
+}

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub use outbox_core::*;
+#[cfg(feature = "derive")]
+pub use outbox_derive::OutboxMessage;
 
 #[cfg(feature = "amqp")]
 #[doc(inline)]
