@@ -1,12 +1,12 @@
 # Removes everything that one test process has started or written: `cleanup DIRECTORY [wait]`.
 #
-# With `wait` it first waits for the end of its standard input. Only the test process holds the other end, so that
-# is the end of the test process, however it came about. The script may run twice at once on one directory.
+# With `wait` it first waits for the end of its standard input. Only the test process holds the other end, so this
+# is the end of the test process, whatever its cause. The script may run twice concurrently on one directory.
 trap '' HUP INT TERM
 directory=$1
 if [ "${2:-}" = wait ]; then cat >/dev/null; fi
 
-# A process and its descendants. A stopped one can fork no more.
+# A process and its descendants. A stopped process cannot fork.
 tree() {
     kill -STOP "$1" 2>/dev/null
     for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do tree "$child"; done
@@ -15,7 +15,7 @@ tree() {
 
 for record in "$directory"/*/*.process; do
     read -r pid started <"$record" 2>/dev/null || continue
-    # The number may belong to somebody else by now; the time of its start tells.
+    # The process id may have been reused; the start time shows whether it was.
     if [ "$(sed 's/.*) //' /proc/"$pid"/stat 2>/dev/null | cut -d' ' -f20)" = "$started" ]; then
         # shellcheck disable=SC2046 # a list of numbers
         kill -KILL $(tree "$pid") 2>/dev/null
@@ -27,7 +27,7 @@ for record in "$directory"/*/*.container; do
     docker rm --force --volumes "$container" >/dev/null 2>&1
 done
 
-# A server that is just dying may still write.
+# A server that is shutting down may still write.
 tries=0
 until rm -rf "$directory" 2>/dev/null || [ "$tries" -ge 100 ]; do
     tries=$((tries + 1))
