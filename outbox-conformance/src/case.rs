@@ -1,4 +1,4 @@
-//! What a case is, and how it ends.
+//! A case and its result.
 
 use std::fmt;
 use std::future::Future;
@@ -26,9 +26,9 @@ fn case_timeout(deadline: Duration) -> Duration {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
-    /// The promise is broken, or could not be looked at. The text says what was seen.
+    /// The promise is broken, or could not be checked. The text describes the observation.
     Failed(String),
-    /// The promise says nothing about this backend. The text says why.
+    /// The case does not apply to this backend. The text gives the reason.
     NotApplicable(String),
 }
 
@@ -52,7 +52,7 @@ pub type CaseResult = Result<(), Stop>;
 
 type CaseFuture<'a> = Pin<Box<dyn Future<Output = CaseResult> + Send + 'a>>;
 
-/// A promise, and how to see on a fixture `F` whether it is kept.
+/// A promise, and the check of it on a fixture `F`.
 pub struct Case<F: ?Sized> {
     /// Its name, `group::what_is_promised`.
     pub name: &'static str,
@@ -102,16 +102,17 @@ impl<F: ?Sized> Case<F> {
             .unwrap_or_else(|_| Err(Stop::Failed(format!("hangs: not done after {limit:?}"))))
     }
 
-    /// Turns a case that does not apply, and was not said not to, into a failure, and the other way round.
+    /// Turns a case that does not apply and is not listed into a failure, and a listed case that applies
+    /// likewise.
     fn judge(&self, result: CaseResult, not_applicable: &[&str]) -> CaseResult {
         let listed = not_applicable.contains(&self.name);
         match result {
             Err(Stop::NotApplicable(reason)) if !listed => Err(Stop::Failed(format!(
-                "does not apply: {reason}; if that is how it should be, list `{}` in `not_applicable`",
+                "does not apply: {reason}; if this is intended, list `{}` in `not_applicable`",
                 self.name
             ))),
             Ok(()) if listed => Err(Stop::Failed(
-                "is listed in `not_applicable` but applies, and passes; take it off the list".to_owned(),
+                "is listed in `not_applicable` but applies and passes; remove it from the list".to_owned(),
             )),
             result => result,
         }
@@ -119,7 +120,7 @@ impl<F: ?Sized> Case<F> {
 }
 
 impl StoreCase {
-    /// Runs the case on a fixture of its own. A case that takes longer than 15 minutes fails.
+    /// Runs the case on a new fixture. A case that takes longer than 15 minutes fails.
     ///
     /// # Errors
     /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.
@@ -132,7 +133,7 @@ impl StoreCase {
 }
 
 impl InboxCase {
-    /// Runs the case on a fixture of its own. A case that takes longer than 15 minutes fails.
+    /// Runs the case on a new fixture. A case that takes longer than 15 minutes fails.
     ///
     /// # Errors
     /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.
@@ -145,7 +146,7 @@ impl InboxCase {
 }
 
 impl PublisherCase {
-    /// Runs the case on a fixture of its own. A case that takes longer than 15 minutes fails.
+    /// Runs the case on a new fixture. A case that takes longer than 15 minutes fails.
     ///
     /// # Errors
     /// See [`Stop`]. [`Stop::NotApplicable`] only for cases that the harness lists.

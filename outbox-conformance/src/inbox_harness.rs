@@ -1,20 +1,20 @@
-//! What somebody who tests an inbox provides.
+//! The interface that a test of an inbox implements.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use outbox_core::{MessageId, Result};
 
-/// Makes fixtures with an inbox of their own each.
+/// Creates fixtures, each with a separate inbox.
 #[async_trait]
 pub trait InboxHarness: Send + Sync {
     /// A new, empty inbox.
     ///
     /// # Errors
-    /// Whatever goes wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn create(&self) -> Result<Box<dyn InboxFixture>>;
 
-    /// Names of cases that say nothing about this inbox.
+    /// Names of cases that do not apply to this inbox.
     fn not_applicable(&self) -> &[&str] {
         &[]
     }
@@ -23,20 +23,20 @@ pub trait InboxHarness: Send + Sync {
 /// One inbox.
 #[async_trait]
 pub trait InboxFixture: Send + Sync {
-    /// Begins a transaction on a connection of its own, as a consumer would. A database with one writer at a time may
-    /// wait here.
+    /// Begins a transaction on a separate connection, as a consumer would. A database with one writer at a
+    /// time may wait here.
     ///
     /// # Errors
-    /// Whatever the database says.
+    /// Any error of the database.
     async fn begin(&self) -> Result<Box<dyn InboxTransaction>>;
 
-    /// Deletes at most `limit` entries that are older than `older_than`, and says how many.
+    /// Deletes at most `limit` entries that are older than `older_than`, and returns their number.
     ///
     /// # Errors
-    /// Whatever the inbox says.
+    /// Any error of the inbox.
     async fn purge(&self, older_than: Duration, limit: usize) -> Result<u64>;
 
-    /// Whether several transactions may be writing at the same time. Default: yes.
+    /// Whether several transactions may write concurrently. Default: `true`.
     fn concurrent_writers(&self) -> bool {
         true
     }
@@ -48,21 +48,21 @@ pub trait InboxFixture: Send + Sync {
 /// A consumer's transaction. Dropping it rolls it back.
 #[async_trait]
 pub trait InboxTransaction: Send {
-    /// Whether the message is new to the consumer.
+    /// Returns whether the message is new to the consumer.
     ///
     /// # Errors
-    /// Whatever the inbox says.
+    /// Any error of the inbox.
     async fn accept(&mut self, consumer: &str, id: MessageId) -> Result<bool>;
 
     /// Commits.
     ///
     /// # Errors
-    /// Whatever the database says.
+    /// Any error of the database.
     async fn commit(self: Box<Self>) -> Result<()>;
 
     /// Rolls back.
     ///
     /// # Errors
-    /// Whatever the database says.
+    /// Any error of the database.
     async fn rollback(self: Box<Self>) -> Result<()>;
 }

@@ -1,13 +1,13 @@
-//! What was committed against what arrived: the promises as one verdict over a whole run.
+//! Compares committed messages with delivered ones: the promises as one verdict over a whole run.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-/// The books of a run, however it was made: by a simulation, by processes that were killed, by a service in production.
+/// The ledger of a run of any kind: a simulation, a run with killed processes, a service in production.
 ///
-/// A message is known by its key and a number. Within a key, numbers grow in the order of enqueueing; gaps are fine, and
-/// messages without a key share one row of numbers, in no order. The books take what they are told in any order, but
-/// arrivals, which must come in the broker's.
+/// A message is identified by its key and a number. Within a key, numbers grow in the order of enqueueing;
+/// gaps are allowed. Messages without a key share one series of numbers, which has no order. Entries may be
+/// recorded in any order, except arrivals, which must be recorded in the broker's order.
 ///
 /// ```
 /// use outbox_conformance::{Ledger, Rules};
@@ -24,29 +24,29 @@ use std::fmt;
 /// assert_eq!(verdict.duplicates, 1);
 /// ```
 ///
-/// Memory grows with what it is told, by some 30 bytes a message.
+/// Memory grows with the number of entries, by about 30 bytes per message.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     keys: HashMap<Option<String>, Page>,
     arrivals: u64,
 }
 
-/// What is known of one key.
+/// The entries of one key.
 #[derive(Clone, Debug, Default)]
 struct Page {
     committed: Vec<u64>,
     dead: Vec<u64>,
-    /// The number, and how many had arrived of all keys before it.
+    /// The number, and the count of arrivals of all keys before it.
     arrived: Vec<(u64, u64)>,
 }
 
-/// What a run is held to. No loss and no inventions are not for choice.
+/// The rules of a run. Two rules always apply: no losses and no inventions.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Rules {
     /// Whether messages of a key must arrive in their order. Default: `true`.
     pub ordered: bool,
-    /// The most arrivals beyond the first of a message. Default: `None`, any number.
+    /// Maximum number of arrivals of messages beyond the first one. Default: `None`, any number.
     pub most_duplicates: Option<u64>,
 }
 
@@ -61,48 +61,49 @@ pub enum Breach {
         /// The number within the key.
         number: u64,
     },
-    /// It arrived or became a dead letter, and was never committed.
+    /// It arrived or became a dead letter, but was never committed.
     Invented {
         /// The key.
         key: Option<String>,
         /// The number within the key.
         number: u64,
     },
-    /// It arrived for the first time after a later one of its key.
+    /// It arrived for the first time after a later message of its key.
     Overtaken {
         /// The key.
         key: Option<String>,
         /// The number within the key.
         number: u64,
-        /// The later one that was there before.
+        /// The later message that had arrived before it.
         by: u64,
         /// How many messages of all keys had arrived before it.
         at: u64,
     },
-    /// More came twice than the rules allow.
+    /// There were more repeats than the rules allow.
     Duplicates {
-        /// How many there were.
+        /// Number of repeats.
         found: u64,
-        /// How many are allowed.
+        /// Number of allowed repeats.
         most: u64,
     },
 }
 
-/// How a run did.
+/// The verdict of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Verdict {
-    /// Messages that were committed.
+    /// Number of committed messages.
     pub committed: u64,
-    /// Arrivals in all.
+    /// Number of arrivals.
     pub arrived: u64,
-    /// Arrivals beyond the first of a message.
+    /// Number of arrivals beyond the first one of a message.
     pub duplicates: u64,
-    /// Messages that are dead letters.
+    /// Number of messages that are dead letters.
     pub dead: u64,
-    /// What was wrong, in the order of keys; at most [`MOST_BREACHES`](Self::MOST_BREACHES), each with its key's history.
+    /// Broken rules, in the order of keys; at most [`MOST_BREACHES`](Self::MOST_BREACHES), each with its
+    /// key's history.
     pub breaches: Vec<(Breach, String)>,
-    /// How many more there were.
+    /// Number of further breaches.
     pub more: u64,
 }
 
@@ -135,25 +136,25 @@ impl Rules {
 }
 
 impl Ledger {
-    /// Empty books.
+    /// Creates an empty ledger.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A transaction with this message was committed.
+    /// Records that a transaction with this message was committed.
     pub fn committed(&mut self, key: Option<&str>, number: u64) {
         self.page(key).committed.push(number);
     }
 
-    /// The broker delivered this message.
+    /// Records that the broker delivered this message.
     pub fn arrived(&mut self, key: Option<&str>, number: u64) {
         let at = self.arrivals;
         self.arrivals += 1;
         self.page(key).arrived.push((number, at));
     }
 
-    /// This message is among the dead letters.
+    /// Records that this message is among the dead letters.
     pub fn dead(&mut self, key: Option<&str>, number: u64) {
         self.page(key).dead.push(number);
     }
@@ -162,7 +163,8 @@ impl Ledger {
         self.keys.entry(key.map(str::to_owned)).or_default()
     }
 
-    /// Holds the books to the rules. What was neither committed, nor arrived, nor died, is none of its business.
+    /// Checks the ledger against the rules. Messages that were neither committed nor delivered nor dead are
+    /// not considered.
     #[must_use]
     pub fn verdict(&self, rules: &Rules) -> Verdict {
         let mut verdict = Verdict {
@@ -209,8 +211,8 @@ impl Page {
         }
     }
 
-    /// The first arrivals must come in order. A repeat may come at any time: whoever repeats a message goes on with
-    /// those behind it.
+    /// The first arrivals must be in order. A repeat may arrive at any time: after repeating a message, the
+    /// sender continues with the messages behind it.
     fn judge_order(&self, key: &Option<String>, verdict: &mut Verdict) {
         let mut seen = HashSet::new();
         let mut highest = None;
@@ -225,7 +227,7 @@ impl Page {
         }
     }
 
-    /// What arrived of the key around the place where this number came, or should have come.
+    /// The arrivals of the key around the place where this number arrived, or should have arrived.
     fn history(&self, number: u64) -> String {
         const AROUND: usize = 8;
         let here = self.arrived.iter().position(|(arrived, _)| *arrived >= number);
@@ -256,10 +258,10 @@ fn sorted(numbers: impl Iterator<Item = u64>) -> Vec<u64> {
 }
 
 impl Verdict {
-    /// More breaches than these are only counted.
+    /// Further breaches are only counted.
     pub const MOST_BREACHES: usize = 20;
 
-    /// Whether no rule was broken.
+    /// Returns whether no rule was broken.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.breaches.is_empty()

@@ -1,4 +1,4 @@
-//! What somebody who tests a publisher has to provide.
+//! The interface that a test of a publisher implements.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,19 +8,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use outbox_core::{Headers, MessageId, Options, Publisher, Result};
 
-/// Makes empty destinations on the broker under test.
+/// Creates empty destinations on the broker under test.
 #[async_trait]
 pub trait PublisherHarness: Send + Sync {
-    /// A new topic that nobody else uses, and a consumer that reads it. Called once per case.
+    /// Creates a new topic that no other case uses, and a consumer that reads it. Called once per case.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn create(&self) -> Result<Box<dyn PublisherFixture>>;
 
     /// The names of the cases that do not apply to this publisher, such as `"failing::a_cut_is_survived"`.
     ///
-    /// A case that finds that it does not apply, and is not listed here, fails: nothing is skipped silently. So
-    /// does one that is listed and applies after all. Default: none.
+    /// A case that does not apply and is not listed here fails, so that no case is skipped silently. A listed
+    /// case that does apply fails too. Default: none.
     fn not_applicable(&self) -> &[&str] {
         &[]
     }
@@ -29,28 +29,28 @@ pub trait PublisherHarness: Send + Sync {
 /// One topic and its consumer, for one case.
 #[async_trait]
 pub trait PublisherFixture: Send + Sync {
-    /// What the broker carries to its consumers.
+    /// The properties that the broker carries to its consumers.
     fn traits(&self) -> PublisherTraits;
 
-    /// A new publisher, with connections of its own that are subject to [`inject`](Self::inject).
+    /// Returns a new publisher, with separate connections that are subject to [`inject`](Self::inject).
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn publisher(&self) -> Result<Arc<dyn Publisher>>;
 
     /// The topic that the consumer reads.
     fn topic(&self) -> String;
 
-    /// Everything the consumer has received since the fixture was made, in the order of arrival, as soon as it is
-    /// at least `at_least` messages, or `within` has passed. The consumer's own connection is not subject to
-    /// [`inject`](Self::inject), or comes back by itself.
+    /// Returns everything the consumer has received since the fixture was created, in the order of arrival,
+    /// as soon as there are at least `at_least` messages, or `within` has passed. The consumer's own
+    /// connection is not subject to [`inject`](Self::inject), or is restored automatically.
     ///
     /// # Errors
-    /// Whatever went wrong, other than too few messages; the case fails with it.
+    /// Any error other than too few messages; the case fails with it.
     async fn received(&self, at_least: usize, within: Duration) -> Result<Vec<Received>>;
 
-    /// A topic to which nobody listens, so that the broker has nowhere to put the message. Default: none, for
-    /// brokers that keep messages of any topic.
+    /// A topic without a consumer, so that the broker cannot route the message. Default: none, for brokers
+    /// that keep messages of any topic.
     fn unroutable_topic(&self) -> Option<String> {
         None
     }
@@ -60,65 +60,67 @@ pub trait PublisherFixture: Send + Sync {
         None
     }
 
-    /// Per-message options that the publisher cannot understand. Default: none, for publishers without options.
+    /// Per-message options that the publisher cannot parse. Default: none, for publishers without options.
     fn invalid_options(&self) -> Option<Options> {
         None
     }
 
-    /// Options that a message may carry, and what of them [`Received::options`] must show then. Default: none, for
-    /// publishers without options, or whose consumers see none of them.
+    /// Options that a message may carry, and the part of them that [`Received::options`] must then show.
+    /// Default: none, for publishers without options, or whose consumers do not see them.
     fn visible_options(&self) -> Option<(Options, BTreeMap<String, String>)> {
         None
     }
 
-    /// Which faults [`inject`](Self::inject) can make. Default: none.
+    /// The failures that [`inject`](Self::inject) can cause. Default: none.
     fn faults(&self) -> &[Fault] {
         &[]
     }
 
-    /// Makes something go wrong between the publishers of this fixture and the broker. Called only with one of
+    /// Causes a failure between the publishers of this fixture and the broker. Called only with one of
     /// [`faults`](Self::faults).
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn inject(&self, fault: Fault) -> Result<()> {
         let _ = fault;
         Ok(())
     }
 
-    /// Ends the fault. Called after every [`inject`](Self::inject).
+    /// Ends the failure. Called after every [`inject`](Self::inject).
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn heal(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Removes what [`PublisherHarness::create`] made, after the case, whether or not it passed. Default: nothing.
+    /// Removes everything that [`PublisherHarness::create`] created, after the case, whether or not it
+    /// passed. Default: nothing.
     async fn destroy(&self) {}
 }
 
-/// What can go wrong between a publisher and its broker.
+/// A failure between a publisher and its broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The open connections end. New ones work at once.
+    /// The open connections end. New ones work immediately.
     Cut,
-    /// The open connections end, and new ones are refused until the fault is healed.
+    /// The open connections end, and new ones are refused until the failure is healed.
     Down,
-    /// Nothing gets through in either direction until the fault is healed, and nobody says so: connections stay
-    /// open, and new ones may be accepted and then hear nothing.
+    /// No data passes in either direction until the failure is healed, and no side is notified: connections
+    /// stay open, and new ones may be accepted but receive nothing.
     Stalled,
-    /// The broker answers that it takes nothing at present, because it is asked too much.
+    /// The broker answers that it accepts no messages at present, because the request rate is too high.
     Throttled,
-    /// The broker does what it is asked to, and its answers do not arrive: the connections end instead.
+    /// The broker executes requests, but its answers do not arrive: the connections end instead.
     AnswersLost,
-    /// Of each call, however few messages it has, the broker takes some and refuses others, and says which. The reason
-    /// passes: a message that was refused is taken if it is sent often enough.
+    /// In each call, whatever its size, the broker accepts some messages and refuses others, and reports
+    /// which ones. The reason is temporary: a refused message is accepted if it is sent often enough.
     SomeRefused,
 }
 
-/// What a broker carries to its consumers. Start from [`PublisherTraits::default`], which has everything.
+/// The properties that a broker carries to its consumers. Start from [`PublisherTraits::default`], which has
+/// all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublisherTraits {
@@ -126,16 +128,16 @@ pub struct PublisherTraits {
     pub key: bool,
     /// Whether consumers see the topic. Default: `true`.
     pub topic: bool,
-    /// How many headers a message may have. Default: 50.
+    /// Maximum number of headers of a message. Default: 50.
     pub headers: usize,
     /// Whether consumers see the content type. Default: `true`.
     pub content_type: bool,
-    /// Whether the fixture's consumer receives the messages of a key in the order in which the broker took them.
-    /// Default: `true`.
+    /// Whether the fixture's consumer receives the messages of a key in the order in which the broker
+    /// accepted them. Default: `true`.
     pub ordered: bool,
     /// Whether a message may have an empty payload. Default: `true`.
     pub empty_payload: bool,
-    /// A large payload that must still work. Default: 200 KiB.
+    /// Size of a large payload that must still work. Default: 200 KiB.
     pub payload_bytes: usize,
     /// Maximum time for a call, and for a condition that the broker fulfils without further calls, including recovery
     /// from a healed fault. Only a failing case waits this long. Default: 2 minutes, for slow and busy machines.
@@ -219,7 +221,7 @@ impl PublisherTraits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
-    /// The message id, if it can be read.
+    /// The message id, if it is readable.
     pub id: Option<MessageId>,
     /// The topic, if consumers see it.
     pub topic: Option<String>,
@@ -227,17 +229,17 @@ pub struct Received {
     pub key: Option<String>,
     /// The payload.
     pub payload: Bytes,
-    /// The headers. More than those of the message do no harm.
+    /// The headers. Additional ones are allowed.
     pub headers: Headers,
     /// The content type, if there is one and consumers see it.
     pub content_type: Option<String>,
-    /// What the options of the message have done that a consumer sees, by names of the fixture's choice. More than a
-    /// case asks for does no harm.
+    /// The visible effects of the message's options, by names that the fixture chooses. Additional ones are
+    /// allowed.
     pub options: BTreeMap<String, String>,
 }
 
 impl Received {
-    /// A received payload, with nothing known about it.
+    /// Creates a received payload without further properties.
     pub fn new(payload: impl Into<Bytes>) -> Self {
         Self {
             id: None,

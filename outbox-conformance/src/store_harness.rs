@@ -1,4 +1,4 @@
-//! What somebody who tests a store has to provide.
+//! The interface that a test of a store implements.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,19 +6,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outbox_core::{Message, MessageId, Result, Store, Timestamp};
 
-/// Makes empty outboxes of the store under test.
+/// Creates empty outboxes of the store under test.
 #[async_trait]
 pub trait StoreHarness: Send + Sync {
-    /// A new, empty outbox that nobody else uses: fresh tables, say. Called once per case.
+    /// Creates a new, empty outbox that no other case uses, for example with new tables. Called once per
+    /// case.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn create(&self) -> Result<Box<dyn StoreFixture>>;
 
     /// The names of the cases that do not apply to this store, such as `"reading::late_commits_are_delivered"`.
     ///
-    /// A case that finds that it does not apply, and is not listed here, fails: nothing is skipped silently. So
-    /// does one that is listed and applies after all. Default: none.
+    /// A case that does not apply and is not listed here fails, so that no case is skipped silently. A listed
+    /// case that does apply fails too. Default: none.
     fn not_applicable(&self) -> &[&str] {
         &[]
     }
@@ -27,59 +28,60 @@ pub trait StoreHarness: Send + Sync {
 /// One empty outbox, for one case.
 #[async_trait]
 pub trait StoreFixture: Send + Sync {
-    /// What the store offers beyond what every store must.
+    /// The optional features of the store.
     fn traits(&self) -> StoreTraits;
 
-    /// A handle of the store. Every call gives an independent one, as another process would have it, where that
-    /// makes a difference: with connections of its own.
+    /// Returns a handle of the store. Every call returns an independent one, as another process would have
+    /// it, with separate connections if that makes a difference.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn store(&self) -> Result<Arc<dyn Store>>;
 
-    /// Begins a transaction of an enqueuing service, on a connection of its own.
+    /// Begins a transaction of an enqueuing service, on a separate connection.
     ///
-    /// Several are open at once only if [`StoreTraits::concurrent_writers`] is set.
+    /// Several are open concurrently only if [`StoreTraits::concurrent_writers`] is set.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn begin(&self) -> Result<Box<dyn EnqueueTransaction>>;
 
-    /// Writes rows that the store cannot understand, as another program or a person could write them, each in a
-    /// way of its own. Nothing if the store's tables do not let such rows in.
+    /// Writes rows that the store cannot read, as another program or a person could write them, each with a
+    /// different defect. Writes nothing if the store's tables refuse such rows.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn insert_malformed(&self) -> Result<Vec<MalformedRow>>;
 
-    /// Deletes the undelivered message or the dead letter with this id, as a person with a database shell would:
-    /// that row and nothing else.
+    /// Deletes the undelivered message or the dead letter with this id, as a person with a database shell
+    /// would: only that row.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn delete_by_hand(&self, id: MessageId) -> Result<()>;
 
-    /// Ends the open connections of all handles given out so far, from the server's side; new ones work. Says
-    /// whether it could. Default: it cannot.
+    /// Ends the open connections of all handles returned so far, from the server's side; new ones work.
+    /// Returns whether the fixture can do this. Default: `false`.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn break_connections(&self) -> Result<bool> {
         Ok(false)
     }
 
-    /// Lets time pass on the database's clock. Default: sleeps. Cases call it only where the passing of time is
-    /// what they test, or between two looks at something that has to happen soon.
+    /// Waits for a time on the database's clock. Default: sleeps. Cases call it only if they test the passing
+    /// of time, or between two checks of a condition that will soon hold.
     async fn pass_time(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
 
-    /// The present by the database's clock. Default: by this machine's.
+    /// Returns the current time of the database's clock. Default: that of this machine.
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
 
-    /// Removes what [`StoreHarness::create`] made, after the case, whether or not it passed. Default: nothing.
+    /// Removes everything that [`StoreHarness::create`] created, after the case, whether or not it passed.
+    /// Default: nothing.
     async fn destroy(&self) {}
 }
 
@@ -89,32 +91,32 @@ pub trait EnqueueTransaction: Send {
     /// Enqueues messages, in this order.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn enqueue(&mut self, messages: &[Message]) -> Result<()>;
 
     /// Commits.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn commit(self: Box<Self>) -> Result<()>;
 
     /// Rolls back.
     ///
     /// # Errors
-    /// Whatever went wrong; the case fails with it.
+    /// Any error; the case fails with it.
     async fn rollback(self: Box<Self>) -> Result<()>;
 }
 
-/// What a store offers beyond what every store must. Start from [`StoreTraits::default`], which has everything.
+/// The optional features of a store. Start from [`StoreTraits::default`], which has all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreTraits {
-    /// Whether several enqueuing transactions can be open at once, so that they may commit in another order than
-    /// that of their positions, and beside the work of relays. Default: `true`.
+    /// Whether several enqueuing transactions can be open concurrently, also while relays work, so that they
+    /// may commit in another order than that of their positions. Default: `true`.
     pub concurrent_writers: bool,
-    /// Whether [`Store::wakeups`] gives hints. Default: `true`.
+    /// Whether [`Store::wakeups`] returns hints. Default: `true`.
     pub wakeups: bool,
-    /// Whether [`Store::dead_letters`] is there. Default: `true`.
+    /// Whether [`Store::dead_letters`] is supported. Default: `true`.
     pub dead_letters: bool,
     /// The largest payload to try. Default: 1 MiB.
     pub payload_bytes: usize,
@@ -176,19 +178,19 @@ impl StoreTraits {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MalformedRow {
-    /// What the reason of [`Content::Malformed`](outbox_core::Content::Malformed) must mention, such as the name
-    /// of the column. Compared without regard to case.
+    /// A substring that the reason of [`Content::Malformed`](outbox_core::Content::Malformed) must contain,
+    /// such as the name of the column. The comparison ignores case.
     pub mentions: String,
-    /// Its id, where that can be read.
+    /// Its id, if readable.
     pub id: Option<MessageId>,
-    /// Its topic, where that can be read.
+    /// Its topic, if readable.
     pub topic: Option<String>,
-    /// Its key, where there is a readable one.
+    /// Its key, if readable.
     pub key: Option<String>,
 }
 
 impl MalformedRow {
-    /// A row whose reason must mention this.
+    /// Creates a row whose reason must contain this string.
     pub fn new(mentions: impl Into<String>) -> Self {
         Self { mentions: mentions.into(), id: None, topic: None, key: None }
     }

@@ -1,4 +1,4 @@
-//! Telling new messages from repeats.
+//! Distinguishing new messages from repeats.
 
 use std::time::Duration;
 
@@ -8,17 +8,18 @@ use outbox_core::{ErrorKind, MessageId, Result};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::inbox_harness::InboxFixture;
 
-/// How many consumers race for how many messages, each of which is offered how often.
+/// The number of consumers, of messages, and of offers of each message in the race.
 const CONSUMERS: usize = 16;
 const MESSAGES: usize = 1000;
 const OFFERS: usize = 3;
 
 /// Maximum time for a call that nothing blocks. Only a failing case waits this long.
 const SOON: Duration = Duration::from_secs(120);
-/// How long is looked whether something waits.
+/// How long the case observes whether a call waits.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// Accepts in a transaction of its own, again if the database says that it got in the way of others.
+/// Accepts in a separate transaction, and repeats it if the database reports a conflict with another
+/// transaction.
 pub(super) async fn accept(inbox: &dyn InboxFixture, consumer: &str, id: MessageId) -> Result<bool> {
     loop {
         match accept_once(inbox, consumer, id).await {
@@ -100,9 +101,9 @@ pub(crate) async fn a_repeat_leaves_the_transaction_usable(inbox: &dyn InboxFixt
         transaction.accept("billing", after).await?,
     ];
     transaction.commit().await?;
-    ensure_eq!(news, [true, false, true], "what is new in a transaction with a repeat");
+    ensure_eq!(news, [true, false, true], "new messages in a transaction with a repeat");
     for id in [before, after] {
-        ensure!(!accept(inbox, "billing", id).await?, "what was accepted beside a repeat got lost");
+        ensure!(!accept(inbox, "billing", id).await?, "a message accepted next to a repeat is lost");
     }
     Ok(())
 }
@@ -118,7 +119,7 @@ pub(crate) async fn who_comes_second_waits_for_the_first(inbox: &dyn InboxFixtur
         let mut second = Box::pin(accept(inbox, "billing", id));
         if let Ok(early) = tokio::time::timeout(A_WHILE, &mut second).await {
             return Err(Stop::Failed(format!(
-                "it is decided ({early:?}) though the first transaction is open"
+                "the second call returned ({early:?}) although the first transaction is open"
             )));
         }
         if commits {
@@ -128,11 +129,11 @@ pub(crate) async fn who_comes_second_waits_for_the_first(inbox: &dyn InboxFixtur
         }
         let new = tokio::time::timeout(SOON, second)
             .await
-            .map_err(|_| Stop::Failed("the second one is never told".to_owned()))??;
+            .map_err(|_| Stop::Failed("the second call never returns".to_owned()))??;
         ensure_eq!(
             new,
             !commits,
-            "whether the message is new to the second one (the first committed: {commits})"
+            "whether the message is new to the second transaction (the first committed: {commits})"
         );
     }
     Ok(())
@@ -143,7 +144,7 @@ pub(crate) async fn of_those_who_race_one_wins(inbox: &dyn InboxFixture) -> Case
     let mut random = fastrand::Rng::with_seed(seed);
     let ids: Vec<MessageId> = (0..MESSAGES).map(|_| MessageId::new()).collect();
     let mut offers: Vec<MessageId> = ids.iter().flat_map(|id| [*id; OFFERS]).collect();
-    // Repeats come close to each other, as redeliveries do, and in no order.
+    // Repeats follow closely, as redeliveries do, and in random order.
     for index in 0..offers.len() {
         let other = (index + random.usize(..12)).min(offers.len() - 1);
         offers.swap(index, other);
@@ -167,7 +168,7 @@ pub(crate) async fn of_those_who_race_one_wins(inbox: &dyn InboxFixture) -> Case
     ensure_eq!(
         (accepted, won.len()),
         (MESSAGES, MESSAGES),
-        "accepted, and different ones among them (seed {seed})"
+        "accepted messages, and distinct ones among them (seed {seed})"
     );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Forgetting what was long ago.
+//! Purging old entries.
 
 use std::time::Duration;
 
