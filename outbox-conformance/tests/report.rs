@@ -40,7 +40,7 @@ fn what_applies_must_not_be_listed() {
     let mut harness = MemoryHarness::plain();
     harness.not_applicable.push(LATE);
     let Err(Stop::Failed(text)) = run_one(&harness, LATE) else { panic!("passed without notice") };
-    assert!(text.contains("take it off the list"), "{text}");
+    assert!(text.contains("remove it from the list"), "{text}");
 }
 
 #[test]
