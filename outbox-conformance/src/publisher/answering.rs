@@ -1,4 +1,4 @@
-//! A broker that takes a part, asks for less, or does what it was asked to and cannot say so.
+//! A broker that accepts a part of a call, throttles, or executes requests but cannot answer.
 
 use std::collections::VecDeque;
 
@@ -11,8 +11,9 @@ use super::scene::{Scene, failure};
 use crate::case::{CaseResult, ensure, ensure_eq};
 use crate::publisher_harness::{Fault, PublisherFixture, Received};
 
-/// Publishes a batch under a fault, ends it, and waits until the confirmed messages and later ones have arrived: what else
-/// of the batch has not arrived by then does not arrive any more. Returns the outcomes, and what has arrived.
+/// Publishes a batch under a failure, ends the failure, and waits until the confirmed messages and later ones
+/// have arrived: other messages of the batch that have not arrived by then will not arrive. Returns the
+/// outcomes and the arrived messages.
 async fn publish_under(
     scene: &Scene<'_>,
     fault: Fault,
@@ -34,7 +35,7 @@ fn has_arrived(arrived: &[Received], message: &Message) -> bool {
     arrived.iter().any(|received| received.id == Some(message.id()))
 }
 
-/// Delivers what is left, as the relay does.
+/// Delivers the remaining messages, as the relay does.
 async fn publish_the_rest(scene: &Scene<'_>, batch: &[Message], outcomes: &[Outcome]) -> CaseResult {
     let failed: Vec<Message> =
         batch.iter().zip(outcomes).filter(|(_, o)| o.is_err()).map(|(message, _)| message.clone()).collect();
@@ -48,21 +49,21 @@ pub(crate) async fn a_lost_answer_is_told_truly(fixture: &dyn PublisherFixture) 
     let scene = Scene::new(fixture).await?;
     let batch = scene.numbered(20, 20)?;
     let (outcomes, _) = publish_under(&scene, Fault::AnswersLost, &batch).await?;
-    let missing = "nothing has arrived, so the fault was another than answers which are lost";
+    let missing = "nothing has arrived, so the failure was not a lost answer";
     let arrived = scene
         .received_when(missing, |received| batch.iter().any(|message| has_arrived(received, message)))
         .await?;
     for (message, outcome) in batch.iter().zip(&outcomes) {
         let error = failure(outcome, "a message, without an answer,")?;
         let text = error.report();
-        ensure_eq!(error.scope(), Scope::Endpoint, "whom a lost answer concerns ({text})");
+        ensure_eq!(error.scope(), Scope::Endpoint, "scope of a lost answer ({text})");
         match error.verdict() {
             Verdict::Unknown => {}
             Verdict::Retry => ensure!(
                 !has_arrived(&arrived, message),
-                "a message has arrived of which is said that it surely has not: {text}"
+                "a message has arrived whose outcome says that it certainly has not: {text}"
             ),
-            Verdict::Permanent => ensure!(false, "a lost answer is no reason to give a message up: {text}"),
+            Verdict::Permanent => ensure!(false, "a lost answer must not give a message up: {text}"),
         }
     }
     publish_the_rest(&scene, &batch, &outcomes).await
@@ -74,10 +75,10 @@ pub(crate) async fn throttling_is_told_as_such(fixture: &dyn PublisherFixture) -
     let batch = scene.numbered(40, 40)?;
     let (outcomes, arrived) = publish_under(&scene, Fault::Throttled, &batch).await?;
     for (message, outcome) in batch.iter().zip(&outcomes) {
-        let error = failure(outcome, "a message that the broker refused for being too many")?;
+        let error = failure(outcome, "a message that the broker throttled")?;
         let text = error.report();
         ensure_eq!(error.kind(), ErrorKind::Throttled, "kind of the failure ({text})");
-        ensure_eq!(error.scope(), Scope::Endpoint, "whom throttling concerns ({text})");
+        ensure_eq!(error.scope(), Scope::Endpoint, "scope of throttling ({text})");
         ensure_eq!(error.verdict(), Verdict::Retry, "verdict on a throttled message ({text})");
         ensure!(!has_arrived(&arrived, message), "a message has arrived although it was refused");
     }
@@ -92,18 +93,18 @@ pub(crate) async fn a_partial_failure_is_told_apart(fixture: &dyn PublisherFixtu
     let taken = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     ensure!(
         (1..batch.len()).contains(&taken),
-        "of {} messages, of which the broker took some, {taken} were confirmed",
+        "the broker accepted some of {} messages, and {taken} were confirmed",
         batch.len()
     );
     for (message, outcome) in batch.iter().zip(&outcomes) {
         let there = has_arrived(&arrived, message);
         match outcome {
-            Ok(()) => ensure!(there, "a message was confirmed beside refused ones, and has not arrived"),
+            Ok(()) => ensure!(there, "a message was confirmed next to refused ones, and has not arrived"),
             Err(error) => {
                 let text = error.report();
                 ensure!(!there, "a message has arrived that the broker refused: {text}");
-                ensure_eq!(error.verdict(), Verdict::Retry, "verdict on a refusal that passes ({text})");
-                ensure_eq!(error.scope(), Scope::Message, "whom a refusal among others concerns ({text})");
+                ensure_eq!(error.verdict(), Verdict::Retry, "verdict on a temporary refusal ({text})");
+                ensure_eq!(error.scope(), Scope::Message, "scope of a refusal among others ({text})");
             }
         }
     }
@@ -126,7 +127,7 @@ pub(crate) async fn order_survives_partial_failures(fixture: &dyn PublisherFixtu
         if keys.is_empty() {
             break Ok(());
         }
-        // One of each key, or, where the publisher keeps their order, all that are left.
+        // One message of each key or, if the publisher keeps their order, all remaining ones.
         let most = if scene.capabilities.ordered_batches { all.len() } else { 1 };
         let taken: Vec<usize> = keys.iter().map(|key| key.len().min(most)).collect();
         let batch: Vec<Message> =
@@ -152,7 +153,7 @@ pub(crate) async fn order_survives_partial_failures(fixture: &dyn PublisherFixtu
     };
     fixture.heal().await?;
     result?;
-    ensure!(refused > 0, "the broker has refused none, so nothing was shown");
+    ensure!(refused > 0, "the broker refused no message, so the case shows nothing");
     scene.expect_arrived(&all).await?;
     check_order(&scene.received_after(&all).await?, &all)
 }

@@ -1,4 +1,4 @@
-//! A broker that is away, cut off, or silent.
+//! A broker that is unavailable, cut off, or silent.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) fn needs_fault(fixture: &dyn PublisherFixture, fault: Fault) -> CaseR
     Err(Stop::NotApplicable(format!("the fixture cannot make the fault {fault:?}")))
 }
 
-/// What was confirmed of a batch.
+/// The confirmed messages of a batch.
 pub(super) fn confirmed(batch: &[Message], outcomes: &[Outcome]) -> Vec<Message> {
     let pairs = batch.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
     pairs.map(|(message, _)| message.clone()).collect()
@@ -47,7 +47,7 @@ pub(crate) async fn a_cut_is_told_truly(fixture: &dyn PublisherFixture) -> CaseR
     for round in 0..6 {
         let count = scene.capabilities.max_batch_messages.min(300);
         let batch = scene.numbered(count, count)?;
-        // Cut while the call is at work, each time a little later.
+        // The cut comes during the call, each time a little later.
         let cut = async {
             tokio::time::sleep(Duration::from_micros(300 * round)).await;
             fixture.inject(Fault::Cut).await?;
@@ -58,11 +58,11 @@ pub(crate) async fn a_cut_is_told_truly(fixture: &dyn PublisherFixture) -> CaseR
         let outcomes = outcomes?;
         for (message, outcome) in batch.iter().zip(&outcomes) {
             let Err(error) = outcome else { continue };
-            ensure_eq!(error.scope(), Scope::Endpoint, "whom a cut connection concerns ({})", error.report());
+            ensure_eq!(error.scope(), Scope::Endpoint, "scope of a cut connection ({})", error.report());
             match error.verdict() {
                 Verdict::Permanent => {
                     let text = error.report();
-                    return Err(Stop::Failed(format!("a cut is no reason to give a message up: {text}")));
+                    return Err(Stop::Failed(format!("a cut must not give a message up: {text}")));
                 }
                 Verdict::Retry => failed.push(message.id()),
                 Verdict::Unknown => {}
@@ -70,7 +70,7 @@ pub(crate) async fn a_cut_is_told_truly(fixture: &dyn PublisherFixture) -> CaseR
         }
         sure.extend(confirmed(&batch, &outcomes));
     }
-    // Whatever was confirmed is there, and whatever is said not to have arrived is not.
+    // Every confirmed message has arrived, and every message reported as not arrived has not.
     let last = scene.numbered(5, 5)?;
     scene.publish_until_confirmed(&last).await?;
     sure.extend(last);
@@ -78,7 +78,7 @@ pub(crate) async fn a_cut_is_told_truly(fixture: &dyn PublisherFixture) -> CaseR
     for id in &failed {
         ensure!(
             !arrived.iter().any(|received| received.id == Some(*id)),
-            "a message arrived whose outcome around a cut says that it surely has not"
+            "a message arrived whose outcome around a cut says that it certainly has not"
         );
     }
     Ok(())
@@ -89,7 +89,7 @@ pub(crate) async fn a_broker_that_is_down_is_reported(fixture: &dyn PublisherFix
     let scene = Scene::new(fixture).await?;
     scene.publish_until_confirmed(&scene.numbered(5, 5)?).await?;
     let used = scene.publisher.clone();
-    // One that was connected, and one that never was.
+    // One publisher that was connected, and one that never was.
     let fresh = fixture.publisher().await?;
     fixture.inject(Fault::Down).await?;
     let mut result = Ok(());
@@ -117,15 +117,10 @@ fn check_down(batch: &[Message], outcomes: &[Outcome]) -> CaseResult {
     ensure_eq!(outcomes.len(), batch.len(), "outcomes while the broker is down");
     for outcome in outcomes {
         let error = failure(outcome, "a message, while the broker was down,")?;
-        ensure_eq!(
-            error.scope(),
-            Scope::Endpoint,
-            "whom a broker that is down concerns ({})",
-            error.report()
-        );
+        ensure_eq!(error.scope(), Scope::Endpoint, "scope of a broker that is down ({})", error.report());
         ensure!(
             error.verdict() != Verdict::Permanent,
-            "a broker that is down is no reason to give a message up: {}",
+            "a broker that is down must not give a message up: {}",
             error.report()
         );
     }
@@ -159,7 +154,7 @@ pub(crate) async fn a_stalled_broker_is_not_confirmed(fixture: &dyn PublisherFix
     scene.publish_until_confirmed(&before).await?;
     let batch = scene.numbered(10, 10)?;
     fixture.inject(Fault::Stalled).await?;
-    // The call may give up by itself, or be dropped by the relay after its publish timeout.
+    // The call may give up, or be dropped by the relay after its publish timeout.
     let outcomes = tokio::time::timeout(Duration::from_secs(2), scene.publisher.publish(&batch)).await;
     fixture.heal().await?;
     if let Ok(outcomes) = outcomes {
@@ -168,7 +163,7 @@ pub(crate) async fn a_stalled_broker_is_not_confirmed(fixture: &dyn PublisherFix
             let error = failure(outcome, "a message, while the broker was silent,")?;
             ensure!(
                 error.verdict() != Verdict::Permanent,
-                "a silent broker is no reason to give a message up: {}",
+                "a silent broker must not give a message up: {}",
                 error.report()
             );
         }
@@ -207,8 +202,8 @@ pub(crate) async fn dropped_calls_do_no_harm(fixture: &dyn PublisherFixture) -> 
     scene.publish_until_confirmed(&last).await?;
     sure.extend(last.iter().cloned());
     offered.extend(last);
-    // Everything confirmed is there, and nothing that nobody offered. Messages of dropped calls may have arrived as
-    // well, so it takes more than a count to know that the confirmed ones have.
+    // Every confirmed message has arrived, and no message that was never offered. Messages of dropped calls
+    // may have arrived too, so a count does not show that the confirmed ones have.
     let arrived = scene.received_after(&sure).await?;
     for received in &arrived {
         ensure!(

@@ -1,4 +1,4 @@
-//! What arrives, and in which order.
+//! The messages that arrive, and their order.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ async fn publish_and_compare(scene: &Scene<'_>, messages: &[Message]) -> CaseRes
         };
         compare(&scene.traits, found, message)?;
     }
-    // Nothing went wrong, so nothing is repeated.
+    // There was no failure, so no message is repeated.
     scene.expect_no_more_than(messages.len()).await
 }
 
@@ -102,7 +102,7 @@ pub(crate) async fn an_empty_batch_is_fine(fixture: &dyn PublisherFixture) -> Ca
 
 pub(crate) async fn a_full_batch_is_taken(fixture: &dyn PublisherFixture) -> CaseResult {
     let scene = Scene::new(fixture).await?;
-    // More than this in one call tells nothing new.
+    // A larger call would not show more.
     let count = scene.capabilities.max_batch_messages.min(2000);
     let batch = scene.numbered(count, count)?;
     let outcomes = scene.publisher.publish(&batch).await;
@@ -116,12 +116,12 @@ pub(crate) async fn a_full_batch_is_taken(fixture: &dyn PublisherFixture) -> Cas
 pub(crate) async fn capabilities_make_sense(fixture: &dyn PublisherFixture) -> CaseResult {
     let scene = Scene::new(fixture).await?;
     let capabilities = &scene.capabilities;
-    ensure!(capabilities.max_batch_messages >= 1, "a call takes no message: {capabilities:?}");
-    ensure!(capabilities.max_batch_bytes >= 1, "a call takes no bytes: {capabilities:?}");
+    ensure!(capabilities.max_batch_messages >= 1, "a call accepts no message: {capabilities:?}");
+    ensure!(capabilities.max_batch_bytes >= 1, "a call accepts no bytes: {capabilities:?}");
     ensure!(capabilities.max_message_bytes != Some(0), "no message has room: {capabilities:?}");
     scene.publish_all(&scene.numbered(3, 3)?).await?;
     ensure_eq!(&scene.publisher.capabilities(), capabilities, "capabilities after a call");
-    ensure_eq!(&fixture.publisher().await?.capabilities(), capabilities, "capabilities of another one");
+    ensure_eq!(&fixture.publisher().await?.capabilities(), capabilities, "capabilities of another publisher");
     let name = scene.publisher.name();
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     ensure!(
@@ -220,13 +220,13 @@ pub(crate) async fn closing_is_clean(fixture: &dyn PublisherFixture) -> CaseResu
     if tokio::time::timeout(scene.traits.deadline, closed).await.is_err() {
         return Err(Stop::Failed(format!("closing took longer than {:?}", scene.traits.deadline)));
     }
-    // A later call reconnects or fails. What it confirms has arrived.
+    // A later call reconnects or fails. The messages it confirms have arrived.
     let more = scene.numbered(5, 5)?;
     let outcomes = scene.publish(&more).await?;
     let confirmed = more.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
     let confirmed: Vec<_> = confirmed.map(|(message, _)| message.clone()).collect();
     scene.expect_arrived(&[batch, confirmed].concat()).await?;
-    // One that was never used can be closed as well.
+    // A publisher that was never used can be closed too.
     let unused = fixture.publisher().await?;
     if tokio::time::timeout(scene.traits.deadline, unused.close()).await.is_err() {
         let deadline = scene.traits.deadline;

@@ -1,4 +1,4 @@
-//! Messages that the broker or the publisher does not take.
+//! Messages that the broker or the publisher does not accept.
 
 use outbox_core::{ErrorKind, Message, MessageBuilder, MessageId, Scope, Verdict};
 
@@ -9,10 +9,10 @@ use crate::publisher_harness::PublisherFixture;
 fn unroutable_topic(fixture: &dyn PublisherFixture) -> Result<String, Stop> {
     fixture
         .unroutable_topic()
-        .ok_or_else(|| Stop::NotApplicable("the fixture knows no topic to which nobody listens".to_owned()))
+        .ok_or_else(|| Stop::NotApplicable("the fixture knows no topic without a consumer".to_owned()))
 }
 
-/// A message that must fail, alone and among good ones. Its key, if any, is its own.
+/// A message that must fail, alone and among good ones. If it has a key, no other message has it.
 async fn expect_rejected(
     fixture: &dyn PublisherFixture,
     make: impl Fn(&Scene<'_>) -> Result<Message, Stop>,
@@ -34,14 +34,14 @@ async fn expect_rejected(
             check(failure(outcome, "the bad message among good ones")?)?;
         } else if let Err(error) = outcome {
             let text = error.report();
-            return Err(Stop::Failed(format!("good message {i}, beside the bad one, failed: {text}")));
+            return Err(Stop::Failed(format!("good message {i}, next to the bad one, failed: {text}")));
         }
     }
     batch.remove(bad);
     scene.expect_arrived(&batch).await?;
     let arrived = scene.received(batch.len()).await?.len();
     scene.expect_no_more_than(arrived).await?;
-    // The publisher is as good as new.
+    // The publisher works as before.
     let after = scene.numbered(3, 3)?;
     scene.publish_all(&after).await?;
     scene.expect_arrived(&[batch, after].concat()).await
@@ -56,7 +56,7 @@ pub(crate) async fn unroutable_messages_fail(fixture: &dyn PublisherFixture) -> 
             "an unroutable message failed with: {}",
             error.report()
         );
-        ensure_eq!(error.scope(), Scope::Message, "whom the failure of an unroutable message concerns");
+        ensure_eq!(error.scope(), Scope::Message, "scope of the failure of an unroutable message");
         ensure_eq!(error.verdict(), Verdict::Retry, "verdict on an unroutable message");
         Ok(())
     })
@@ -108,7 +108,7 @@ pub(crate) async fn oversized_messages_fail(fixture: &dyn PublisherFixture) -> C
             "verdict on an oversized message ({})",
             error.report()
         );
-        ensure_eq!(error.scope(), Scope::Message, "whom the failure of an oversized message concerns");
+        ensure_eq!(error.scope(), Scope::Message, "scope of the failure of an oversized message");
         Ok(())
     })
     .await
@@ -116,7 +116,7 @@ pub(crate) async fn oversized_messages_fail(fixture: &dyn PublisherFixture) -> C
 
 pub(crate) async fn invalid_options_fail(fixture: &dyn PublisherFixture) -> CaseResult {
     let Some(options) = fixture.invalid_options() else {
-        return Err(Stop::NotApplicable("the fixture knows no options that cannot be understood".to_owned()));
+        return Err(Stop::NotApplicable("the fixture knows no invalid options".to_owned()));
     };
     let make = |scene: &Scene<'_>| {
         Ok(scene.message("invalid options").raw_options(options.clone()).key("options").build()?)
@@ -124,7 +124,7 @@ pub(crate) async fn invalid_options_fail(fixture: &dyn PublisherFixture) -> Case
     expect_rejected(fixture, make, |error| {
         ensure_eq!(error.kind(), ErrorKind::Malformed, "kind of the failure ({})", error.report());
         ensure_eq!(error.verdict(), Verdict::Permanent, "verdict on invalid options");
-        ensure_eq!(error.scope(), Scope::Message, "whom the failure of invalid options concerns");
+        ensure_eq!(error.scope(), Scope::Message, "scope of the failure of invalid options");
         Ok(())
     })
     .await
@@ -182,7 +182,7 @@ pub(crate) async fn a_key_stops_at_its_failure(fixture: &dyn PublisherFixture) -
     if !scene.capabilities.ordered_batches {
         return Err(Stop::NotApplicable("the publisher has no ordered batches".to_owned()));
     }
-    // Any way to fail will do.
+    // Any kind of failure will do.
     let bad = |key: &str| -> Result<Message, Stop> {
         if let Some(topic) = fixture.unroutable_topic() {
             Ok(Message::bytes(topic, "bad").key(key).build()?)
@@ -210,16 +210,16 @@ pub(crate) async fn a_key_stops_at_its_failure(fixture: &dyn PublisherFixture) -
     ensure_eq!(
         confirmed,
         [true, true, false, false, true, true, false],
-        "whether each was confirmed, where the third and with it the rest of its key fail"
+        "whether each was confirmed, if the third one and with it the rest of its key fail"
     );
     for i in [3, 6] {
         let error = failure(&outcomes[i], "a message behind a failed one of its key")?;
         ensure_eq!(error.verdict(), Verdict::Retry, "verdict on a message behind a failed one of its key");
-        ensure_eq!(error.scope(), Scope::Message, "whom the failure behind a failure concerns");
+        ensure_eq!(error.scope(), Scope::Message, "scope of the failure behind a failure");
     }
     let arrive = [batch[0].clone(), batch[1].clone(), batch[4].clone(), batch[5].clone()];
     scene.expect_arrived(&arrive).await?;
     scene.expect_no_more_than(4).await?;
-    // In a call of their own they go.
+    // In a separate call they succeed.
     scene.publish_all(&[batch[3].clone(), batch[6].clone()]).await
 }

@@ -1,4 +1,4 @@
-//! What most cases for publishers begin with: a publisher, a topic, and its consumer.
+//! The common setup of publisher cases: a publisher, a topic, and its consumer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::publisher_harness::{PublisherFixture, PublisherTraits, Received};
 
-/// How long nothing more must arrive before a case believes that nothing more arrives.
+/// How long no further message may arrive before a case concludes that none will.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Between two tries of something that has to work soon.
+/// The pause between two attempts at something that must work soon.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Scene<'a> {
@@ -52,14 +52,14 @@ impl<'a> Scene<'a> {
         Ok(outcomes)
     }
 
-    /// Splits a batch into calls that the capabilities allow.
+    /// Splits a batch into calls within the limits of the capabilities.
     pub(super) fn calls<'m>(&self, batch: &'m [Message]) -> Vec<&'m [Message]> {
         let PublisherCapabilities { ordered_batches, max_batch_messages, max_batch_bytes, .. } =
             self.capabilities;
         let mut calls = Vec::new();
         let (mut start, mut bytes) = (0, 0);
         for (i, message) in batch.iter().enumerate() {
-            // Without ordered batches a key may be in a call once.
+            // Without ordered batches a call may contain a key only once.
             let repeated = !ordered_batches
                 && message.key().is_some()
                 && batch[start..i].iter().any(|other| other.key() == message.key());
@@ -76,7 +76,7 @@ impl<'a> Scene<'a> {
         calls
     }
 
-    /// Publishes a batch of which everything must be confirmed.
+    /// Publishes a batch in which every message must be confirmed.
     pub(super) async fn publish_all(&self, batch: &[Message]) -> CaseResult {
         for (message, outcome) in batch.iter().zip(self.publish(batch).await?) {
             if let Err(error) = outcome {
@@ -86,8 +86,8 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Publishes again and again until all of a batch has been confirmed, as the relay does around an outage.
-    /// Fails if that takes longer than the broker may take.
+    /// Publishes repeatedly until all messages of a batch have been confirmed, as the relay does around an
+    /// outage. Fails if that takes longer than the broker may take.
     pub(super) async fn publish_until_confirmed(&self, batch: &[Message]) -> CaseResult {
         let start = Instant::now();
         let mut left = batch.to_vec();
@@ -111,7 +111,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// What the consumer has received, once it is at least this much.
+    /// Returns the messages that the consumer has received, once there are at least this many.
     pub(super) async fn received(&self, at_least: usize) -> Result<Vec<Received>, Stop> {
         let received = self.fixture.received(at_least, self.traits.deadline).await?;
         ensure!(
@@ -133,7 +133,7 @@ impl<'a> Scene<'a> {
             let arrived: BTreeSet<MessageId> = received.iter().filter_map(|received| received.id).collect();
             if wanted.is_subset(&arrived) {
                 let extra = arrived.difference(&wanted).count();
-                ensure_eq!(extra, 0, "number of messages that arrived and should not have");
+                ensure_eq!(extra, 0, "number of messages that arrived but should not have");
                 return Ok(());
             }
             let missing = wanted.difference(&arrived).count();
@@ -146,9 +146,9 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// What the consumer has received once all of these messages have arrived, and a short while has passed. A broker
-    /// without an order may show a message to its consumer long after a later one, so whoever asserts that a message has
-    /// arrived waits for that message.
+    /// Returns the messages that the consumer has received, once all of these have arrived and a short time
+    /// has passed. A broker without an order may deliver a message long after a later one, so a case that
+    /// asserts the arrival of a message waits for that message.
     pub(super) async fn received_after(&self, awaited: &[Message]) -> Result<Vec<Received>, Stop> {
         let wanted: BTreeSet<MessageId> = awaited.iter().map(Message::id).collect();
         let received = self
@@ -161,7 +161,8 @@ impl<'a> Scene<'a> {
         Ok(self.fixture.received(received.len() + 1, QUIET).await?)
     }
 
-    /// What the consumer has received once the condition holds for it. If it never does, the case fails with `missing`.
+    /// Returns the messages that the consumer has received, once the condition holds for them. If it never
+    /// does, the case fails with `missing`.
     pub(super) async fn received_when(
         &self,
         missing: &str,
@@ -179,7 +180,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Fails if more arrives than this within a short while.
+    /// Fails if more messages than this arrive within a short time.
     pub(super) async fn expect_no_more_than(&self, count: usize) -> CaseResult {
         let received = self.fixture.received(count + 1, QUIET).await?;
         ensure!(received.len() <= count, "{} messages have arrived, {count} should have", received.len());
@@ -187,7 +188,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// The outcome that should be a failure.
+/// Returns the error of the outcome that should be a failure.
 pub(super) fn failure<'o>(outcome: &'o Outcome, what: &str) -> Result<&'o outbox_core::Error, Stop> {
     match outcome {
         Ok(()) => Err(Stop::Failed(format!("{what} was confirmed"))),

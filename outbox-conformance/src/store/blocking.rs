@@ -1,4 +1,4 @@
-//! Keys that wait for a message in trouble.
+//! Keys that wait for a failed message.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub(crate) async fn a_retrying_message_blocks_its_key(fixture: &dyn StoreFixture
     scene.enqueue_keyed("k", &["b", "c"]).await?;
     let rows = expect_blocked(&mut scene, &["b", "c"], true).await?;
     scene.settle(&[held(&rows[0]), held(&rows[1])]).await?;
-    // Behind held ones as well.
+    // Also behind held ones.
     scene.enqueue_keyed("k", &["d"]).await?;
     let rows = expect_blocked(&mut scene, &["d"], true).await?;
     scene.settle(&[held(&rows[0])]).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn other_messages_are_not_blocked(fixture: &dyn StoreFixture) -
     let mut scene = Scene::new(fixture).await?;
     let rows = scene.fetch_keyed("k", &["earlier", "blocking"]).await?;
     scene.settle(&[retry(&rows[1], LONG)]).await?;
-    // So many other keys that some share the partition, and some a hash.
+    // Enough other keys that some share the partition, and some a hash.
     let others: outbox_core::Result<Vec<_>> = (0..200).map(|i| keyed(&format!("k{i}"), "other")).collect();
     scene.enqueue(&others?).await?;
     let unkeyed: outbox_core::Result<Vec<_>> = (0..100).map(|_| unkeyed("unkeyed")).collect();
@@ -61,7 +61,7 @@ pub(crate) async fn other_messages_are_not_blocked(fixture: &dyn StoreFixture) -
     let rows = scene.expect(301).await?;
     ensure!(rows.iter().all(|row| !row.blocked), "a message of another key or of none is blocked");
     scene.deliver(&rows).await?;
-    // A message without a key that is retried or dead blocks nobody, whatever was asked for.
+    // A message without a key that is retried or dead blocks no other message, whatever was requested.
     scene
         .enqueue(
             &unkeyed[..2].iter().map(|_| Message::bytes("t", "u").build()).collect::<Result<Vec<_>, _>>()?,
@@ -73,7 +73,7 @@ pub(crate) async fn other_messages_are_not_blocked(fixture: &dyn StoreFixture) -
     let rows = scene.expect(50).await?;
     ensure!(rows.iter().all(|row| !row.blocked), "a message without a key is blocked by one without a key");
     scene.deliver(&rows).await?;
-    // The earlier one of the key is still to be read by a new reader, and is free.
+    // The earlier row of the key has not been read by a new reader yet, and is free.
     scene.reader = scene.store.reader();
     scene.assign_all();
     expect_blocked(&mut scene, &["earlier"], false).await?;
@@ -84,8 +84,8 @@ pub(crate) async fn keys_are_told_apart_exactly(fixture: &dyn StoreFixture) -> C
     let mut scene = Scene::new(fixture).await?;
     let rows = scene.fetch_keyed("key", &["blocking"]).await?;
     scene.settle(&[retry(&rows[0], LONG)]).await?;
-    // What databases take for equal: another case, another accent, the same letter in another spelling, spaces at the
-    // end, characters of no width.
+    // Strings that databases treat as equal: another case, another accent, the same character in another
+    // encoding, trailing spaces, zero-width characters.
     let others = ["KEY", "Key", "kéy", "ke\u{301}y", "key ", "key  ", " key", "ｋｅｙ", "key\u{200b}"];
     for other in others {
         scene.enqueue_keyed(other, &[other]).await?;
@@ -103,7 +103,7 @@ pub(crate) async fn held_messages_follow_in_order(fixture: &dyn StoreFixture) ->
     let mut scene = Scene::new(fixture).await?;
     let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;
     fail_first(&mut scene, &rows, Duration::from_millis(100)).await?;
-    // It fails once more, and nothing else comes.
+    // It fails again, and no other row is returned.
     let first = expect_blocked(&mut scene, &["a"], false).await?;
     scene.settle(&[retry(&first[0], Duration::from_millis(100))]).await?;
     let first = expect_blocked(&mut scene, &["a"], false).await?;
@@ -113,10 +113,10 @@ pub(crate) async fn held_messages_follow_in_order(fixture: &dyn StoreFixture) ->
     scene.settle(&[held(&last[0])]).await?;
     scene.deliver(&first).await?;
     ensure_eq!(scene.deliver_until(4).await?, ["b", "c", "d", "e"], "held messages in the order of delivery");
-    // The key is as good as new.
+    // The key works as before.
     scene.enqueue_keyed("k", &["f"]).await?;
     let rows = expect_blocked(&mut scene, &["f"], false).await?;
-    ensure!(!rows[0].due, "a fresh row of a key that is free again is said to be due");
+    ensure!(!rows[0].due, "a fresh row of a key that is free again is reported as due");
     scene.deliver(&rows).await?;
     scene.expect_drained().await
 }
@@ -139,8 +139,8 @@ pub(crate) async fn holding_behind_nothing_is_due_at_once(fixture: &dyn StoreFix
     let rows = scene.fetch_keyed("k", &["a", "b", "c"]).await?;
     scene.deliver(&rows[..1]).await?;
     scene.settle(&[held(&rows[1]), held(&rows[2])]).await?;
-    ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages held behind nothing");
-    // Without a key there is never anything in front.
+    ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages held without a blocking message");
+    // Without a key there is never an earlier message.
     scene.enqueue(&[unkeyed("d")?]).await?;
     let rows = scene.expect(1).await?;
     scene.settle(&[held(&rows[0])]).await?;
@@ -150,8 +150,8 @@ pub(crate) async fn holding_behind_nothing_is_due_at_once(fixture: &dyn StoreFix
 }
 
 pub(crate) async fn holding_behind_nothing_keeps_the_order(fixture: &dyn StoreFixture) -> CaseResult {
-    // A relay holds what it has of a key in several calls, the later messages first, while another one has delivered what
-    // was to block them.
+    // A relay holds its messages of a key in several calls, the later ones first, while another relay has
+    // delivered the message that was to block them.
     for calls in [vec![vec![3, 1, 2]], vec![vec![3], vec![2, 1]], vec![vec![2], vec![3], vec![1]]] {
         let mut scene = Scene::new(fixture).await?;
         let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;
@@ -179,14 +179,14 @@ pub(crate) async fn holding_a_due_message_holds_what_is_due_behind_it(
     fail_first(&mut scene, &rows, Duration::ZERO).await?;
     let first = scene.expect_names(&["a"]).await?;
     scene.deliver(&first).await?;
-    // All the others are due. A relay that still thinks of the key as blocked holds the second one of them.
+    // All the others are due. A relay that still considers the key blocked holds the second one of them.
     let second = scene.expect_one().await?;
     let third = scene.expect_one().await?;
     ensure_eq!((name(&second), name(&third)), ("b".to_owned(), "c".to_owned()), "the first messages due");
     scene.settle(&[held(&third)]).await?;
     scene.expect_nothing().await?;
     scene.deliver(&[second]).await?;
-    ensure_eq!(scene.deliver_until(2).await?, ["c", "d"], "messages behind one that was held once more");
+    ensure_eq!(scene.deliver_until(2).await?, ["c", "d"], "messages behind one that was held again");
     scene.expect_drained().await
 }
 
@@ -214,7 +214,7 @@ pub(crate) async fn a_released_message_that_fails_blocks_again(fixture: &dyn Sto
     fail_first(&mut scene, &rows, Duration::ZERO).await?;
     let first = scene.expect_names(&["a"]).await?;
     scene.deliver(&first).await?;
-    // Whether one or all of the held ones have been released: the first of them fails.
+    // Whether one or all of the held messages were released: the first of them fails.
     let deadline = scene.deadline();
     let mut rows = Vec::new();
     while rows.is_empty() {
@@ -224,12 +224,12 @@ pub(crate) async fn a_released_message_that_fails_blocks_again(fixture: &dyn Sto
         }
     }
     ensure_eq!(names(&rows[..1]), ["b"], "first of the released messages");
-    // Only the failure is settled: those behind it, fetched or not, must not stay due.
+    // Only the failure is settled: the messages behind it, fetched or not, must not stay due.
     scene.settle(&[retry(&rows[0], Duration::from_millis(500))]).await?;
     let others: Vec<_> = rows[1..].iter().map(held).collect();
     scene.settle(&others).await?;
     let came = scene.expect(1).await?;
-    ensure_eq!(names(&came), ["b"], "first to come after a released message failed");
+    ensure_eq!(names(&came), ["b"], "first row after a released message failed");
     scene.expect_nothing().await?;
     scene.deliver(&came).await?;
     ensure_eq!(scene.deliver_until(2).await?, ["c", "d"], "messages behind it");
@@ -288,7 +288,7 @@ pub(crate) async fn a_retry_can_set_its_key_free(fixture: &dyn StoreFixture) -> 
     let rows = scene.fetch_keyed("k", &["a", "b", "c"]).await?;
     fail_first(&mut scene, &rows, Duration::ZERO).await?;
     let first = scene.expect_names(&["a"]).await?;
-    // As a relay does that was restarted with another setting.
+    // A relay does this that was restarted with another setting.
     scene.settle(&[retry_aside(&first[0], LONG)]).await?;
     scene.store.repair(scene.relay, &scene.partitions, 100).await?;
     ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages that were held");
@@ -309,7 +309,7 @@ pub(crate) async fn a_dead_message_can_block_its_key(fixture: &dyn StoreFixture)
     scene.expect_nothing().await?;
     let stats = scene.store.stats(100).await?;
     ensure_eq!((stats.backlog.value, stats.dead_letters.value), (2, 1), "backlog and dead letters");
-    // A dead message that used to retry keeps on blocking.
+    // A dead message that blocked while it was retried keeps blocking.
     let rows = scene.fetch_keyed("l", &["d", "e"]).await?;
     fail_first(&mut scene, &rows, Duration::ZERO).await?;
     let rows = scene.expect_names(&["d"]).await?;
@@ -324,7 +324,7 @@ pub(crate) async fn a_dead_message_can_free_its_key(fixture: &dyn StoreFixture) 
     let rows = scene.expect_names(&["a"]).await?;
     scene.settle(&[dead(&rows[0], false)]).await?;
     ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages that were held");
-    // And one that dies at once never blocks.
+    // A message that dies immediately without blocking never blocks.
     let rows = scene.fetch_keyed("k", &["d"]).await?;
     scene.settle(&[dead(&rows[0], false)]).await?;
     scene.enqueue_keyed("k", &["e"]).await?;
@@ -340,7 +340,7 @@ pub(crate) async fn due_rows_behind_a_blocker_are_blocked(fixture: &dyn StoreFix
     scene.enqueue(&[Message::bytes("t", "scheduled").key("k").deliver_at(soon).build()?]).await?;
     scene.settle(&[retry(&rows[0], LONG)]).await?;
     let scheduled = expect_blocked(&mut scene, &["scheduled"], true).await?;
-    ensure!(scheduled[0].due, "a scheduled row whose time has come is not said to be due");
+    ensure!(scheduled[0].due, "a due scheduled row is not reported as due");
     scene.settle(&[held(&scheduled[0])]).await?;
     scene.expect_nothing().await?;
     scene.deliver(&rows).await?;
@@ -359,14 +359,14 @@ pub(crate) async fn a_late_row_in_front_is_not_blocked(fixture: &dyn StoreFixtur
     late.commit().await?;
     let rows = expect_blocked(&mut scene, &["late"], false).await?;
     scene.deliver(&rows).await?;
-    // What it was in front of goes on waiting for its own time.
+    // The message behind it keeps waiting for its own time.
     scene.expect_nothing().await
 }
 
 pub(crate) async fn blocks_outlive_the_relay(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;
     let rows = scene.fetch_keyed("k", &["a", "b", "c"]).await?;
-    // The relay dies before it could hold the last one.
+    // The relay dies before it holds the last one.
     scene.settle(&[retry(&rows[0], Duration::from_millis(300)), held(&rows[1])]).await?;
     scene.store = fixture.store().await?;
     scene.restart().await?;
@@ -374,11 +374,13 @@ pub(crate) async fn blocks_outlive_the_relay(fixture: &dyn StoreFixture) -> Case
     let deadline = scene.deadline();
     while came.len() < 2 {
         came.extend(scene.fetch().await?.rows);
-        deadline.pause(fixture, || format!("rows a and c, of which {:?} have come", names(&came))).await?;
+        deadline
+            .pause(fixture, || format!("rows a and c, of which {:?} were returned", names(&came)))
+            .await?;
     }
     ensure!(find(&came, "c")?.blocked, "a row behind a retrying one is not blocked for a new relay");
     let first = find(&came, "a")?.clone();
-    ensure!(first.due && !first.blocked && first.attempts == 1, "a retried row is not as it was: {first:?}");
+    ensure!(first.due && !first.blocked && first.attempts == 1, "a retried row has changed: {first:?}");
     scene.settle(&[held(find(&came, "c")?)]).await?;
     scene.store.settle(RelayId::new(), &[held(find(&came, "c")?)], false).await?;
     scene.expect_nothing().await?;

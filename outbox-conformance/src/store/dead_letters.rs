@@ -1,4 +1,4 @@
-//! Messages that were given up, and rows that nobody can read.
+//! Messages that were given up, and unreadable rows.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,14 +18,14 @@ async fn positions(scene: &mut Scene<'_>, filter: &DeadLetterFilter) -> Result<V
     Ok(listed.iter().map(|dead| dead.position).collect())
 }
 
-/// Lets messages with a key each and these payloads die.
+/// Turns messages with these payloads, each with a separate key, into dead letters.
 async fn kill(scene: &mut Scene<'_>, payloads: &[&str]) -> Result<Vec<Fetched>, Stop> {
     let messages: outbox_core::Result<Vec<_>> =
         payloads.iter().map(|payload| keyed(&format!("key of {payload}"), payload)).collect();
     scene.enqueue(&messages?).await?;
     let mut rows = scene.expect(payloads.len()).await?;
     rows.sort_by_key(|row| row.position);
-    ensure_eq!(names(&rows), payloads, "rows about to die");
+    ensure_eq!(names(&rows), payloads, "rows that become dead letters");
     scene.settle(&rows.iter().map(|row| dead(row, true)).collect::<Vec<_>>()).await?;
     Ok(rows)
 }
@@ -114,7 +114,7 @@ pub(crate) async fn listing_is_filtered(fixture: &dyn StoreFixture) -> CaseResul
         (all().positions([]), vec![]),
         (all().positions([Position(i64::MAX)]), vec![]),
         (all().error_contains("timeout"), vec![0, 1]),
-        // Letter for letter: nothing in it is a wildcard, and case matters.
+        // An exact substring: no character is a wildcard, and case matters.
         (all().error_contains("100% of"), vec![0]),
         (all().error_contains("t%"), vec![]),
         (all().error_contains("refused_by"), vec![2]),
@@ -195,18 +195,19 @@ pub(crate) async fn redriving_keeps_the_order(fixture: &dyn StoreFixture) -> Cas
     scene.settle(&[held(&rows[0])]).await?;
     scene.dead_letters()?.redrive(&DeadLetterFilter::all(), ALL).await?;
     let first = scene.expect(1).await?;
-    ensure_eq!(names(&first), ["a"], "what comes after the redrive");
+    ensure_eq!(names(&first), ["a"], "rows after the redrive");
     scene.expect_nothing().await?;
-    // It may fail again, and still blocks.
+    // It may fail again, and it still blocks.
     scene.settle(&[retry(&first[0], Duration::from_millis(200))]).await?;
     let first = scene.expect(1).await?;
-    ensure_eq!(names(&first), ["a"], "what comes after it failed again");
+    ensure_eq!(names(&first), ["a"], "rows after it failed again");
     scene.expect_nothing().await?;
     scene.deliver(&first).await?;
     ensure_eq!(scene.deliver_until(3).await?, ["b", "c", "d"], "messages behind it");
     scene.expect_drained().await?;
 
-    // One that did not block is redriven beside its key, even while others of it are under way.
+    // A message that did not block is redriven without regard to its key, even while others of the key are in
+    // flight.
     let rows = scene.fetch_keyed("k", &["e", "f"]).await?;
     scene.settle(&[dead(&rows[0], false)]).await?;
     scene.dead_letters()?.redrive(&DeadLetterFilter::all(), ALL).await?;
@@ -230,7 +231,7 @@ pub(crate) async fn redriving_behind_a_dead_letter_waits(fixture: &dyn StoreFixt
     ensure_eq!(scene.deliver_until(3).await?, ["a", "b", "c"], "messages in the order of delivery");
     scene.expect_drained().await?;
 
-    // All of a key at once come in order as well.
+    // All messages of a key redriven together are returned in order too.
     let rows = scene.fetch_keyed("k", &["d", "e", "f"]).await?;
     scene.settle(&rows.iter().map(|row| dead(row, true)).collect::<Vec<_>>()).await?;
     ensure_eq!(scene.dead_letters()?.redrive(&DeadLetterFilter::all(), ALL).await?, 3, "redriven");
@@ -280,7 +281,7 @@ async fn fetch_malformed(scene: &mut Scene<'_>) -> Result<(Vec<MalformedRow>, Ve
     scene.enqueue_keyed("before", &["before"]).await?;
     let written = scene.fixture.insert_malformed().await?;
     if written.is_empty() {
-        return Err(Stop::NotApplicable("the store's tables let in no row that cannot be read".to_owned()));
+        return Err(Stop::NotApplicable("the store's tables refuse all unreadable rows".to_owned()));
     }
     scene.enqueue_keyed("after", &["after"]).await?;
     let rows = scene.expect(written.len() + 2).await?;
@@ -331,22 +332,22 @@ pub(crate) async fn malformed_rows_can_die(fixture: &dyn StoreFixture) -> CaseRe
     let expected: BTreeSet<_> = rows.iter().map(|row| row.position).collect();
     let listed = scene.dead_letters()?.list(&DeadLetterFilter::all(), None, ALL).await?;
     let found: BTreeSet<_> = listed.iter().map(|dead| dead.position).collect();
-    ensure_eq!(found, expected, "positions of dead letters that nobody can read");
+    ensure_eq!(found, expected, "positions of unreadable dead letters");
     for dead in &listed {
-        ensure!(dead.message.is_none(), "a dead letter that nobody can read has a message: {dead:?}");
+        ensure!(dead.message.is_none(), "an unreadable dead letter has a message: {dead:?}");
         ensure!(dead.error.starts_with("<malformed"), "a dead letter lost its error: {dead:?}");
     }
-    // Back as they were, unless somebody has put them right.
+    // They return unchanged, unless they were corrected meanwhile.
     let count = rows.len() as u64;
     ensure_eq!(scene.dead_letters()?.redrive(&DeadLetterFilter::all(), ALL).await?, count, "redriven");
     let again = scene.expect(rows.len()).await?;
     let (mut before, mut after) = (names(&rows), names(&again));
     before.sort();
     after.sort();
-    ensure_eq!(after, before, "reasons of redriven rows that nobody can read");
+    ensure_eq!(after, before, "reasons of redriven unreadable rows");
     scene.settle(&again.iter().map(settle).collect::<Vec<_>>()).await?;
     ensure_eq!(scene.dead_letters()?.discard(&DeadLetterFilter::all(), ALL).await?, count, "discarded");
-    // They can be delivered away, too: a relay might be told to drop them.
+    // They can also be settled as delivered: a relay might be configured to drop them.
     let stats = scene.store.stats(100).await?;
     ensure_eq!((stats.backlog.value, stats.dead_letters.value), (0, 0), "backlog and dead letters");
     let (_, rows) = fetch_malformed(&mut scene).await?;
@@ -359,7 +360,7 @@ pub(crate) async fn without_administration_there_is_none(fixture: &dyn StoreFixt
     ensure_eq!(
         scene.store.dead_letters().is_some(),
         scene.traits.dead_letters,
-        "whether the store has administration of dead letters"
+        "whether the store can manage dead letters"
     );
     Ok(())
 }

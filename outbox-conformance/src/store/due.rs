@@ -25,11 +25,11 @@ pub(crate) async fn scheduled_messages_wait_for_their_time(fixture: &dyn StoreFi
     let rows = scene.expect_names(&["scheduled"]).await?;
     ensure!(
         Some(fixture.now().saturating_add(ROUNDING)) >= at,
-        "a message scheduled for {at:?} came at {}",
+        "a message scheduled for {at:?} was returned at {}",
         fixture.now()
     );
     for row in &rows {
-        ensure!(row.due, "a scheduled row whose time has come is not said to be due");
+        ensure!(row.due, "a due scheduled row is not reported as due");
         ensure!(!row.blocked, "a scheduled row with nothing in front of it is blocked");
         ensure_eq!(row.attempts, 0, "attempts of a scheduled row");
     }
@@ -80,7 +80,7 @@ pub(crate) async fn rows_in_flight_do_not_come_again(fixture: &dyn StoreFixture)
     let settles: Vec<_> = rows.iter().map(|row| retry(row, Duration::ZERO)).collect();
     scene.settle(&settles).await?;
     let rows = scene.expect(2).await?;
-    // The scene now says that both are in flight.
+    // The scene now reports both as in flight.
     scene.expect_nothing().await?;
     let a = find(&rows, "a")?;
     let again = scene.reader.fetch(super::scene::EVERYTHING, &[a.position]).await?.rows;
@@ -91,8 +91,8 @@ pub(crate) async fn rows_in_flight_do_not_come_again(fixture: &dyn StoreFixture)
     scene.expect_drained().await
 }
 
-/// Fails unless a row is said to be due after this delay, of which `passed` may be over. A quarter of the delay is allowed
-/// for the difference between the clocks of this machine and the database.
+/// Fails unless the next due row is reported in this delay, of which `passed` may be over. A quarter of the
+/// delay is allowed for the difference between the clocks of this machine and the database.
 fn check_next_due(next_due: Option<Duration>, delay: Duration, passed: Duration) -> CaseResult {
     let plausible = (delay - delay / 4).saturating_sub(passed)..=delay + ROUNDING;
     ensure!(
@@ -139,7 +139,9 @@ pub(crate) async fn due_rows_keep_the_limits(fixture: &dyn StoreFixture) -> Case
         let most = scene.partitions.len().max(20);
         ensure!(batch.rows.len() <= most, "asked for 20 due rows, got {}", batch.rows.len());
         if batch.rows.is_empty() {
-            deadline.pause(fixture, || format!("{COUNT} rows, of which {} have come", seen.len())).await?;
+            deadline
+                .pause(fixture, || format!("{COUNT} rows, of which {} were returned", seen.len()))
+                .await?;
         }
         seen.extend(batch.rows.iter().map(name));
         let left = COUNT.saturating_sub(seen.len());

@@ -1,4 +1,4 @@
-//! Transactions, and what becomes of a message on its way through the database.
+//! Transactions, and the content of a message on its way through the database.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::scene::{Scene, enqueue, keyed, message, names, unkeyed};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::store_harness::StoreFixture;
 
-/// What clocks of different machines may differ by before a test of times fails.
+/// Allowed difference between the clocks of different machines in tests of times.
 const CLOCKS: Duration = Duration::from_secs(60);
 
 pub(crate) async fn committed_messages_exist(fixture: &dyn StoreFixture) -> CaseResult {
@@ -83,7 +83,7 @@ pub(crate) async fn every_field_survives(fixture: &dyn StoreFixture) -> CaseResu
         .deliver_at(deliver_at)
         .build()?;
     let bare = Message::bytes("t", "").build()?;
-    // Rows written by hand may have ids of any version.
+    // Rows written by hand may have ids of any UUID version.
     let old_id = MessageId::from(uuid::Uuid::from_u128(0x0123_4567_89ab_4cde_8f01_2345_6789_abcd));
     let with_old_id = Message::bytes("t", "x").id(old_id).build()?;
     for expected in [full, bare, with_old_id] {
@@ -143,7 +143,7 @@ pub(crate) async fn positions_grow_in_enqueue_order(fixture: &dyn StoreFixture) 
     let mut scene = Scene::new(fixture).await?;
     let mut expected = Vec::new();
     for i in 0..30 {
-        // Whether in one call, in several of one transaction, or in several transactions.
+        // In one call, in several calls of one transaction, or in several transactions.
         let mut transaction = fixture.begin().await?;
         for j in 0..3 {
             let payloads: Vec<String> = (0..3).map(|n| format!("{i:02}.{j}.{n}")).collect();
@@ -174,12 +174,12 @@ pub(crate) async fn rows_know_their_age(fixture: &dyn StoreFixture) -> CaseResul
         let (from, to) = (before.saturating_sub(CLOCKS), after.saturating_add(CLOCKS));
         ensure!(
             (from..=to).contains(&row.enqueued_at),
-            "enqueued between {before} and {after}, but the row says {}",
+            "enqueued between {before} and {after}, but the row has {}",
             row.enqueued_at
         );
-        ensure!(row.age >= waited.mul_f64(0.9), "the row waited {waited:?} and says {:?}", row.age);
+        ensure!(row.age >= waited.mul_f64(0.9), "the row waited {waited:?} and has {:?}", row.age);
         let most = after.since(before).saturating_add(Duration::from_secs(1));
-        ensure!(row.age <= most, "the row waited at most {most:?} and says {:?}", row.age);
+        ensure!(row.age <= most, "the row waited at most {most:?} and has {:?}", row.age);
     }
     Ok(())
 }
@@ -204,7 +204,7 @@ pub(crate) async fn a_key_stays_in_its_partition(fixture: &dyn StoreFixture) -> 
 pub(crate) async fn messages_spread_over_partitions(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;
     let partitions = scene.partitions.len();
-    // So many that even an unlucky partition gets a tenth of its due with near certainty.
+    // Enough that even an unlucky partition gets a tenth of its share with near certainty.
     let count = partitions * 60;
     let keyed: outbox_core::Result<Vec<_>> = (0..count).map(|i| keyed(&format!("key-{i}"), "k")).collect();
     let unkeyed: outbox_core::Result<Vec<_>> = (0..count).map(|_| unkeyed("u")).collect();
@@ -213,7 +213,7 @@ pub(crate) async fn messages_spread_over_partitions(fixture: &dyn StoreFixture) 
         let rows = scene.expect(count).await?;
         for partition in &scene.partitions {
             let here = rows.iter().filter(|row| row.partition == *partition).count();
-            ensure!(here >= 6, "of {count} {what} only {here} are in partition {partition}");
+            ensure!(here >= 6, "only {here} of {count} {what} are in partition {partition}");
         }
         scene.deliver(&rows).await?;
     }

@@ -1,4 +1,4 @@
-//! Looking at an outbox, for people.
+//! Diagnostics of an outbox for operators.
 
 use std::time::Duration;
 
@@ -15,16 +15,17 @@ use crate::store_harness::StoreFixture;
 /// Maximum difference between the clocks of this machine and the database.
 const SKEW: Duration = Duration::from_secs(5);
 
-/// Whether a time of the database lies between two times of this machine, but for the difference of their clocks.
+/// Returns whether a time of the database lies between two times of this machine, allowing for the difference
+/// of their clocks.
 fn is_between(time: Timestamp, from: Timestamp, to: Timestamp) -> bool {
     (from.saturating_sub(SKEW)..=to.saturating_add(SKEW)).contains(&time)
 }
 
 fn inspection(store: &dyn Store) -> Result<&dyn Inspection, Stop> {
-    store.inspection().ok_or_else(|| Stop::NotApplicable("the store cannot be looked at".to_owned()))
+    store.inspection().ok_or_else(|| Stop::NotApplicable("the store has no diagnostics".to_owned()))
 }
 
-/// What the store does not know is `None`, and then nothing is promised of it.
+/// A value that the store does not know is `None`, and then the case promises nothing about it.
 fn known<T>(part: Option<T>, what: &str) -> Result<T, Stop> {
     part.ok_or_else(|| Stop::NotApplicable(format!("the store does not know {what}")))
 }
@@ -46,7 +47,7 @@ pub(crate) async fn the_group_is_shown_as_it_is(fixture: &dyn StoreFixture) -> C
     let empty = group(&*store).await?;
     ensure_eq!(empty.relays, [], "relays of a new outbox");
     let free = empty.partitions.iter().all(|(_, owner)| owner.is_none());
-    ensure!(free, "a new outbox belongs to nobody, and this one so: {:?}", empty.partitions);
+    ensure!(free, "a new outbox has no owners, but this one has: {:?}", empty.partitions);
     let all = store.heartbeat(first, LONG).await?;
     ensure_eq!(empty.partitions.len(), all.partitions, "number of partitions");
     store.heartbeat(second, LONG).await?;
@@ -60,7 +61,7 @@ pub(crate) async fn the_group_is_shown_as_it_is(fixture: &dyn StoreFixture) -> C
     ensure_eq!(seen.relays, both, "relays");
     ensure_eq!(owned_by(&seen, second), taken, "partitions of the second relay");
     ensure_eq!(owned_by(&seen, first).len() + taken.len(), all.partitions, "partitions of both");
-    // One that takes the place of the second dies: it and its leases run out.
+    // A relay that replaces the second dies: it and its leases expire.
     store.leave(second).await?;
     let (third, ttl) = (RelayId::new(), Duration::from_millis(500));
     store.heartbeat(third, ttl).await?;
@@ -74,12 +75,12 @@ pub(crate) async fn the_group_is_shown_as_it_is(fixture: &dyn StoreFixture) -> C
         deadline.pause(fixture, || format!("the end of a dead relay; there are {:?}", seen.relays)).await?;
     }
     store.leave(first).await?;
-    ensure_eq!(group(&*store).await?, empty, "the group after everybody has left");
+    ensure_eq!(group(&*store).await?, empty, "the group after all relays have left");
     Ok(())
 }
 
 async fn peek(store: &dyn Store, after: Option<Position>, limit: usize) -> Result<Vec<Waiting>, Stop> {
-    known(inspection(store)?.peek(after, limit).await?, "what waits")
+    known(inspection(store)?.peek(after, limit).await?, "waiting messages")
 }
 
 fn name(waiting: &Waiting) -> String {
@@ -95,7 +96,7 @@ fn names(waiting: &[Waiting]) -> Vec<String> {
 
 pub(crate) async fn waiting_messages_are_shown_with_their_state(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;
-    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), [""; 0], "what waits in a new outbox");
+    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), [""; 0], "waiting messages of a new outbox");
     let before = fixture.now();
     let rows = scene.fetch_keyed("k", &["retrying", "held", "aside", "dead", "delivered"]).await?;
     let batch = [retry(&rows[0], LONG), held(&rows[1]), retry_aside(&rows[2], LONG), dead(&rows[3], false)];
@@ -106,7 +107,7 @@ pub(crate) async fn waiting_messages_are_shown_with_their_state(fixture: &dyn St
     scene.enqueue(&[Message::bytes("t", "ready").header("h", "v").build()?]).await?;
     let after = fixture.now();
     let found = peek(&*scene.store, None, 10).await?;
-    ensure_eq!(names(&found), ["retrying", "held", "aside", "scheduled", "ready"], "what waits");
+    ensure_eq!(names(&found), ["retrying", "held", "aside", "scheduled", "ready"], "waiting messages");
     let expected = [
         (1, true, Some("error of retrying")),
         (0, true, None),
@@ -193,7 +194,7 @@ pub(crate) async fn open_transactions_are_not_shown(fixture: &dyn StoreFixture) 
     let mut open = fixture.begin().await?;
     open.enqueue(&[keyed("k", "open")?]).await?;
     enqueue(fixture, &[keyed("l", "committed")?]).await?;
-    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), ["committed"], "beside an open transaction");
+    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), ["committed"], "next to an open transaction");
     open.rollback().await?;
     ensure_eq!(names(&peek(&*scene.store, None, 10).await?), ["committed"], "after its rollback");
     Ok(())
@@ -205,7 +206,11 @@ pub(crate) async fn looking_changes_nothing(fixture: &dyn StoreFixture) -> CaseR
     let before = names(&peek(&*scene.store, None, 10).await?);
     let look = inspection(&*scene.store)?;
     let _ = (look.group().await?, look.clock().await?, look.diagnose().await?);
-    ensure_eq!(names(&peek(&*scene.store, None, 10).await?), before, "what waits after looking");
+    ensure_eq!(
+        names(&peek(&*scene.store, None, 10).await?),
+        before,
+        "waiting messages after reading the diagnostics"
+    );
     let rows = scene.expect_names(&["a", "b"]).await?;
     scene.deliver(&rows).await?;
     scene.expect_drained().await
@@ -236,8 +241,8 @@ pub(crate) async fn a_new_outbox_has_no_problem(fixture: &dyn StoreFixture) -> C
     let scene = Scene::new(fixture).await?;
     for finding in inspection(&*scene.store)?.diagnose().await? {
         let words = !finding.check.is_empty() && !finding.seen.is_empty();
-        ensure!(words, "a finding without words: {finding:?}");
-        ensure!(finding.health != Health::Problem, "a new outbox is said to have a problem: {finding:?}");
+        ensure!(words, "a finding without text: {finding:?}");
+        ensure!(finding.health != Health::Problem, "a new outbox reports a problem: {finding:?}");
         let advised = finding.advice.as_ref().is_some_and(|advice| !advice.is_empty());
         ensure!(finding.health != Health::Warning || advised, "a warning without advice: {finding:?}");
     }

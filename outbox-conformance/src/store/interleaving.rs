@@ -8,7 +8,7 @@ use super::scene::{Scene, check_order, keyed, name};
 use crate::case::{CaseResult, ensure, ensure_eq};
 use crate::store_harness::StoreFixture;
 
-/// What a random test knows about one message.
+/// The knowledge of a random test about one message.
 struct Known {
     key: usize,
     payload: String,
@@ -17,7 +17,8 @@ struct Known {
     committed: Option<usize>,
 }
 
-/// Enqueues, commits, rolls back, fetches and settles at random, and checks what came and in which order.
+/// Enqueues, commits, rolls back, fetches and settles at random, and checks the returned rows and their
+/// order.
 pub(super) async fn run(fixture: &dyn StoreFixture, seed: u64, most_open: usize) -> CaseResult {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut scene = Scene::new(fixture).await?;
@@ -55,7 +56,7 @@ pub(super) async fn run(fixture: &dyn StoreFixture, seed: u64, most_open: usize)
                 seen.extend(rows.iter().cloned());
                 unsettled.extend(rows);
             }
-            // A store with one writer cannot settle while somebody else writes.
+            // A store with one writer cannot settle while another transaction writes.
             _ if most_open > 1 || open.is_empty() => {
                 let settled: Vec<_> = unsettled.drain(..random.usize(..=unsettled.len())).collect();
                 scene.deliver(&settled).await?;
@@ -70,19 +71,19 @@ pub(super) async fn run(fixture: &dyn StoreFixture, seed: u64, most_open: usize)
         }
     }
     let committed = known.iter().filter(|known| known.committed.is_some()).count();
-    ensure!(seen.len() <= committed, "{} rows came of {committed} that were committed", seen.len());
+    ensure!(seen.len() <= committed, "{} of {committed} committed rows were returned", seen.len());
     seen.extend(scene.expect(committed - seen.len()).await?);
     scene.expect_nothing().await?;
 
     let mut order = BTreeMap::new();
     for (i, row) in seen.iter().enumerate() {
-        ensure!(order.insert(name(row), i).is_none(), "row {} came twice", name(row));
+        ensure!(order.insert(name(row), i).is_none(), "row {} was returned twice", name(row));
     }
     for known in &known {
         ensure_eq!(
             order.contains_key(&known.payload),
             known.committed.is_some(),
-            "whether row {} came",
+            "whether row {} was returned",
             known.payload
         );
     }
@@ -92,7 +93,7 @@ pub(super) async fn run(fixture: &dyn StoreFixture, seed: u64, most_open: usize)
             if let (Some(a), Some(b)) = (order.get(&first.payload), order.get(&second.payload)) {
                 ensure!(
                     a < b,
-                    "row {} of key k{} came before row {}, which was committed before it was enqueued",
+                    "row {} of key k{} was returned before row {}, which was committed before it was enqueued",
                     second.payload,
                     first.key,
                     first.payload

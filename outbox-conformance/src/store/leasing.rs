@@ -11,7 +11,7 @@ use super::scene::{Deadline, LONG, ROUNDING};
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::store_harness::StoreFixture;
 
-/// A relay as far as leases go.
+/// The lease handling of a relay.
 struct Relay {
     id: RelayId,
     store: Arc<dyn Store>,
@@ -31,7 +31,7 @@ impl Relay {
         Ok(membership)
     }
 
-    /// Gives back what is beyond its share, as the relay does.
+    /// Releases the partitions beyond its share, as the relay does.
     async fn release_surplus(&mut self) -> CaseResult {
         if self.owned.len() > self.share {
             let surplus = self.owned.split_off(self.share);
@@ -41,7 +41,7 @@ impl Relay {
     }
 }
 
-/// Fails if two of them believe to own the same partition.
+/// Fails if two of them consider themselves the owner of the same partition.
 fn check_exclusive(relays: &[Relay]) -> CaseResult {
     let mut owners = BTreeMap::new();
     for relay in relays {
@@ -57,7 +57,8 @@ fn check_exclusive(relays: &[Relay]) -> CaseResult {
     Ok(())
 }
 
-/// Lets the relays beat and give back in turn until they own everything, each its share.
+/// Lets the relays send heartbeats and release partitions in turn until they own all partitions, each its
+/// share.
 async fn balance(fixture: &dyn StoreFixture, relays: &mut [Relay]) -> CaseResult {
     let deadline = Deadline::new(fixture);
     loop {
@@ -108,7 +109,7 @@ pub(crate) async fn two_relays_share(fixture: &dyn StoreFixture) -> CaseResult {
     ensure!(first.share.abs_diff(second.share) <= 1, "shares are {} and {}", first.share, second.share);
     first.release_surplus().await?;
     let taken = second.beat().await?.owned;
-    ensure_eq!(taken.len(), second.share, "partitions of the second relay after the first gave some back");
+    ensure_eq!(taken.len(), second.share, "partitions of the second relay after the first released some");
     let kept = first.beat().await?.owned;
     ensure_eq!(kept.len(), first.share, "partitions of the first relay");
     check_exclusive(&[first, second])
@@ -125,7 +126,7 @@ pub(crate) async fn shares_differ_by_one_at_most(fixture: &dyn StoreFixture) -> 
             ensure!(most - least <= 1, "shares of {count} relays are {shares:?}");
         }
     }
-    // Who owns its share is left alone.
+    // A relay that owns its share is not changed.
     let before: Vec<_> = relays.iter().map(|relay| relay.owned.clone()).collect();
     balance(fixture, &mut relays).await?;
     let after: Vec<_> = relays.iter().map(|relay| relay.owned.clone()).collect();
@@ -145,25 +146,30 @@ pub(crate) async fn live_leases_are_not_taken(fixture: &dyn StoreFixture) -> Cas
         others.push(other);
     }
     let still = first.beat().await?;
-    ensure_eq!(still.owned, owned, "partitions of a relay that has given nothing back");
+    ensure_eq!(still.owned, owned, "partitions of a relay that has released nothing");
     ensure_eq!(still.relays, 4, "relays");
     ensure!(still.share < owned.len(), "the share did not shrink when others joined");
     Ok(())
 }
 
 pub(crate) async fn heartbeats_extend_leases(fixture: &dyn StoreFixture) -> CaseResult {
-    // Nobody else beats before the second heartbeat, so even a lease that has ended by then is still free.
+    // No other relay sends a heartbeat before the second one, so even a lease that has ended by then is still
+    // free.
     let short = Duration::from_secs(1);
     let mut first = Relay::new(fixture).await?;
     let all = first.store.heartbeat(first.id, short).await?.owned;
     let renewed = first.beat().await?.owned;
-    ensure_eq!(renewed, all, "partitions of a relay that goes on beating");
+    ensure_eq!(renewed, all, "partitions of a relay that keeps sending heartbeats");
     // The first of the two leases would have ended by now.
     fixture.pass_time(short + ROUNDING).await;
     let mut second = Relay::new(fixture).await?;
     for _ in 0..3 {
-        ensure_eq!(second.beat().await?.owned, [], "partitions taken from a relay that goes on beating");
-        ensure_eq!(first.beat().await?.owned, all, "partitions of a relay that goes on beating");
+        ensure_eq!(
+            second.beat().await?.owned,
+            [],
+            "partitions taken from a relay that keeps sending heartbeats"
+        );
+        ensure_eq!(first.beat().await?.owned, all, "partitions of a relay that keeps sending heartbeats");
     }
     Ok(())
 }
@@ -176,7 +182,7 @@ pub(crate) async fn released_partitions_are_free_at_once(fixture: &dyn StoreFixt
     let given = first.owned.split_off(first.owned.len().saturating_sub(1));
     first.store.release(first.id, &given).await?;
     ensure_eq!(second.beat().await?.owned, given, "partitions taken after one was released");
-    // Releasing again what is no longer held, and nothing at all, changes nothing.
+    // Releasing a partition that is no longer held, or no partition, changes nothing.
     first.store.release(first.id, &given).await?;
     first.store.release(first.id, &[]).await?;
     ensure_eq!(second.beat().await?.owned, given, "partitions after its former owner released one again");
@@ -216,15 +222,19 @@ pub(crate) async fn expired_leases_are_taken(fixture: &dyn StoreFixture) -> Case
             );
         }
         if membership.owned.len() == all.len() {
-            ensure_eq!((membership.relays, membership.share), (1, all.len()), "relays and share of the heir");
+            ensure_eq!(
+                (membership.relays, membership.share),
+                (1, all.len()),
+                "relays and share of the successor"
+            );
             break;
         }
         deadline
-            .pause(fixture, || format!("an heir of the partitions; it has {:?}", membership.owned))
+            .pause(fixture, || format!("a successor that owns the partitions; it has {:?}", membership.owned))
             .await?;
     }
-    // The dead one comes back, and finds its partitions taken.
-    ensure_eq!(dying.store.heartbeat(dying.id, ttl).await?.owned, [], "partitions of a relay that came back");
+    // The dead relay returns, and finds its partitions taken.
+    ensure_eq!(dying.store.heartbeat(dying.id, ttl).await?.owned, [], "partitions of a relay that returned");
     Ok(())
 }
 
@@ -234,8 +244,12 @@ pub(crate) async fn strangers_release_nothing(fixture: &dyn StoreFixture) -> Cas
     let other = fixture.store().await?;
     other.release(RelayId::new(), &owned).await?;
     other.leave(RelayId::new()).await?;
-    ensure_eq!(other.heartbeat(RelayId::new(), LONG).await?.owned, [], "partitions that a stranger released");
-    ensure_eq!(first.beat().await?.owned, owned, "partitions after a stranger released them");
+    ensure_eq!(
+        other.heartbeat(RelayId::new(), LONG).await?.owned,
+        [],
+        "partitions that another relay released"
+    );
+    ensure_eq!(first.beat().await?.owned, owned, "partitions after another relay released them");
     Ok(())
 }
 
@@ -245,12 +259,13 @@ pub(crate) async fn concurrent_heartbeats_never_share_a_partition(fixture: &dyn 
         relays.push(Relay::new(fixture).await?);
     }
     for round in 0..12 {
-        // Releases have ended before the next heartbeats begin, so what they answer must not overlap.
+        // Releases have ended before the next heartbeats begin, so the partitions in their answers must not
+        // overlap.
         try_join_all(relays.iter_mut().map(Relay::beat)).await?;
         check_exclusive(&relays)?;
         try_join_all(relays.iter_mut().map(Relay::release_surplus)).await?;
         if round == 6 {
-            // Half of them leave at once, and others come.
+            // Half of them leave immediately, and others join.
             for relay in relays.drain(4..) {
                 relay.store.leave(relay.id).await?;
             }
@@ -278,7 +293,8 @@ pub(crate) async fn relays_come_and_go(fixture: &dyn StoreFixture) -> CaseResult
                 relay.store.leave(relay.id).await?;
             }
             2 if !relays.is_empty() => {
-                // Its lease ends at once, and it never notices: what it owned may have other owners from now on.
+                // Its lease ends immediately, without its knowledge: its partitions may have other owners
+                // from now on.
                 let relay = relays.swap_remove(random.usize(..relays.len()));
                 relay.store.heartbeat(relay.id, Duration::from_millis(1)).await?;
             }

@@ -1,4 +1,4 @@
-//! Counting, waking, and knowing when all is done.
+//! Counting, waking, and detecting that everything is delivered.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) async fn stats_count(fixture: &dyn StoreFixture) -> CaseResult {
     let later = fixture.now().saturating_add(LONG);
     scene.enqueue(&[Message::bytes("t", "scheduled").deliver_at(later).build()?]).await?;
     scene.enqueue_keyed("m", &["ready"]).await?;
-    // The same by every handle.
+    // The same through every handle.
     for store in [scene.store.clone(), fixture.store().await?] {
         let stats = store.stats(100).await?;
         ensure_eq!(stats.backlog, Count { value: 5, at_least: false }, "backlog");
@@ -90,23 +90,23 @@ async fn wakeups(store: &dyn outbox_core::Store) -> Result<Box<dyn Wakeups>, Sto
     wakeups.ok_or_else(|| Stop::Failed("the store should have wake-ups".to_owned()))
 }
 
-/// Waits for a hint, as long as the store may take.
+/// Waits for a hint, up to the deadline of the store.
 async fn hinted(fixture: &dyn StoreFixture, wakeups: &mut dyn Wakeups, what: &str) -> CaseResult {
     match tokio::time::timeout(fixture.traits().deadline, wakeups.wait()).await {
         Ok(hint) => Ok(hint?),
-        Err(_) => Err(Stop::Failed(format!("no hint came after {what}"))),
+        Err(_) => Err(Stop::Failed(format!("no hint after {what}"))),
     }
 }
 
 pub(crate) async fn wakeups_follow_commits(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;
     if !scene.traits.wakeups {
-        ensure!(scene.store.wakeups().await?.is_none(), "a store that says it has no wake-ups has some");
+        ensure!(scene.store.wakeups().await?.is_none(), "a store that declares no wake-ups has some");
         return needs_wakeups(fixture);
     }
     let mut wakeups = wakeups(&*scene.store).await?;
     for round in 0..5 {
-        // As the relay does: it says that it sleeps, and looks once more before it does.
+        // As the relay does: it reports that it sleeps, and polls once more before it does.
         scene.store.set_idle(scene.relay, true).await?;
         scene.expect_nothing().await?;
         if round % 2 == 0 {
@@ -119,12 +119,12 @@ pub(crate) async fn wakeups_follow_commits(fixture: &dyn StoreFixture) -> CaseRe
         hinted(fixture, &mut *wakeups, "a commit").await?;
         scene.store.set_idle(scene.relay, false).await?;
         scene.expect(1 + round % 2).await?;
-        // Hints that were folded into others, or came for nothing, do no harm.
+        // Combined or unnecessary hints are allowed.
         let mut hints = 0;
         while let Some(hint) = wakeups.wait().now_or_never() {
             hint?;
             hints += 1;
-            ensure!(hints < 100, "there is no end of hints for one commit");
+            ensure!(hints < 100, "the hints for one commit do not end");
         }
     }
     Ok(())
@@ -171,7 +171,7 @@ pub(crate) async fn an_outbox_is_drained_when_all_is_delivered(fixture: &dyn Sto
     let rows = scene.fetch_keyed("k", &["a", "b"]).await?;
     scene.deliver(&rows[..1]).await?;
     let brief = tokio::time::timeout(Duration::from_millis(100), store.drained(interval)).await;
-    ensure!(brief.is_err(), "an outbox with an undelivered message is said to be drained");
+    ensure!(brief.is_err(), "an outbox with an undelivered message is reported as drained");
     scene.settle(&[dead(&rows[1], true)]).await?;
     drained().await.map_err(in_vain)??;
     Ok(())

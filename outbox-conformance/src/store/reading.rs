@@ -1,4 +1,4 @@
-//! Every ready row once, whenever it was committed.
+//! Every ready row once, at whatever time it was committed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::scene::{
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::store_harness::StoreFixture;
 
-/// `count` messages over `keys` keys, with payloads that sort in their order.
+/// `count` messages over `keys` keys, with payloads that sort in order.
 fn numbered(count: usize, keys: usize) -> outbox_core::Result<Vec<Message>> {
     (0..count).map(|i| keyed(&format!("k{}", i % keys), &format!("{i:05}"))).collect()
 }
@@ -32,12 +32,12 @@ pub(crate) async fn each_ready_row_comes_once(fixture: &dyn StoreFixture) -> Cas
     while rows.len() < 300 {
         let batch = scene.fetch_at_most(FetchLimit { messages: 37, bytes: 1 << 20 }).await?;
         if batch.rows.is_empty() {
-            deadline.pause(fixture, || format!("300 rows, of which {} have come", rows.len())).await?;
+            deadline.pause(fixture, || format!("300 rows, of which {} were returned", rows.len())).await?;
         }
         rows.extend(batch.rows);
     }
     ensure_eq!(sorted_names(&rows), expected(300), "rows");
-    ensure!(rows.iter().all(|row| !row.due && !row.blocked), "a fresh row is said to be due or blocked");
+    ensure!(rows.iter().all(|row| !row.due && !row.blocked), "a fresh row is reported as due or blocked");
     scene.expect_nothing().await?;
     scene.enqueue(&[unkeyed("one more")?]).await?;
     scene.expect_names(&["one more"]).await?;
@@ -59,7 +59,9 @@ pub(crate) async fn rows_of_a_key_come_in_position_order(fixture: &dyn StoreFixt
         while rows.len() < 300 {
             let batch = reader.fetch(FetchLimit { messages: limit, bytes: 1 << 20 }, &[]).await?;
             if batch.rows.is_empty() {
-                deadline.pause(fixture, || format!("300 rows, of which {} have come", rows.len())).await?;
+                deadline
+                    .pause(fixture, || format!("300 rows, of which {} were returned", rows.len()))
+                    .await?;
             }
             rows.extend(batch.rows);
         }
@@ -79,7 +81,7 @@ pub(crate) async fn late_commits_are_delivered(fixture: &dyn StoreFixture) -> Ca
             (0..40).map(|i| keyed(&format!("k{i}"), "on time")).collect();
         scene.enqueue(&on_time?).await?;
         let rows = scene.expect(40).await?;
-        // Whether or not the higher ones are still there when the lower ones appear.
+        // Whether or not the higher rows still exist when the lower ones appear.
         if round % 2 == 0 {
             scene.deliver(&rows).await?;
         }
@@ -101,7 +103,7 @@ pub(crate) async fn late_commits_come_before_later_rows_of_their_key(
         let key = format!("key-{round}");
         let mut late = fixture.begin().await?;
         late.enqueue(&[keyed(&key, "late")?]).await?;
-        // The reader's place moves past the position of the late row.
+        // The reader's cursor moves past the position of the late row.
         let others: outbox_core::Result<Vec<_>> =
             (0..30).map(|i| keyed(&format!("other-{i}"), "other")).collect();
         scene.enqueue(&others?).await?;
@@ -111,13 +113,15 @@ pub(crate) async fn late_commits_come_before_later_rows_of_their_key(
         }
         late.commit().await?;
         scene.enqueue_keyed(&key, &["later"]).await?;
-        // However little is fetched at a time.
+        // With any fetch size.
         let deadline = scene.deadline();
         let mut rows = Vec::new();
         while rows.len() < 2 {
             let batch = scene.fetch_at_most(FetchLimit { messages: 1 + round % 3, bytes: 1 << 20 }).await?;
             if batch.rows.is_empty() {
-                deadline.pause(fixture, || format!("2 rows, of which {:?} have come", names(&rows))).await?;
+                deadline
+                    .pause(fixture, || format!("2 rows, of which {:?} were returned", names(&rows)))
+                    .await?;
             }
             rows.extend(batch.rows);
         }
@@ -133,7 +137,7 @@ pub(crate) async fn open_transactions_hold_up_nobody(fixture: &dyn StoreFixture)
     let mut open = fixture.begin().await?;
     open.enqueue(&[keyed("k0", "open")?]).await?;
     for _ in 0..20 {
-        // Its own key as well: nobody knows the row of an open transaction.
+        // Also its own key: the row of an open transaction is invisible.
         scene.enqueue(&numbered(10, 5)?).await?;
         let rows = scene.expect(10).await?;
         scene.deliver(&rows).await?;
@@ -180,23 +184,27 @@ pub(crate) async fn the_limit_of_bytes_is_kept(fixture: &dyn StoreFixture) -> Ca
     let mut seen = 0;
     while seen < 120 {
         let batch = scene.fetch_at_most(limit).await?;
-        // Beside the limit, one row per partition may come.
+        // In addition to the limit, one row per partition is allowed.
         let most = 15 + scene.partitions.len();
-        ensure!(batch.rows.len() <= most, "{} rows of {SIZE} bytes came at {limit:?}", batch.rows.len());
+        ensure!(
+            batch.rows.len() <= most,
+            "{} rows of {SIZE} bytes were returned at {limit:?}",
+            batch.rows.len()
+        );
         if batch.rows.is_empty() {
-            deadline.pause(fixture, || format!("120 rows, of which {seen} have come")).await?;
+            deadline.pause(fixture, || format!("120 rows, of which {seen} were returned")).await?;
         }
         seen += batch.rows.len();
         scene.deliver(&batch.rows).await?;
     }
-    // Rows larger than the limit still come, one after the other.
+    // Rows larger than the limit are still returned, one after the other.
     scene.enqueue_keyed("k", &["a", "b", "c"]).await?;
     let mut names = Vec::new();
     while names.len() < 3 {
         let batch = scene.fetch_at_most(FetchLimit { messages: 1000, bytes: 1 }).await?;
-        ensure!(batch.rows.len() <= 1, "rows of one partition came together at a limit of one byte");
+        ensure!(batch.rows.len() <= 1, "rows of one partition were returned together at a limit of one byte");
         if batch.rows.is_empty() {
-            deadline.pause(fixture, || format!("3 rows, of which {names:?} have come")).await?;
+            deadline.pause(fixture, || format!("3 rows, of which {names:?} were returned")).await?;
         }
         names.extend(batch.rows.iter().map(name));
     }
@@ -206,22 +214,25 @@ pub(crate) async fn the_limit_of_bytes_is_kept(fixture: &dyn StoreFixture) -> Ca
 
 pub(crate) async fn more_is_honest(fixture: &dyn StoreFixture) -> CaseResult {
     let mut scene = Scene::new(fixture).await?;
-    ensure!(!scene.fetch().await?.more, "an empty outbox says that there is more");
+    ensure!(!scene.fetch().await?.more, "an empty outbox reports more rows");
     scene.enqueue(&numbered(400, 1)?).await?;
     let mut seen = 0;
     while seen < 400 {
         let batch = scene.fetch_at_most(FetchLimit { messages: 20, bytes: 1 << 20 }).await?;
-        ensure!(!batch.rows.is_empty(), "of 400 committed rows {seen} have come, and now none comes");
+        ensure!(
+            !batch.rows.is_empty(),
+            "{seen} of 400 committed rows were returned, and now no further row is"
+        );
         seen += batch.rows.len();
         ensure!(batch.more || seen > 360, "{} rows are left, and no more are announced", 400 - seen);
         scene.deliver(&batch.rows).await?;
     }
-    // A store may need a look or two to find out that it is at the end, and must then say so.
+    // A store may need one or two fetches to detect the end, and must then report it.
     let mut more = 0;
     for _ in 0..20 {
         more += usize::from(scene.fetch().await?.more);
     }
-    ensure!(more <= 3, "of 20 fetches of an empty outbox {more} announced more");
+    ensure!(more <= 3, "{more} of 20 fetches of an empty outbox reported more rows");
     Ok(())
 }
 
@@ -244,7 +255,7 @@ pub(crate) async fn dropped_fetches_lose_nothing(fixture: &dyn StoreFixture) -> 
             };
             came.extend(done.transpose()?.map(|batch| batch.rows).unwrap_or_default());
         }
-        ensure!(came.len() <= 30, "seed {seed}, round {round}: {} of 30 rows came", came.len());
+        ensure!(came.len() <= 30, "seed {seed}, round {round}: {} of 30 rows were returned", came.len());
         came.extend(scene.expect(30 - came.len()).await?);
         check_order(&came)?;
         ensure_eq!(sorted_names(&came), expected(30), "seed {seed}, round {round}: rows");
@@ -270,9 +281,11 @@ pub(crate) async fn broken_connections_lose_nothing(fixture: &dyn StoreFixture) 
         while came.len() < 100 {
             match scene.reader.fetch(EVERYTHING, &[]).await {
                 Ok(batch) if !batch.rows.is_empty() => came.extend(batch.rows),
-                // The error itself is no failure: the relay repeats the call.
+                // The error itself is not a failure: the relay repeats the call.
                 _ => {
-                    deadline.pause(fixture, || format!("100 rows, of which {} have come", came.len())).await?
+                    deadline
+                        .pause(fixture, || format!("100 rows, of which {} were returned", came.len()))
+                        .await?
                 }
             }
         }
@@ -321,7 +334,7 @@ pub(crate) async fn only_assigned_partitions_are_read(fixture: &dyn StoreFixture
     }
     let first = scene.expect(200).await?;
     read_only(fixture, &mut *reader, &mine, &first).await?;
-    // Partitions that are added later are read, from their start, and those that were given away are not.
+    // Partitions that are added later are read from their start, and released ones are not read.
     for partition in &mine {
         reader.revoke(*partition);
     }
@@ -333,7 +346,7 @@ pub(crate) async fn only_assigned_partitions_are_read(fixture: &dyn StoreFixture
     read_only(fixture, &mut *reader, &others, &[first, second].concat()).await
 }
 
-/// Reads whatever of these rows is in the assigned partitions, and fails if anything else comes.
+/// Reads all of these rows in the assigned partitions, and fails if any other row is returned.
 async fn read_only(
     fixture: &dyn StoreFixture,
     reader: &mut dyn Reader,
@@ -347,7 +360,9 @@ async fn read_only(
         let rows = reader.fetch(EVERYTHING, &[]).await?.rows;
         if let Some(row) = rows.iter().find(|row| !assigned.contains(&row.partition)) {
             let partition = row.partition;
-            return Err(Stop::Failed(format!("a row of {partition} came; assigned are {assigned:?}")));
+            return Err(Stop::Failed(format!(
+                "a row of {partition} was returned; assigned are {assigned:?}"
+            )));
         }
         seen += rows.len();
         if seen >= expected && rows.is_empty() {
@@ -355,7 +370,7 @@ async fn read_only(
             return Ok(());
         }
         if rows.is_empty() {
-            deadline.pause(fixture, || format!("{expected} rows, of which {seen} have come")).await?;
+            deadline.pause(fixture, || format!("{expected} rows, of which {seen} were returned")).await?;
         }
     }
 }
@@ -378,7 +393,7 @@ pub(crate) async fn reading_and_settling_at_once_loses_nothing(fixture: &dyn Sto
     let (relay, traits_deadline) = (scene.relay, scene.deadline());
     let fetched: Arc<Mutex<Vec<Fetched>>> = Arc::default();
     let writers = async {
-        // Two writers at once, one after the other where the store has one at a time.
+        // Two writers concurrently, or one after the other if the store has one at a time.
         let [first, second] = [0, 1].map(|writer| async move {
             for chunk in 0..30 {
                 let messages: outbox_core::Result<Vec<_>> = (0..COUNT / 60)
@@ -402,7 +417,9 @@ pub(crate) async fn reading_and_settling_at_once_loses_nothing(fixture: &dyn Sto
             let batch = scene.fetch_at_most(FetchLimit { messages: 50, bytes: 1 << 20 }).await?;
             if batch.rows.is_empty() {
                 let seen = rows.len();
-                traits_deadline.pause(fixture, || format!("{COUNT} rows, of which {seen} have come")).await?;
+                traits_deadline
+                    .pause(fixture, || format!("{COUNT} rows, of which {seen} were returned"))
+                    .await?;
             }
             fetched.lock().await.extend(batch.rows.iter().cloned());
             rows.extend(batch.rows);

@@ -1,4 +1,4 @@
-//! Putting right what somebody did by hand.
+//! Correcting the effects of changes by hand.
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ pub(crate) async fn a_deleted_retry_is_repaired(fixture: &dyn StoreFixture) -> C
     ensure_eq!(
         scene.store.repair(RelayId::new(), &scene.partitions, 100).await?,
         0,
-        "repaired by a stranger"
+        "rows repaired by another relay"
     );
-    ensure_eq!(scene.store.repair(scene.relay, &[], 100).await?, 0, "repaired in no partitions");
+    ensure_eq!(scene.store.repair(scene.relay, &[], 100).await?, 0, "rows repaired in no partitions");
     scene.expect_nothing().await?;
     ensure!(repair(&mut scene, 100).await? >= 1, "nothing was repaired");
     ensure_eq!(scene.deliver_until(2).await?, ["b", "c"], "messages after the repair");
@@ -55,9 +55,9 @@ pub(crate) async fn nothing_healthy_is_repaired(fixture: &dyn StoreFixture) -> C
     let rows = scene.fetch_keyed("dead", &["d", "e"]).await?;
     scene.settle(&[dead(&rows[0], true), held(&rows[1])]).await?;
     scene.fetch_keyed("ready", &["f"]).await?;
-    ensure_eq!(repair(&mut scene, 100).await?, 0, "repaired of what is rightly held");
+    ensure_eq!(repair(&mut scene, 100).await?, 0, "repaired rows among correctly held ones");
     scene.expect_nothing().await?;
-    // Neither is what waits behind a retry that is due, before it is fetched and while it is in flight.
+    // The same holds for rows behind a retry that is due, before it is fetched and while it is in flight.
     let rows = scene.fetch_keyed("due", &["g", "h", "i"]).await?;
     scene.settle(&[retry(&rows[0], Duration::ZERO), held(&rows[1]), held(&rows[2])]).await?;
     ensure_eq!(repair(&mut scene, 100).await?, 0, "repaired behind a retry that is due");

@@ -1,4 +1,4 @@
-//! What most cases for stores begin with: one relay that owns everything, and shorthands for what it does.
+//! The common setup of store cases: one relay that owns everything, and shorthands for its calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,13 +18,13 @@ pub(super) const LONG: Duration = Duration::from_secs(24 * 3600);
 /// Maximum difference between times of the same clock that comes from its ticks and from rounding.
 pub(super) const ROUNDING: Duration = Duration::from_millis(50);
 
-/// More than any case has in its outbox at once, and less than overflows anything.
+/// More than the size of any case's outbox, and less than any overflow.
 pub(super) const EVERYTHING: FetchLimit = FetchLimit { messages: 10_000, bytes: 1 << 30 };
 
-/// Between two looks at something that has to happen soon.
+/// The pause between two checks of a condition that will soon hold.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long nothing more must come before a case believes that nothing more comes.
+/// How long no further row may be returned before a case concludes that none will.
 const QUIET: Duration = Duration::from_millis(150);
 
 /// Minimum number of fetches in that time. On a slow machine a single fetch may take longer than that.
@@ -69,7 +69,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Begins again as a relay that was restarted: with a new id and a new reader.
+    /// Restarts the relay, with a new id and a new reader.
     pub(super) async fn restart(&mut self) -> CaseResult {
         self.store.leave(self.relay).await?;
         self.relay = RelayId::new();
@@ -81,7 +81,7 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// Enqueues messages in a transaction of their own.
+    /// Enqueues messages in a separate transaction.
     pub(super) async fn enqueue(&mut self, messages: &[Message]) -> CaseResult {
         enqueue(self.fixture, messages).await
     }
@@ -111,7 +111,7 @@ impl<'a> Scene<'a> {
         Ok(batch)
     }
 
-    /// Fetches until this many rows have come; more is a failure.
+    /// Fetches until this many rows have been returned; more rows are a failure.
     pub(super) async fn expect(&mut self, count: usize) -> Result<Vec<Fetched>, Stop> {
         let deadline = self.deadline();
         let mut rows = Vec::new();
@@ -119,7 +119,9 @@ impl<'a> Scene<'a> {
             let batch = self.fetch().await?;
             if batch.rows.is_empty() {
                 let seen = rows.len();
-                deadline.pause(self.fixture, || format!("{count} rows, of which {seen} have come")).await?;
+                deadline
+                    .pause(self.fixture, || format!("{count} rows, of which {seen} were returned"))
+                    .await?;
             }
             rows.extend(batch.rows);
         }
@@ -127,7 +129,7 @@ impl<'a> Scene<'a> {
         Ok(rows)
     }
 
-    /// Fetches a single row, whichever comes first.
+    /// Fetches a single row, whichever is returned first.
     pub(super) async fn expect_one(&mut self) -> Result<Fetched, Stop> {
         let deadline = self.deadline();
         loop {
@@ -139,19 +141,19 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Fetches until exactly these payloads have come, in this order.
+    /// Fetches until exactly these payloads have been returned, in this order.
     pub(super) async fn expect_names(&mut self, expected: &[&str]) -> Result<Vec<Fetched>, Stop> {
         let rows = self.expect(expected.len()).await?;
         ensure_eq!(names(&rows), expected, "rows");
         Ok(rows)
     }
 
-    /// Fails if anything comes within a short while.
+    /// Fails if a row is returned within a short time.
     pub(super) async fn expect_nothing(&mut self) -> CaseResult {
         let until = self.fixture.now().saturating_add(QUIET);
         for fetches in 1.. {
             let rows = self.fetch().await?.rows;
-            ensure!(rows.is_empty(), "nothing should come, but {:?} came", names(&rows));
+            ensure!(rows.is_empty(), "no row should be returned, but {:?} was", names(&rows));
             if fetches >= QUIET_FETCHES && self.fixture.now() >= until {
                 break;
             }
@@ -173,8 +175,8 @@ impl<'a> Scene<'a> {
         self.settle(&batch).await
     }
 
-    /// Works as a relay does until this many messages are delivered: in order, holding what is blocked. Returns
-    /// the delivered payloads in order.
+    /// Works like a relay until this many messages are delivered: in order, holding blocked ones. Returns the
+    /// delivered payloads in order.
     pub(super) async fn deliver_until(&mut self, count: usize) -> Result<Vec<String>, Stop> {
         let deadline = self.deadline();
         let mut names = Vec::new();
@@ -186,7 +188,7 @@ impl<'a> Scene<'a> {
             let batch: Vec<Settle> = rows.iter().map(settle).collect();
             self.settle(&batch).await?;
             if names.len() == before {
-                let what = || format!("{count} deliverable rows, of which {before} have come");
+                let what = || format!("{count} deliverable rows, of which {before} were returned");
                 deadline.pause(self.fixture, what).await?;
             }
         }
@@ -216,11 +218,11 @@ pub(super) fn dead_letters<'s>(
     traits: &StoreTraits,
 ) -> Result<&'s dyn DeadLetters, Stop> {
     if !traits.dead_letters {
-        return Err(Stop::NotApplicable("the store has no administration of dead letters".to_owned()));
+        return Err(Stop::NotApplicable("the store cannot manage dead letters".to_owned()));
     }
     store
         .dead_letters()
-        .ok_or_else(|| Stop::Failed("the store should have administration of dead letters".to_owned()))
+        .ok_or_else(|| Stop::Failed("the store should be able to manage dead letters".to_owned()))
 }
 
 pub(super) fn needs_concurrent_writers(fixture: &dyn StoreFixture) -> CaseResult {
@@ -245,7 +247,7 @@ pub(super) fn unkeyed(payload: &str) -> outbox_core::Result<Message> {
     Message::bytes("topic", payload.to_owned()).build()
 }
 
-/// Looks at something until it has happened, for as long as the store may take.
+/// Repeats a check until it succeeds, up to the deadline of the store.
 pub(super) struct Deadline {
     until: Timestamp,
 }
@@ -255,9 +257,9 @@ impl Deadline {
         Self { until: fixture.now().saturating_add(fixture.traits().deadline) }
     }
 
-    /// Lets a moment pass, or fails if it took too long.
+    /// Waits a moment, or fails if it took too long.
     pub(super) async fn pause(&self, fixture: &dyn StoreFixture, what: impl Fn() -> String) -> CaseResult {
-        ensure!(fixture.now() < self.until, "waited in vain for {}", what());
+        ensure!(fixture.now() < self.until, "waited without success for {}", what());
         fixture.pass_time(PAUSE).await;
         Ok(())
     }
@@ -273,7 +275,7 @@ pub(super) fn message(row: &Fetched) -> Result<&Message, Stop> {
     }
 }
 
-/// Cases tell messages apart by their payload.
+/// Cases distinguish messages by their payload.
 pub(super) fn name(row: &Fetched) -> String {
     match &row.content {
         Content::Message(message) => String::from_utf8_lossy(message.payload()).into_owned(),
@@ -333,7 +335,7 @@ pub(super) fn check_order(rows: &[Fetched]) -> CaseResult {
         let Some(key) = row.key() else { continue };
         if let Some(before) = last.insert(key, row.position) {
             let position = row.position;
-            ensure!(before < position, "row {position} of key {key:?} came after row {before}");
+            ensure!(before < position, "row {position} of key {key:?} was returned after row {before}");
         }
     }
     Ok(())

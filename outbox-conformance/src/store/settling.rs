@@ -1,4 +1,4 @@
-//! What became of fetched rows, who may say so, and what is kept.
+//! The results of fetched rows, who may record them, and retention.
 
 use std::time::Duration;
 
@@ -75,11 +75,11 @@ pub(crate) async fn attempts_are_absolute(fixture: &dyn StoreFixture) -> CaseRes
         rows = scene.expect(1).await?;
         ensure!(
             rows.iter().all(|row| row.attempts == attempts),
-            "settled twice with {attempts} attempts, and the row says {:?}",
+            "settled twice with {attempts} attempts, and the row has {:?}",
             rows.first().map(|row| row.attempts)
         );
     }
-    // Holding counts as no attempt.
+    // Holding does not count as an attempt.
     scene.settle(&rows.iter().map(held).collect::<Vec<_>>()).await?;
     let rows = scene.expect(1).await?;
     ensure_eq!(rows[0].attempts, 3, "attempts of a row that was held");
@@ -91,7 +91,7 @@ pub(crate) async fn anybody_may_settle_delivered(fixture: &dyn StoreFixture) -> 
     let rows = scene.fetch_keyed("k", &["a", "b"]).await?;
     let stranger = fixture.store().await?;
     stranger.settle(RelayId::new(), &[delivered(&rows[0])], false).await?;
-    // Also what blocks a key is released by a stranger who delivers it.
+    // A relay that is not the owner also releases a key by delivering the row that blocks it.
     scene.settle(&[retry(&rows[1], LONG)]).await?;
     scene.enqueue_keyed("k", &["c"]).await?;
     let blocked = scene.expect_names(&["c"]).await?;
@@ -102,7 +102,7 @@ pub(crate) async fn anybody_may_settle_delivered(fixture: &dyn StoreFixture) -> 
     scene.expect_drained().await
 }
 
-/// Rows of a key of their own each, and settlements by which they would all move away.
+/// Rows with separate keys, and settlements that would move all of them away.
 async fn fenced_rows(scene: &mut Scene<'_>) -> Result<(Vec<Fetched>, Vec<Settle>), crate::case::Stop> {
     scene
         .enqueue(&[keyed("a", "retried")?, keyed("b", "aside")?, keyed("c", "held")?, keyed("d", "dead")?])
@@ -122,22 +122,22 @@ async fn fenced_rows(scene: &mut Scene<'_>) -> Result<(Vec<Fetched>, Vec<Settle>
     Ok((rows, batch))
 }
 
-/// Fails unless all the rows are as if nobody had touched them.
+/// Fails unless all the rows are unchanged.
 async fn expect_untouched(scene: &mut Scene<'_>, rows: &[Fetched]) -> CaseResult {
     let stats = scene.store.stats(100).await?;
     ensure_eq!(
         (stats.backlog.value, stats.dead_letters.value),
         (rows.len() as u64, 0),
-        "backlog and dead letters after a stranger's settling"
+        "backlog and dead letters after another relay's settling"
     );
     scene.reader = scene.store.reader();
     scene.assign_all();
     let again = scene.expect(rows.len()).await?;
-    ensure_eq!(sorted_names(&again), sorted_names(rows), "rows after a stranger's settling");
+    ensure_eq!(sorted_names(&again), sorted_names(rows), "rows after another relay's settling");
     for row in &again {
         ensure!(
             !row.due && !row.blocked && row.attempts == 0,
-            "row {} was changed by a stranger: due {}, blocked {}, attempts {}",
+            "row {} was changed by another relay: due {}, blocked {}, attempts {}",
             name(row),
             row.due,
             row.blocked,
@@ -152,7 +152,7 @@ pub(crate) async fn strangers_settle_nothing_else(fixture: &dyn StoreFixture) ->
     let mut scene = Scene::new(fixture).await?;
     let (rows, batch) = fenced_rows(&mut scene).await?;
     let other = fixture.store().await?;
-    // One who was never heard of, and one who is alive and owns nothing.
+    // An unknown relay, and one that is alive and owns nothing.
     other.settle(RelayId::new(), &batch, false).await?;
     let alive = RelayId::new();
     ensure_eq!(other.heartbeat(alive, LONG).await?.owned, [], "partitions of a second relay");
@@ -165,14 +165,14 @@ pub(crate) async fn former_owners_settle_nothing_else(fixture: &dyn StoreFixture
     let mut scene = Scene::new(fixture).await?;
     let (rows, batch) = fenced_rows(&mut scene).await?;
     let former = scene.relay;
-    // One who gave its partitions away.
+    // A relay that released its partitions.
     scene.store.release(former, &scene.partitions).await?;
     scene.store.leave(former).await?;
     scene.relay = RelayId::new();
     let short = Duration::from_millis(200);
     scene.store.heartbeat(scene.relay, short).await?;
     fixture.store().await?.settle(former, &batch, false).await?;
-    // One whose lease ended, and whose partitions another took.
+    // A relay whose lease ended, and whose partitions another one took.
     let expired = scene.relay;
     scene.relay = RelayId::new();
     let deadline = scene.deadline();
@@ -190,7 +190,7 @@ pub(crate) async fn large_batches_are_settled(fixture: &dyn StoreFixture) -> Cas
         (0..COUNT).map(|i| keyed(&format!("k{}", i / 4), &format!("{i}"))).collect();
     scene.enqueue(&messages?).await?;
     let rows = scene.expect(COUNT).await?;
-    // Of the four messages of each key, one is delivered, one retried, and two are held.
+    // Among the four messages of each key, one is delivered, one retried, and two are held.
     let number = |row: &Fetched| name(row).parse().unwrap_or(0_usize);
     let batch: Vec<_> = rows
         .iter()
@@ -203,7 +203,10 @@ pub(crate) async fn large_batches_are_settled(fixture: &dyn StoreFixture) -> Cas
     scene.settle(&batch).await?;
     ensure_eq!(scene.store.stats(10_000).await?.backlog.value, COUNT as u64 / 4 * 3, "backlog");
     let rows = scene.expect(COUNT / 4).await?;
-    ensure!(rows.iter().all(|row| number(row) % 4 == 1), "a held row came before the one in front of it");
+    ensure!(
+        rows.iter().all(|row| number(row) % 4 == 1),
+        "a held row was returned before the one in front of it"
+    );
     let batch: Vec<_> = rows.iter().map(|row| dead(row, false)).collect();
     scene.settle(&batch).await?;
     let stats = scene.store.stats(10_000).await?;
@@ -238,7 +241,7 @@ pub(crate) async fn kept_messages_are_purged_by_age(fixture: &dyn StoreFixture) 
     let keep = async |scene: &mut Scene<'_>, payloads: &[&str]| {
         let rows = scene.fetch_keyed("k", payloads).await?;
         let batch: Vec<_> = rows.iter().map(delivered).collect();
-        // Twice, since a call whose answer is lost is repeated.
+        // Twice, because a call whose answer is lost is repeated.
         scene.store.settle(scene.relay, &batch, true).await?;
         scene.store.settle(scene.relay, &batch, true).await?;
         Ok::<_, crate::case::Stop>(names(&rows).len())
@@ -253,7 +256,7 @@ pub(crate) async fn kept_messages_are_purged_by_age(fixture: &dyn StoreFixture) 
     ensure_eq!(scene.store.purge(age, 2).await?, 2, "purged with a limit of 2");
     ensure_eq!(scene.store.purge(age, 1).await?, 1, "purged with a limit of 1");
     let purged = scene.store.purge(age, 100).await?;
-    // On a slow machine the young one may have come of age meanwhile.
+    // On a slow machine the young message may have become old enough meanwhile.
     let aged = fixture.now().since(before) + ROUNDING >= age;
     ensure!(purged == 2 || aged && purged == 3, "purged {purged} of the 2 old ones that were left");
     if purged == 2 {
@@ -267,10 +270,10 @@ pub(crate) async fn messages_are_kept_only_if_asked(fixture: &dyn StoreFixture) 
     let mut scene = Scene::new(fixture).await?;
     let rows = scene.fetch_keyed("k", &["a", "b"]).await?;
     scene.store.settle(scene.relay, &[delivered(&rows[0])], false).await?;
-    ensure_eq!(scene.store.purge(Duration::ZERO, 100).await?, 0, "purged of what was not to be kept");
+    ensure_eq!(scene.store.purge(Duration::ZERO, 100).await?, 0, "purged messages that were not kept");
     let batch = [dead(&rows[1], false)];
     scene.store.settle(scene.relay, &batch, true).await?;
-    ensure_eq!(scene.store.purge(Duration::ZERO, 100).await?, 0, "purged of what was not delivered");
+    ensure_eq!(scene.store.purge(Duration::ZERO, 100).await?, 0, "purged messages that were not delivered");
     ensure_eq!(scene.store.stats(100).await?.dead_letters.value, 1, "dead letters after a purge");
     Ok(())
 }
