@@ -1,4 +1,4 @@
-//! Servers that are not installed but unpacked in a folder, where `scripts/test` puts them.
+//! Servers that are not installed but unpacked in a folder by `scripts/test`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::environment::Environment;
 
-/// The folder of all downloads, within a folder for caches.
+/// The folder of all downloads, within a cache folder.
 const FOLDER: &str = "outbox-servers";
 /// The cache of the whole machine.
 const SYSTEM_CACHE: &str = "/var/cache";
@@ -22,8 +22,8 @@ pub(crate) fn folder(environment: &Environment, name: &str) -> Result<PathBuf> {
     })
 }
 
-/// The user's cache, then the machine's. If we are root, the servers run as another user, who cannot get into
-/// root's.
+/// The user's cache, then the machine's. As root, the servers run as another user, who cannot read root's
+/// cache.
 fn caches(environment: &Environment, root: bool) -> Vec<PathBuf> {
     let system = PathBuf::from(SYSTEM_CACHE);
     if root {
@@ -34,8 +34,8 @@ fn caches(environment: &Environment, root: bool) -> Vec<PathBuf> {
     user.into_iter().chain([system]).collect()
 }
 
-/// How to run a program that was unpacked below `root` together with its libraries, which are newer than the
-/// system's: the program to run, and its first arguments.
+/// Returns the program and its first arguments for running a program that was unpacked below `root` together
+/// with its libraries, which are newer than the system's.
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(crate) fn with_libraries_of(root: &Path, program: &Path) -> Result<(PathBuf, Vec<String>)> {
     let (loader, triple) = match std::env::consts::ARCH {

@@ -1,4 +1,4 @@
-//! The environment variables the harness reads, as a value that a test of the harness can make up.
+//! The environment variables that the harness reads, as a value that a test of the harness can replace.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ impl Environment {
         )
     }
 
-    /// These variables and no others.
+    /// Only these variables.
     pub fn from_pairs<N: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
         Self(
             pairs
@@ -43,8 +43,8 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
-    /// Whether what a server confirms shall outlive a power failure, as it would in service. Tests do without: a
-    /// killed server loses nothing either way.
+    /// Whether confirmed data must survive a power failure, as in production. Tests do without it: a killed
+    /// server loses nothing either way.
     pub(crate) fn durable(&self) -> bool {
         self.get("OUTBOX_TEST_DURABLE").is_some()
     }

@@ -1,18 +1,19 @@
-//! Waiting for a condition instead of sleeping and hoping.
+//! Waiting for a condition instead of sleeping for a fixed time.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-/// Between two looks. Short beside anything a test waits for, long beside the cost of a look.
+/// The interval between two polls. Short compared with any waiting time of a test, long compared with the
+/// cost of a poll.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// Polls `condition` until it gives `Some`, and returns that.
+/// Polls `condition` until it returns `Some`, and returns that value.
 ///
-/// The deadline counts in real time, because what is waited for happens in other processes. A single look is cut
-/// off when the deadline passes, so a condition may itself wait on a server that never answers.
+/// The deadline counts in real time, because the awaited event happens in other processes. A single poll is
+/// cut off when the deadline passes, so a condition may itself wait for a server that never answers.
 ///
 /// # Panics
-/// When `deadline` has passed without a `Some`. `what` says in the message what was waited for.
+/// When `deadline` has passed without a `Some`. The message contains `what`, the awaited condition.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -31,7 +32,9 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
-    poll_until(deadline, condition).await.unwrap_or_else(|| panic!("waited {deadline:?} in vain for {what}"))
+    poll_until(deadline, condition)
+        .await
+        .unwrap_or_else(|| panic!("waited {deadline:?} without success for {what}"))
 }
 
 /// The time limits that [`with_growing_limit`] tries.
@@ -40,12 +43,13 @@ const LIMITS: [Duration; 4] =
 
 /// Runs `attempt` with growing time limits until it returns `Ok`.
 ///
-/// For tests of a time limit itself, such as "a broker that does not answer is given up after the limit". The limit
-/// should be short, because the test waits for it, and long enough for all that has to happen before. No single value is both
-/// on a fast and on a slow machine. An error that does not come from slowness occurs with every limit.
+/// For tests of a time limit, such as "a broker that does not answer is given up after the limit". The limit
+/// should be short, because the test waits for it, and long enough for everything that must happen before. No
+/// single value is right on both a fast and a slow machine. An error that does not come from slowness occurs
+/// with every limit.
 ///
 /// # Panics
-/// If `attempt` returns an error with the longest limit, too.
+/// If `attempt` also returns an error with the longest limit.
 pub async fn with_growing_limit(mut attempt: impl AsyncFnMut(Duration) -> Result<(), String>) {
     let mut failures = Vec::new();
     for limit in LIMITS {
@@ -57,7 +61,7 @@ pub async fn with_growing_limit(mut attempt: impl AsyncFnMut(Duration) -> Result
     panic!("{}", failures.join("\n"));
 }
 
-/// As [`eventually`], with `None` when the time is over.
+/// Like [`eventually`], but returns `None` when the deadline has passed.
 pub(crate) async fn poll_until<T, F, Fut>(deadline: Duration, mut condition: F) -> Option<T>
 where
     F: FnMut() -> Fut,
@@ -73,7 +77,7 @@ where
     }
 }
 
-/// As [`poll_until`], for a condition that needs no runtime.
+/// Like [`poll_until`], for a condition that needs no runtime.
 pub(crate) fn poll_until_blocking<T>(
     deadline: Duration,
     mut condition: impl FnMut() -> Option<T>,
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    #[should_panic(expected = "in vain for a miracle")]
+    #[should_panic(expected = "without success for a miracle")]
     async fn the_failure_says_what_was_missing() {
         eventually("a miracle", Duration::from_millis(20), || async { None::<()> }).await;
     }

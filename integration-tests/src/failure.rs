@@ -1,8 +1,8 @@
-//! Errors that trying again does not change.
+//! Errors that a retry does not change.
 
 use std::fmt;
 
-/// An error that another try would also get.
+/// An error that a retry would return again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Definite(pub(crate) String);
 

@@ -27,8 +27,8 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     pub(crate) fn new(url: &Url) -> Result<Self> {
-        ensure!(url.scheme() == "http", "only plain http is spoken here, not {}", url.scheme());
-        ensure!(url.host_str().is_some(), "the URL names no host");
+        ensure!(url.scheme() == "http", "this client supports only plain http, not {}", url.scheme());
+        ensure!(url.host_str().is_some(), "the URL has no host");
         Ok(Self { url: url.clone() })
     }
 
@@ -37,10 +37,10 @@ impl Client {
         self.url.to_string()
     }
 
-    /// The body of the answer to a request. `json` is the body of the request.
+    /// Returns the body of the response to a request. `json` is the body of the request.
     ///
     /// # Errors
-    /// If there is no answer, or not one of success.
+    /// If there is no response, or it does not report success.
     pub(crate) async fn request(&self, method: &str, path: &str, json: Option<&str>) -> Result<String> {
         tokio::time::timeout(TIMEOUT, self.exchange(method, path, json))
             .await
@@ -50,11 +50,11 @@ impl Client {
 
     async fn exchange(&self, method: &str, path: &str, json: Option<&str>) -> Result<String> {
         let body = json.unwrap_or("");
-        let host = self.url.host_str().context("the URL names no host")?;
+        let host = self.url.host_str().context("the URL has no host")?;
         let port = self.url.port_or_known_default().unwrap_or(80);
         let credentials = format!("{}:{}", self.url.username(), self.url.password().unwrap_or(""));
         let authorization = BASE64_STANDARD.encode(credentials);
-        // In version 1.0 the answer ends with the connection, and is not cut in chunks.
+        // In version 1.0 the response ends with the connection, and is not chunked.
         let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {host}\r\n");
         write!(request, "Authorization: Basic {authorization}\r\nContent-Type: application/json\r\n")?;
         write!(request, "Content-Length: {}\r\n\r\n{body}", body.len())?;

@@ -28,8 +28,8 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// The user for a server: none in particular, but if we are root the one of its package, or `nobody` where the
-    /// server is not there as a package. PostgreSQL and MySQL refuse to run as root, and RabbitMQ had better not.
+    /// The user for a server. As root it is the user of the server's package, or `nobody` if the server is
+    /// not installed as a package. PostgreSQL and MySQL refuse to run as root, and RabbitMQ should not.
     pub(crate) fn for_server(name: &str) -> Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
@@ -48,7 +48,7 @@ impl User {
         Ok(id("-u")?.zip(id("-g")?).map(|(uid, gid)| Self { uid, gid }))
     }
 
-    /// Gives a folder to its server and hides it from others.
+    /// Gives the server access to a folder and hides it from others.
     pub(crate) fn own(user: Option<Self>, folder: &Path) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
@@ -56,17 +56,18 @@ impl User {
     }
 }
 
-/// A command and the circumstances it runs in.
+/// A command and its environment.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
-    /// Names the log and the record.
+    /// The name of the log and the record.
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
-    /// The whole environment: nothing is inherited, so that a developer's settings cannot change a server.
+    /// The whole environment: the command inherits nothing, so that a developer's settings cannot change a
+    /// server.
     pub(crate) variables: Vec<(&'static str, String)>,
     pub(crate) user: Option<User>,
-    /// If given, the command counts as started only when this port takes connections.
+    /// If set, the command counts as started only when this port accepts connections.
     pub(crate) port: Option<u16>,
 }
 
@@ -81,7 +82,7 @@ impl Launch {
         command
     }
 
-    /// Runs a command that ends by itself.
+    /// Runs a command that exits without being stopped.
     pub(crate) fn run(&self, folder: &Path) -> Result<String> {
         let output = self
             .command(folder)
@@ -97,9 +98,9 @@ impl Launch {
 /// A server that runs as processes of this machine. It is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct LocalServer {
-    /// In the order in which they start. The last one is the server, those before it only serve it.
+    /// In the order in which they start. The last one is the server; those before it are its helpers.
     launches: Vec<Launch>,
-    /// Empty while the server is down. The helpers before the last one stay up.
+    /// Empty while the server is down. The helpers keep running.
     running: Mutex<Vec<Process>>,
     scratch: Scratch,
 }
@@ -111,7 +112,7 @@ impl LocalServer {
         Ok(server)
     }
 
-    /// Starts what is down. Whether the server is ready is for its client to find out.
+    /// Starts the processes that are down. The client finds out whether the server is ready.
     pub(crate) fn launch(&self) -> Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = self.scratch.path();
@@ -136,7 +137,7 @@ impl LocalServer {
         Ok(())
     }
 
-    /// An error if any of the processes has ended by itself, with the end of its log.
+    /// Returns an error if any of the processes has exited, with the end of its log.
     pub(crate) fn check(&self) -> Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         for (launch, process) in self.launches.iter().zip(running.iter_mut()) {
@@ -148,7 +149,7 @@ impl LocalServer {
         Ok(())
     }
 
-    /// Kills the server and all it has forked, at once, as a crash of its machine would.
+    /// Kills the server and all its descendants immediately, as a crash of its machine would.
     pub(crate) fn kill(&self) -> Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(running.len() == self.launches.len(), "the server is down already");
@@ -172,10 +173,10 @@ impl LocalServer {
         Ok(())
     }
 
-    /// The processor time that the server has used so far, without those that only serve it.
+    /// The processor time that the server has used so far, without its helpers.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let ticks = signal::ticks(self.pid()?);
-        // Linux has told this number to programs since there was one, whatever the kernel's own clock.
+        // Linux has always reported this value to programs, whatever the kernel's own clock rate.
         Ok(Duration::from_millis(ticks * 10))
     }
 
@@ -189,7 +190,7 @@ impl LocalServer {
 impl Drop for LocalServer {
     fn drop(&mut self) {
         let running = self.running.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // The server before those that serve it.
+        // The helpers that run before the server.
         while running.pop().is_some() {}
     }
 }

@@ -1,10 +1,11 @@
-//! Names for what a test makes on a server that may outlive it.
+//! Names for objects that a test creates on a server that may outlive it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Names are this, the time of their making and a random number: valid everywhere without quotes or escapes.
+/// Names consist of this prefix, the time of creation and a random number. They are valid everywhere without
+/// quotes or escapes.
 pub(crate) const PREFIX: &str = "outbox_test_";
-/// No test runs as long: what is older was left behind by a test process that was killed.
+/// No test runs this long: an older object was left by a test process that was killed.
 const OLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A name that nothing else has.
@@ -12,7 +13,7 @@ pub(crate) fn fresh() -> String {
     format!("{PREFIX}{}_{:016x}", now(), fastrand::u64(..))
 }
 
-/// Whether the name is one of ours and so old that its owner cannot be alive.
+/// Whether the harness created the name, and so long ago that its owner cannot be alive.
 pub(crate) fn is_left_over(name: &str) -> bool {
     is_old(name, now())
 }

@@ -5,15 +5,15 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Lower ones are likely to be somebody's service.
+/// Lower ports are likely to belong to another service.
 const FIRST: u16 = 20_000;
 
-/// A port that nobody listens on now and that this process has not handed out before.
+/// A port that no process listens on now and that this process has not returned before.
 ///
-/// Another process may take it before the server binds it, so a start that fails must be tried again with another
-/// port. Where it can be avoided the port does not come from the range of which the system takes the local ports
-/// of outgoing connections: such a connection could otherwise occupy a port while its server is down, and the
-/// server could not come back on it.
+/// Another process may take it before the server binds it, so a failed start must be retried with another
+/// port. If possible, the port is outside the system's range for local ports of outgoing connections: such a
+/// connection could otherwise occupy the port while its server is down, and the server could not use it
+/// again.
 pub(crate) fn free() -> u16 {
     static TAKEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 

@@ -11,10 +11,10 @@ use anyhow::{Context, Result, ensure};
 use crate::scratch::{Record, Scratch};
 use crate::signal;
 
-/// Most of a log is start-up noise; the reason for an end is at its end.
+/// Most of a log is start-up noise; the reason for an exit is at its end.
 const LOG_TAIL: usize = 4_000;
 
-/// A process with its descendants, and a log of what they print. It is killed when dropped.
+/// A process with its descendants, and a log of their output. It is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -23,11 +23,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a process. What it prints is added to the log of this name in the folder.
+    /// Starts a process. Its output is appended to the log of this name in the folder.
     pub(crate) fn start(mut command: Command, name: &str, scratch: &Scratch) -> Result<Self> {
         let log = scratch.path().join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
-        // A group of its own, so that a Ctrl-C meant for the tests does not interrupt it too.
+        // In a separate process group, so that a Ctrl-C for the tests does not interrupt it too.
         command.process_group(0).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let mut child =
             command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
@@ -45,17 +45,17 @@ impl Process {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Returns how it exited, if it has.
     pub(crate) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
 
-    /// What it has printed so far.
+    /// Returns its output so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The end of what it has printed so far.
+    /// Returns the end of its output so far.
     pub(crate) fn log_tail(&self) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL)..]).into_owned()
@@ -68,12 +68,12 @@ impl Process {
         }
         let tree = signal::kill_tree(self.child.id());
         let status = self.child.wait()?;
-        // PostgreSQL does not start while a session of its former life still holds the shared memory.
+        // PostgreSQL does not start while a session of the killed server still holds the shared memory.
         ensure!(signal::wait_until_gone(&tree), "processes {tree:?} do not end");
         Ok(status)
     }
 
-    /// Kills it, and not its descendants.
+    /// Kills it, but not its descendants.
     pub(crate) fn kill_alone(&mut self) -> io::Result<ExitStatus> {
         self.child.kill()?;
         self.child.wait()

@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves on demand.
+//! A TCP proxy that fails on demand.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,44 +14,45 @@ use crate::runtime;
 
 const BUFFER: usize = 16 * 1024;
 
-/// What a [`Proxy`] does with connections. A change takes effect at once, on open connections too.
+/// The behaviour of a [`Proxy`]. A change takes effect immediately, also on open connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Everything goes through.
+    /// All data passes.
     Pass,
-    /// Nobody listens: new connections are refused by the system. Open ones are reset.
+    /// The port is closed: new connections are refused by the system. Open ones are reset.
     Refuse,
-    /// New connections are accepted and reset at once (`RST`). Open ones are reset.
+    /// New connections are accepted and reset immediately (`RST`). Open ones are reset.
     Reset,
-    /// Connections stay open and are accepted, and nothing goes through in either direction. What is sent
-    /// meanwhile arrives when the mode changes to one that lets it through.
+    /// Connections stay open and are accepted, and no data passes in either direction. Data sent meanwhile
+    /// arrives when the mode changes to one that lets it through.
     Blackhole,
-    /// Open connections die without a word: nothing goes through them ever again, whatever the mode becomes, and neither side
-    /// is told, not even that the other one has closed. So it is when a host loses its power, or a router forgets a
-    /// connection. New connections are accepted, and die the same way.
+    /// Open connections die silently: no data ever passes again, whatever the mode becomes, and neither side
+    /// is notified, not even that the other one has closed. This is what happens when a host loses power, or
+    /// a router forgets a connection. New connections are accepted, and die in the same way.
     Vanish,
-    /// Everything goes through, each chunk this much later.
+    /// All data passes, each chunk with this delay.
     Delay(Duration),
-    /// Of what the server sends, only so many more bytes arrive at the client; the byte after them resets the
-    /// connection instead. Counted on each connection, from the change of mode on. What the client sends goes
-    /// through: with 0, the server does what it was asked to, and the client never learns.
+    /// Only this number of further bytes from the server arrives at the client; the next byte resets the
+    /// connection instead. Counted on each connection, from the change of mode. The client's data passes:
+    /// with 0, the server executes the request, and the client never learns of it.
     CutAnswersAfter(u64),
-    /// As [`CutAnswersAfter`](Self::CutAnswersAfter), the other way round: of what the client sends, only so many
-    /// more bytes arrive at the server.
+    /// Like [`CutAnswersAfter`](Self::CutAnswersAfter), in the opposite direction: only this number of
+    /// further bytes from the client arrives at the server.
     CutRequestsAfter(u64),
 }
 
-/// What the proxy is told.
+/// The commands for the proxy.
 #[derive(Clone, Copy, Debug)]
 struct State {
     mode: Mode,
-    /// How often connections were told to vanish: the next mode may come before all of them have looked.
+    /// How often connections were instructed to vanish: the next mode may be set before all of them have
+    /// noticed.
     vanishings: u64,
 }
 
-/// A TCP proxy in front of a server, on a port of its own on the loopback address. It ends when dropped, and resets
-/// its connections.
+/// A TCP proxy in front of a server, on a separate port of the loopback address. It ends when dropped, and
+/// resets its connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -61,7 +62,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy in front of `target`, which lets everything pass.
+    /// Creates a proxy in front of `target`, which lets everything pass.
     ///
     /// # Panics
     /// If it finds no free port.
@@ -79,7 +80,7 @@ impl Proxy {
         Self { address, state, listening, task }
     }
 
-    /// Where clients connect to.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -89,8 +90,8 @@ impl Proxy {
         self.address.port()
     }
 
-    /// Changes what happens to connections, old and new. When this returns, the port is open or closed as the mode
-    /// says; cancelling it leaves the mode changed.
+    /// Changes the behaviour for old and new connections. When this returns, the port is open or closed
+    /// according to the mode; cancelling it leaves the mode changed.
     pub async fn set(&self, mode: Mode) {
         self.state.send_modify(|state| {
             state.mode = mode;
@@ -98,7 +99,10 @@ impl Proxy {
         });
         let wanted = mode != Mode::Refuse;
         let mut listening = self.listening.clone();
-        listening.wait_for(|&state| state == wanted).await.expect("the proxy's task goes on while it exists");
+        listening
+            .wait_for(|&state| state == wanted)
+            .await
+            .expect("the proxy's task runs while the proxy exists");
     }
 }
 
@@ -108,7 +112,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Accepts connections. The connections' tasks end with the sender of the modes.
+/// Accepts connections. The tasks of the connections end with the sender of the modes.
 async fn serve(
     listener: TcpListener,
     address: SocketAddr,
@@ -125,7 +129,7 @@ async fn serve(
                 listening.send_replace(false);
             }
             (None, mode) if mode != Mode::Refuse => {
-                // Nobody else is given this port by the harness, but the system may still be at closing it.
+                // The harness gives this port to no other server, but the system may still be closing it.
                 match TcpListener::bind(address).await {
                     Ok(bound) => {
                         listener = Some(bound);
@@ -165,7 +169,7 @@ async fn connection(
     let severing = states.clone();
     let vanishing = states.clone();
     let connected = async {
-        // In a black hole nobody knows whether the server is there.
+        // In a black hole a client cannot find out whether the server is up.
         let open = states.wait_for(|state| state.mode != Mode::Blackhole).await.is_ok();
         if open { TcpStream::connect(target).await.ok() } else { None }
     };
@@ -193,7 +197,7 @@ async fn connection(
             )
         };
         tokio::select! {
-            // What is sent after a change of mode must not slip through under the old one.
+            // Data sent after a change of mode must not pass under the old mode.
             biased;
             () = severed(states.clone()) => Err(io::ErrorKind::ConnectionReset.into()),
             () = vanished(states.clone(), born) => {
@@ -210,12 +214,13 @@ async fn connection(
     }
 }
 
-/// Completes when the mode allows no open connection, or the proxy is gone.
+/// Completes when the mode allows no open connection, or the proxy is dropped.
 async fn severed(mut states: watch::Receiver<State>) {
     let _ = states.wait_for(|state| matches!(state.mode, Mode::Reset | Mode::Refuse)).await;
 }
 
-/// Completes when a connection that came after so many vanishings is to vanish. What was at its end before does not.
+/// Completes when a connection that was opened after this number of vanish commands must vanish. Connections
+/// that had ended before do not.
 async fn vanished(mut states: watch::Receiver<State>, born: u64) {
     let vanishes = |state: &State| state.mode == Mode::Vanish || state.vanishings > born;
     if states.wait_for(vanishes).await.is_err() {
@@ -223,7 +228,7 @@ async fn vanished(mut states: watch::Receiver<State>, born: u64) {
     }
 }
 
-/// Until then a connection that has vanished stays as it is.
+/// Until then a vanished connection stays unchanged.
 async fn end_of_proxy(mut states: watch::Receiver<State>) {
     while states.changed().await.is_ok() {}
 }
@@ -234,7 +239,8 @@ enum Direction {
     Answers,
 }
 
-/// Carries bytes in one direction until the sender has said all. An error means that both sides are to see a reset.
+/// Copies bytes in one direction until the sender has finished. An error means that both sides must see a
+/// reset.
 async fn carry(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -246,7 +252,7 @@ async fn carry(
     let mut left = allowance(mode, direction);
     loop {
         let length = tokio::select! {
-            // What is sent after a change of mode must not slip through under the old one.
+            // Data sent after a change of mode must not pass under the old mode.
             biased;
             changed = states.changed() => {
                 changed.map_err(|_| io::ErrorKind::ConnectionReset)?;
@@ -292,10 +298,10 @@ mod tests {
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(120);
-    /// For something that must not happen. Long beside a round trip on one machine.
+    /// For an event that must not happen. Long compared with a round trip on one machine.
     const IN_VAIN: Duration = Duration::from_millis(200);
 
-    /// A server that sends back what it gets, until the client has said all.
+    /// A server that echoes its input until the client has finished.
     async fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -330,7 +336,7 @@ mod tests {
     }
 
     async fn end_of_a_new_connection(proxy: &Proxy) -> io::ErrorKind {
-        // Whether a reset is seen while connecting or afterwards is a matter of timing.
+        // Whether the reset is seen while connecting or afterwards depends on timing.
         match TcpStream::connect(proxy.address()).await {
             Ok(mut client) => kind_of_end(&mut client).await,
             Err(error) => error.kind(),
@@ -409,7 +415,7 @@ mod tests {
             assert_eq!(read(&mut client, 3).await.unwrap(), b"678", "{mode:?}");
             client.write_all(b"9").await.unwrap();
             assert_eq!(kind_of_end(&mut client).await, io::ErrorKind::ConnectionReset, "{mode:?}");
-            // The next connection has bytes of its own.
+            // The next connection has its own byte count.
             let mut client = TcpStream::connect(proxy.address()).await.unwrap();
             assert_eq!(says(&mut client, "again").await.unwrap(), "again", "{mode:?}");
         }
@@ -436,13 +442,13 @@ mod tests {
         let mut buffer = [0; 4];
         stream.write_all(b"ping").await.unwrap();
         stream.read_exact(&mut buffer).await.unwrap();
-        // Back before anybody has looked.
+        // Back before any connection has noticed.
         proxy.set(Mode::Vanish).await;
         proxy.set(Mode::Pass).await;
         stream.write_all(b"lost").await.unwrap();
         assert!(
             tokio::time::timeout(IN_VAIN, stream.read(&mut buffer)).await.is_err(),
-            "nobody is told anything"
+            "neither side is notified"
         );
         let mut other = TcpStream::connect(proxy.address()).await.unwrap();
         other.write_all(b"pong").await.unwrap();

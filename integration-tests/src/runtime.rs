@@ -1,7 +1,7 @@
 //! The harness's own runtime.
 //!
-//! Every test has a runtime of its own, which ends with it and may have a paused clock. What several tests share,
-//! such as the start of a common server or a proxy, lives here instead.
+//! Every test has a separate runtime, which ends with it and may have a paused clock. Shared work of several
+//! tests, such as the start of a common server or a proxy, runs here instead.
 
 use std::future::Future;
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("the harness needs a runtime")
 });
 
-/// Starts a task which goes on when the test that started it is over.
+/// Starts a task which continues when the test that started it has ended.
 pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
@@ -26,7 +26,7 @@ where
     RUNTIME.spawn(future)
 }
 
-/// Runs a future on the harness's runtime and waits for it. A panic of the future goes on in the caller.
+/// Runs a future on the harness's runtime and waits for it. A panic of the future continues in the caller.
 pub(crate) async fn run<F>(future: F) -> F::Output
 where
     F: Future<Output: Send + 'static> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What all services have in common: how one is had, and what can be done to it.
+//! The common parts of all services: how the harness provides one, and the operations on it.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -19,72 +19,73 @@ use crate::report::{self, Way};
 use crate::runtime;
 use crate::service::Service;
 
-/// For one try to reach a server.
+/// Timeout for one attempt to reach a server.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Starts of a local server or a container: somebody else may take one of its ports in between.
+/// Number of attempts to start a local server or a container: another process may take one of its ports in
+/// between.
 pub(crate) const STARTS: usize = 3;
 
 /// A real server for tests.
 ///
-/// Methods which do something to the server panic when it cannot be done: a test that wanted to kill its server
+/// Methods that change the state of the server panic when they fail: a test that wanted to kill its server
 /// proves nothing while the server lives.
 pub trait Server: Sized + Send + Sync + 'static {
-    /// Which service this is.
+    /// The service.
     const SERVICE: Service;
 
-    /// What [`locate`](Self::locate) found out about the installed server.
+    /// The installed server that [`locate`](Self::locate) found.
     type Installation: Send + Sync;
 
     /// Where the server runs.
     fn instance(&self) -> &Instance;
 
-    /// Where clients connect to.
+    /// The address for clients.
     fn address(&self) -> SocketAddr;
 
     /// Keeps the server that the tests of this process share.
     fn shared_cell() -> &'static OnceCell<Result<Self, Unavailable>>;
 
-    /// A server that runs already. `url` is the value of the service's URL variable.
+    /// Connects to a running server. `url` is the value of the service's URL variable.
     ///
     /// # Errors
-    /// If the URL cannot be understood.
+    /// If the URL is not valid.
     fn external(environment: &Environment, url: &str) -> impl Future<Output = Result<Self>> + Send;
 
-    /// Whether the server's image may be run at all: some come with terms that somebody has to accept.
+    /// Returns whether the server's image may be run: some have terms that must be accepted.
     ///
     /// # Errors
-    /// If nobody has, with what to do.
+    /// If the terms are not accepted, with what to do.
     fn terms_accepted(_environment: &Environment) -> Result<()> {
         Ok(())
     }
 
-    /// A new server in a container.
+    /// Starts a new server in a container.
     ///
     /// # Errors
     /// If no Docker daemon answers, or the container does not start.
     #[cfg(feature = "containers")]
     fn container(environment: &Environment) -> impl Future<Output = Result<Self>> + Send;
 
-    /// Looks for an installed server.
+    /// Searches for an installed server.
     ///
     /// # Errors
-    /// If there is none that we can start.
+    /// If there is no server that the harness can start.
     fn locate(environment: &Environment) -> Result<Self::Installation>;
 
-    /// Starts the installed server with a data directory of its own. It need not be ready yet.
+    /// Starts the installed server with a new data directory. It need not be ready yet.
     ///
     /// # Errors
-    /// If it ends at once.
+    /// If it exits immediately.
     fn launch(installation: &Self::Installation) -> impl Future<Output = Result<Self>> + Send;
 
-    /// One try of a real client to be served.
+    /// One attempt of a real client to use the server.
     ///
     /// # Errors
-    /// The client's, if it is not served.
+    /// The client's error, if the attempt fails.
     fn answers(&self) -> impl Future<Output = Result<()>> + Send;
 
-    /// Whether this error of [`answers`](Self::answers) is an answer of a server that has started, and so does not
-    /// go away by waiting.
+    /// Whether this error of [`answers`](Self::answers) comes from a server that has started, so that waiting
+    /// does not help.
     fn is_definite(_error: &anyhow::Error) -> bool {
         false
     }
@@ -92,13 +93,14 @@ pub trait Server: Sized + Send + Sync + 'static {
     /// The version that the server reports.
     ///
     /// # Errors
-    /// The client's, if the server does not answer.
+    /// The client's error, if the server does not answer.
     fn version(&self) -> impl Future<Output = Result<String>> + Send;
 
-    /// The server that the tests of this process share, which the first caller starts. It must not be harmed.
+    /// Returns the server that the tests of this process share, which the first caller starts. It must not be
+    /// harmed.
     ///
-    /// `None` means that the test is to return, because there is no such server here and nobody requires it; the
-    /// skip has been reported already.
+    /// Returns `None` if there is no such server and it is not required. The skip has been reported, and the
+    /// test must return.
     ///
     /// # Panics
     /// If there is no such server and `OUTBOX_TEST_REQUIRE` names it.
@@ -114,10 +116,10 @@ pub trait Server: Sized + Send + Sync + 'static {
         }
     }
 
-    /// A server of the caller's own, which may be harmed and ends when the value is dropped. A URL in the
-    /// environment is of no use here, since that server is somebody else's.
+    /// Starts a server for the caller alone, which may be harmed and ends when the value is dropped. A URL in
+    /// the environment is not used here, because that server must not be harmed.
     ///
-    /// `None` means that the test is to return, as with [`shared`](Self::shared).
+    /// Returns `None` if the test must return, as with [`shared`](Self::shared).
     ///
     /// # Panics
     /// If there is no such server and `OUTBOX_TEST_REQUIRE` names it.
@@ -125,18 +127,18 @@ pub trait Server: Sized + Send + Sync + 'static {
         Self::start_in(Environment::of_process())
     }
 
-    /// As [`start`](Self::start), with variables of the caller's choice.
+    /// Like [`start`](Self::start), with variables chosen by the caller.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// Like [`start`](Self::start).
     fn start_in(environment: Environment) -> impl Future<Output = Option<Self>> + Send {
         async move { available(Self::try_start(environment.clone()).await, &environment) }
     }
 
-    /// As [`start_in`](Self::start_in), without the decision between a skip and a failure.
+    /// Like [`start_in`](Self::start_in), without the decision between a skip and a failure.
     ///
     /// # Errors
-    /// If no way led to a server: what was tried, and how it failed.
+    /// If no method led to a server: the methods tried, and how each failed.
     fn try_start(environment: Environment) -> impl Future<Output = Result<Self, Unavailable>> + Send {
         runtime::run(async move { acquire(&environment, false).await })
     }
@@ -146,18 +148,18 @@ pub trait Server: Sized + Send + Sync + 'static {
         act(self, "kill", self.instance().kill())
     }
 
-    /// Stops the server with all its processes where they are: connections stay open, new ones are accepted by
-    /// the system, and nothing is answered (`SIGSTOP`).
+    /// Stops the server with all its processes: connections stay open, the system accepts new ones, and
+    /// nothing is answered (`SIGSTOP`).
     fn stop(&self) -> impl Future<Output = ()> + Send {
         act(self, "stop", self.instance().stop())
     }
 
-    /// Lets a stopped server go on (`SIGCONT`).
+    /// Continues a stopped server (`SIGCONT`).
     fn cont(&self) -> impl Future<Output = ()> + Send {
         act(self, "continue", self.instance().cont())
     }
 
-    /// Starts the server again on the same ports with the same data, and waits until it answers. Kills it first
+    /// Restarts the server on the same ports with the same data, and waits until it answers. Kills it first
     /// if it is up.
     fn restart(&self) -> impl Future<Output = ()> + Send {
         act(self, "restart", async {
@@ -166,7 +168,7 @@ pub trait Server: Sized + Send + Sync + 'static {
         })
     }
 
-    /// A proxy in front of the server, which lets everything pass until it is told otherwise.
+    /// Creates a proxy in front of the server, which lets everything pass until it is instructed otherwise.
     fn proxy(&self) -> impl Future<Output = Proxy> + Send {
         Proxy::start(self.address())
     }
@@ -178,7 +180,7 @@ async fn act<S: Server>(_server: &S, what: &str, action: impl Future<Output = Re
     }
 }
 
-/// Tries one way after the other.
+/// Tries one method after the other.
 pub(crate) async fn acquire<S: Server>(environment: &Environment, shared: bool) -> Result<S, Unavailable> {
     let (way, server) = first_of_the_ways(environment, shared).await?;
     report::service(environment, &server, way).await;
@@ -195,7 +197,7 @@ async fn first_of_the_ways<S: Server>(
         Some(url) if shared => {
             return match external(environment, url).await {
                 Ok(server) => Ok((Way::Url, server)),
-                // Whoever names a server wants that one.
+                // A server given by its URL must be used.
                 Err(error) => {
                     Err(Unavailable::service(S::SERVICE, vec![format!("{variable}: {error:#}")], true))
                 }
@@ -274,7 +276,7 @@ async fn process<S: Server>(environment: &Environment) -> Result<S> {
     several_times(|| S::launch(&installation)).await
 }
 
-/// Starts a server again if it ends before it answers: another process may have taken one of its ports.
+/// Restarts a server if it exits before it answers: another process may have taken one of its ports.
 async fn several_times<S, F, Fut>(start: F) -> Result<S>
 where
     S: Server,
@@ -297,10 +299,10 @@ where
     Err(failure).with_context(|| format!("did not come up in {STARTS} starts"))
 }
 
-/// How long to wait for a server.
+/// The time limits for waiting for a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// Until it answers. A busy machine needs a multiple of what an idle one does.
+    /// Until it answers. A busy machine needs a multiple of the time of an idle one.
     pub(crate) ready: Duration,
     /// While it answers with definite errors: it may do so while it starts.
     pub(crate) definite: Duration,
@@ -319,11 +321,11 @@ async fn wait_until_ready<S: Server>(server: &S) -> Result<()> {
     wait(server, Patience::default()).await
 }
 
-/// Waits until the server answers, and meanwhile prints its last answer now and then.
+/// Waits until the server answers, and prints its last answer at intervals.
 pub(crate) async fn wait<S: Server>(server: &S, patience: Patience) -> Result<()> {
     let wait = Mutex::new(Wait::new(patience));
     let ready = poll_until(patience.ready, || async {
-        // A server that has ended does not answer any more: no need to wait.
+        // A server that has exited does not answer any more: no need to wait.
         if let Err(error) = server.instance().check().await {
             return Some(Err(error));
         }
@@ -343,7 +345,7 @@ pub(crate) async fn wait<S: Server>(server: &S, patience: Patience) -> Result<()
     })
 }
 
-/// What is known about a server that is not ready yet.
+/// The knowledge about a server that is not ready yet.
 struct Wait {
     patience: Patience,
     started: Instant,
@@ -360,7 +362,7 @@ impl Wait {
         Self { patience, started: now, last: anyhow!("never tried"), reported: now, definite: None }
     }
 
-    /// Takes note of an answer. Returns an error if there is no point in waiting any longer.
+    /// Records an answer. Returns an error if waiting any longer is pointless.
     fn answered<S: Server>(&mut self, error: anyhow::Error) -> Option<anyhow::Error> {
         if S::is_definite(&error) {
             let since = self.definite.get_or_insert_with(Instant::now);
@@ -381,10 +383,10 @@ impl Wait {
     }
 }
 
-/// The address in a URL. Tests talk to servers near by, so the first address of a name will do.
+/// The address in a URL. Tests use nearby servers, so the first address of a name is good enough.
 pub(crate) fn address(url: &Url, default_port: u16) -> Result<SocketAddr> {
     let addresses = url.socket_addrs(|| Some(default_port)).context("the host of the URL is not known")?;
-    // The ones we start ourselves, and most others, listen on IPv4.
+    // The servers that the harness starts, and most others, listen on IPv4.
     let best = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    best.copied().ok_or_else(|| anyhow!("the URL names no host"))
+    best.copied().ok_or_else(|| anyhow!("the URL has no host"))
 }

@@ -8,7 +8,7 @@ use crate::publisher_harness::PublisherHarness;
 use crate::store_harness::StoreHarness;
 use crate::suites::{inbox_suite, publisher_suite, store_suite};
 
-/// How one case ended.
+/// The result of one case.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CaseReport {
@@ -16,11 +16,11 @@ pub struct CaseReport {
     pub name: &'static str,
     /// The promise.
     pub promise: &'static str,
-    /// How it ended.
+    /// Its result.
     pub result: CaseResult,
 }
 
-/// How the cases of a suite ended. Its printed form has one line per case.
+/// The results of the cases of a suite. Its printed form has one line per case.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
@@ -34,7 +34,7 @@ impl Report {
         self.cases.iter().filter(|case| matches!(case.result, Err(Stop::Failed(_))))
     }
 
-    /// Whether none failed.
+    /// Returns whether no case failed.
     pub fn is_ok(&self) -> bool {
         self.failed().next().is_none()
     }
@@ -91,7 +91,7 @@ pub async fn run_inbox_suite(harness: &dyn InboxHarness) -> Report {
     report
 }
 
-/// Runs one case for inboxes as a test of its own. What `inbox_tests!` expands to.
+/// Runs one case for inboxes as a separate test. `inbox_tests!` expands to it.
 #[doc(hidden)]
 pub fn inbox_test(harness: &dyn InboxHarness, name: &str) {
     let cases = inbox_suite();
@@ -99,7 +99,7 @@ pub fn inbox_test(harness: &dyn InboxHarness, name: &str) {
     as_test(name, case.map(|case| (case.promise, case.run(harness))));
 }
 
-/// Runs one case for stores as a test of its own. What `store_tests!` expands to.
+/// Runs one case for stores as a separate test. `store_tests!` expands to it.
 #[doc(hidden)]
 pub fn store_test(harness: &dyn StoreHarness, name: &str) {
     let cases = store_suite();
@@ -107,7 +107,7 @@ pub fn store_test(harness: &dyn StoreHarness, name: &str) {
     as_test(name, case.map(|case| (case.promise, case.run(harness))));
 }
 
-/// Runs one case for publishers as a test of its own. What `publisher_tests!` expands to.
+/// Runs one case for publishers as a separate test. `publisher_tests!` expands to it.
 #[doc(hidden)]
 pub fn publisher_test(harness: &dyn PublisherHarness, name: &str) {
     let cases = publisher_suite();
@@ -115,7 +115,7 @@ pub fn publisher_test(harness: &dyn PublisherHarness, name: &str) {
     as_test(name, case.map(|case| (case.promise, case.run(harness))));
 }
 
-// A test fails by panicking and explains itself by printing.
+// A test fails by panicking and prints the reason.
 #[allow(clippy::panic, clippy::print_stderr)]
 fn as_test(name: &str, case: Option<(&str, impl Future<Output = CaseResult>)>) {
     let Some((promise, run)) = case else { panic!("there is no case {name}") };

@@ -1,4 +1,4 @@
-//! Running whole suites, and what does not apply.
+//! Running whole suites, and cases that do not apply.
 
 #![allow(clippy::unwrap_used)] // All of this is test code; a panic in it fails a test.
 
@@ -18,7 +18,7 @@ fn result<'r>(report: &'r Report, name: &str) -> &'r outbox_conformance::CaseRes
     &report.cases.iter().find(|case| case.name == name).unwrap().result
 }
 
-/// A paused clock cannot be paused again, so each case runs on a runtime of its own.
+/// A paused clock cannot be paused again, so each case has a separate runtime.
 fn run_one(harness: &dyn StoreHarness, name: &str) -> outbox_conformance::CaseResult {
     let case = store_suite().into_iter().find(|case| case.name == name).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! What stands between the connection and the emulator: it counts requests, and fails in the ways of a service.
+//! A layer between the connection and the emulator. It counts requests, and fails like a real service.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,21 +10,21 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// What happens to requests that put records; others pass under all faults but the last one.
+/// The failure of requests that put records. Other requests pass with every failure except the last one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
     /// They pass.
     #[default]
     None,
-    /// They are refused, as by a service that asks for fewer requests.
+    /// They are refused, as by a throttling service.
     Throttled,
-    /// Each record is refused, as by shards that are asked too much, and the request succeeds.
+    /// Each record is refused, as by throttled shards, and the request succeeds.
     EachThrottled,
-    /// Every second record of a request is refused, beginning with the second, as by a service that has a fault within. Of
-    /// a single record, every second request.
+    /// Every second record of a request is refused, starting with the second, as by a service with an
+    /// internal error. For single records, every second request.
     EverySecondRefused,
-    /// All others are refused, as for want of a right.
+    /// All other requests are refused because of a missing permission.
     LookingDenied,
 }
 
@@ -80,7 +80,7 @@ fn refused(kind: &str) -> Response {
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
 }
 
-/// Answers a request without giving any of its records to the server.
+/// Answers a request without passing any of its records to the server.
 async fn throttle_each(request: Request) -> Response {
     let body = to_bytes(request.into_body(), usize::MAX).await.expect("the request arrives");
     let body: Value = serde_json::from_slice(&body).expect("a request is JSON");
@@ -92,7 +92,7 @@ async fn throttle_each(request: Request) -> Response {
     ([(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
 }
 
-/// Gives the server a part of the records, and puts its answer together with refusals of the others.
+/// Passes a part of the records to the server, and combines its response with refusals of the others.
 async fn refuse_some(desk: &Desk, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.expect("the request arrives");

@@ -1,4 +1,4 @@
-//! From a URL to a connection.
+//! Connecting with a URL.
 
 use anyhow::{Context, Result, bail};
 use percent_encoding::percent_decode_str;
@@ -14,7 +14,7 @@ pub type Client = tiberius::Client<Compat<TcpStream>>;
 pub(super) fn config(url: &Url) -> Result<Config> {
     let decoded = |text| percent_decode_str(text).decode_utf8().map(String::from);
     let mut config = Config::new();
-    config.host(url.host_str().context("the URL names no host")?);
+    config.host(url.host_str().context("the URL has no host")?);
     config.port(url.port().unwrap_or(super::PORT));
     let user = decoded(url.username()).context("the user's name in the URL is not UTF-8")?;
     let password = url.password().context("the URL has no password")?;
@@ -46,7 +46,7 @@ pub(super) async fn connect(url: &Url) -> Result<Client> {
     Ok(Box::pin(Client::connect(config, stream.compat_write())).await?)
 }
 
-/// Runs a batch on a connection of its own.
+/// Runs a batch on a new connection.
 pub(super) async fn run(url: &Url, batch: &str) -> Result<()> {
     let mut client = connect(url).await?;
     client.simple_query(batch).await?.into_results().await?;
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Result<String> {
-        // The driver shows what it was set to, except for the password.
+        // The driver shows its settings, except for the password.
         Ok(format!("{:?}", config(&Url::parse(url)?)?))
     }
 

@@ -13,12 +13,12 @@ use crate::names;
 use crate::proxy::Proxy;
 use crate::runtime;
 
-/// How often a database is tried to be made. Of two that are made at once, the server may refuse one.
+/// Number of attempts to create a database. If two are created concurrently, the server may refuse one.
 const TRIES: usize = 20;
-/// How long others may go on to use a database that is to be dropped.
+/// How long other sessions may keep using a database that is being dropped.
 const DROP: Duration = Duration::from_secs(120);
 
-/// A database of one test. It is dropped with this value, along with what connections there still are.
+/// A database of one test. It is dropped with this value, and its connections are closed.
 pub struct Database {
     admin: Url,
     url: Url,
@@ -33,7 +33,8 @@ impl std::fmt::Debug for Database {
 
 impl Database {
     pub(super) async fn create(admin: &Url) -> Result<Self> {
-        // It makes a database by copying another, which it locks. Other test processes may be at it as well.
+        // The server creates a database by copying another one, which it locks. Other test processes may do
+        // the same.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
         let name = names::fresh();
@@ -57,7 +58,8 @@ impl Database {
         &self.name
     }
 
-    /// The database's URL, as [`SqlServer`](super::SqlServer) describes it, with a user who may do everything.
+    /// The database's URL, as [`SqlServer`](super::SqlServer) describes it, with a user who has all
+    /// privileges.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -70,7 +72,7 @@ impl Database {
     /// The driver's settings for connections to the database, with the driver's defaults.
     ///
     /// # Panics
-    /// Never: the URL was understood when the server was found.
+    /// Never: the URL was parsed when the server was found.
     pub fn config(&self) -> Config {
         connect::config(&self.url).expect("understood before")
     }
@@ -99,7 +101,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), std::mem::take(&mut self.name));
-        // The test goes on, or is over. Should this not come to its end, the whole server goes with the test
+        // The test continues or has ended. If dropping does not finish, the whole server ends with the test
         // process, or `drop_old` finds the database later.
         runtime::spawn(async move {
             let _ = drop_database(&admin, &name).await;
@@ -109,10 +111,10 @@ impl Drop for Database {
 
 async fn drop_database(admin: &Url, name: &str) -> Result<()> {
     let dropped = poll_until(DROP, || async {
-        // Other servers that speak the protocol do not know this one. There the sessions must end by themselves.
+        // Other servers with this protocol do not support this. There the sessions must end without it.
         let evict = format!("ALTER DATABASE {name} SET SINGLE_USER WITH ROLLBACK IMMEDIATE");
         let _ = connect::run(admin, &evict).await;
-        // Somebody else may have become the single user meanwhile.
+        // Another session may have become the single user meanwhile.
         connect::run(admin, &format!("DROP DATABASE {name}")).await.ok()
     });
     dropped.await.with_context(|| format!("cannot drop {name}"))

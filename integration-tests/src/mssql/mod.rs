@@ -1,7 +1,7 @@
 //! SQL Server for tests.
 //!
-//! There is no server of its kind that could be installed beside others on every machine, so it is had by its URL or
-//! in a container, and `all` in `OUTBOX_TEST_REQUIRE` means it only where one of the two is within reach.
+//! No server of this kind can be installed on every machine, so it is used by its URL or in a container.
+//! `all` in `OUTBOX_TEST_REQUIRE` includes it only if one of the two is available.
 
 mod connect;
 mod database;
@@ -22,15 +22,15 @@ use crate::server::Server;
 use crate::service::Service;
 
 const PORT: u16 = 1433;
-/// `Y` says that whoever runs the tests accepts the terms under which Microsoft lets the image be used.
+/// `Y` states that the user accepts the terms under which Microsoft allows the use of the image.
 const ACCEPT_EULA: &str = "OUTBOX_TEST_MSSQL_ACCEPT_EULA";
 
-/// A real SQL Server, or whatever else answers at the URL in `OUTBOX_TEST_MSSQL_URL`.
+/// A real SQL Server, or another server at the URL in `OUTBOX_TEST_MSSQL_URL`.
 ///
-/// Such a URL is `mssql://sa:password@host:port/master`, with escapes where the password needs them. It may end with
-/// `?trust_server_certificate=true`, which servers with a certificate of their own making need, and with `encrypt=`
-/// and a value as in the connection strings of tiberius: `true` (the default), `false` (the login only), `strict`
-/// or `DANGER_PLAINTEXT`, joined by `&`.
+/// Such a URL is `mssql://sa:password@host:port/master`, with escapes in the password if needed. It may end
+/// with `?trust_server_certificate=true`, which servers with a self-signed certificate need, and with
+/// `encrypt=` and a value as in the connection strings of tiberius: `true` (the default), `false` (only the
+/// login), `strict` or `DANGER_PLAINTEXT`, joined by `&`.
 ///
 /// ```no_run
 /// use integration_tests::{Server, SqlServer};
@@ -45,7 +45,7 @@ const ACCEPT_EULA: &str = "OUTBOX_TEST_MSSQL_ACCEPT_EULA";
 /// ```
 pub struct SqlServer {
     instance: Instance,
-    /// Of the database in which databases are created.
+    /// The database in which databases are created.
     url: Url,
     address: SocketAddr,
 }
@@ -61,13 +61,13 @@ impl std::fmt::Debug for SqlServer {
 impl SqlServer {
     fn new(instance: Instance, url: Url) -> Result<Self> {
         ensure!(url.scheme() == "mssql", "the URL begins with {}:, not with mssql:", url.scheme());
-        // What cannot be understood is better told now than by each test.
+        // An invalid URL should be reported now, not by each test.
         connect::config(&url)?;
         let address = crate::server::address(&url, PORT)?;
         Ok(Self { instance, url, address })
     }
 
-    /// The URL of the server's own database, with a user who may do everything.
+    /// The URL of the server's own database, with a user who has all privileges.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -118,7 +118,7 @@ impl Server for SqlServer {
 
         let port = crate::ports::free();
         let image = crate::container::listed("sqlserver");
-        // Small and capital letters, digits and a sign: the server insists.
+        // Lower-case and upper-case letters, digits and a symbol: the server requires them.
         let password = format!("Aa1-{:016x}", fastrand::u64(..));
         let request = crate::container::image(environment, "OUTBOX_TEST_MSSQL_IMAGE", image)?
             .with_env_var("ACCEPT_EULA", "Y")
@@ -182,7 +182,7 @@ mod tests {
         let unavailable = acquire::<SqlServer>(&environment, true).await.unwrap_err();
         assert_eq!(decide(&environment, &unavailable), Decision::Fail);
         assert!(!unavailable.to_string().contains("secret"), "{unavailable}");
-        // But not one that a test may harm.
+        // But not a server that a test may harm.
         let unavailable = acquire::<SqlServer>(&environment, false).await.unwrap_err();
         assert_eq!(decide(&environment, &unavailable), Decision::Skip);
     }

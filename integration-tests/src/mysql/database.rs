@@ -14,10 +14,10 @@ use crate::runtime;
 /// Maximum time to wait for a connection of a pool.
 const ACQUIRE: Duration = Duration::from_secs(120);
 
-/// Dropping waits for whoever uses the database, and new ones may come while the old ones are sent away.
+/// Dropping waits for sessions that use the database, and new ones may connect while the old ones are ended.
 const DROPS: usize = 5;
 
-/// A database of one test. It is dropped with this value, along with what connections there still are.
+/// A database of one test. It is dropped with this value, and its connections are closed.
 #[derive(Debug)]
 pub struct Database {
     admin: Url,
@@ -41,7 +41,7 @@ impl Database {
         &self.name
     }
 
-    /// The database's URL, with a user who may do everything.
+    /// The database's URL, with a user who has all privileges.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -66,7 +66,8 @@ impl Database {
         crate::proxy::through(&self.url, proxy)
     }
 
-    /// A new pool with up to `connections` connections, which waits for one as long as a busy machine may need.
+    /// Returns a new pool with up to `connections` connections. It waits for a connection as long as a busy
+    /// machine may need.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -80,7 +81,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), std::mem::take(&mut self.name));
-        // The test goes on, or is over. Should this not come to its end, the whole server goes with the test
+        // The test continues or has ended. If dropping does not finish, the whole server ends with the test
         // process, or `drop_old` finds the database later.
         runtime::spawn(async move {
             let _ = drop_database(&admin, &name).await;
@@ -94,7 +95,7 @@ async fn run(connection: &mut MySqlConnection, statement: String) -> Result<(), 
 
 async fn drop_database(admin: &Url, name: &str) -> Result<()> {
     let mut connection = MySqlConnection::connect(admin.as_str()).await?;
-    // By default it would wait for a day or longer, for sessions that use a table.
+    // By default it would wait for a day or longer for sessions that use a table.
     run(&mut connection, "SET SESSION lock_wait_timeout = 5".to_owned()).await?;
     let mut dropped = Ok(());
     for _ in 0..DROPS {
@@ -108,19 +109,19 @@ async fn drop_database(admin: &Url, name: &str) -> Result<()> {
     Ok(dropped?)
 }
 
-/// Ends all sessions that use a database, but for the one that asks.
+/// Ends all sessions that use a database, except the current one.
 ///
-/// Not by `information_schema.processlist`: in MySQL that fails while a statement runs anywhere in the server that has bytes in it
-/// which are no text (3854).
+/// Does not use `information_schema.processlist`: in MySQL that fails while any statement in the server
+/// contains bytes that are not text (3854).
 async fn kill_sessions(connection: &mut MySqlConnection, name: &str) -> Result<()> {
     let own: u64 =
         sqlx::query_scalar("SELECT CAST(CONNECTION_ID() AS UNSIGNED)").fetch_one(&mut *connection).await?;
     for session in sqlx::raw_sql("SHOW PROCESSLIST").fetch_all(&mut *connection).await? {
-        // Signed on one of the products, unsigned on the other.
+        // Signed in one of the products, unsigned in the other.
         let id: u64 = session.try_get_unchecked("Id")?;
         let database: Option<String> = session.try_get_unchecked("db")?;
         if id != own && database.as_deref() == Some(name) {
-            // It may have gone by itself.
+            // It may have ended already.
             let _ = run(connection, format!("KILL {id}")).await;
         }
     }

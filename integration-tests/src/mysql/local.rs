@@ -1,7 +1,7 @@
 //! MariaDB and MySQL from the programs on this machine.
 //!
-//! The two differ in how a data directory is made and in some options, and in where their programs are: MariaDB is
-//! installed, while MySQL, which Debian's releases do not have, is unpacked in a folder beside the system.
+//! The two differ in how a data directory is created, in some options, and in the location of their programs:
+//! MariaDB is installed, while MySQL, which Debian's releases do not have, is unpacked in a cache folder.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,18 +15,19 @@ use crate::environment::Environment;
 use crate::launch::{Launch, LocalServer, User, find_folder};
 use crate::scratch::Scratch;
 
-/// Names the folder with `mariadbd`.
+/// The folder with `mariadbd`.
 const MARIADB_BIN: &str = "OUTBOX_TEST_MARIADB_BIN";
-/// Names the folder in which the packages of MySQL are unpacked.
+/// The folder in which the packages of MySQL are unpacked.
 const MYSQL_ROOT: &str = "OUTBOX_TEST_MYSQL_ROOT";
 
-/// The options that both products know, and in which a test's server differs from one as it comes.
+/// The options that both products support, and in which a test's server differs from the defaults.
 ///
-/// What a commit has written the system keeps even if the server is killed, and no test cuts the power: so nothing
-/// needs to wait for the disk. But it must have been *written*: with 0 the log is up to a second late, and a killed
-/// server would lose what it confirmed. Neither is the doublewrite buffer turned off, since a kill can tear a page.
+/// The operating system keeps the data that a commit has written even if the server is killed, and no test
+/// cuts the power. So no commit needs to wait for the disk. But the data must have been *written*: with 0 the
+/// log is up to a second late, and a killed server would lose confirmed data. The doublewrite buffer stays
+/// on, because a kill can tear a page.
 ///
-/// The log that replicas read is on, in rows, as on every server that has a replica.
+/// The log for replicas is on, in row format, as on every server that has a replica.
 const COMMON: [&str; 10] = [
     "--innodb-flush-log-at-trx-commit=2",
     "--sync-binlog=0",
@@ -41,7 +42,7 @@ const COMMON: [&str; 10] = [
     "--innodb-use-native-aio=OFF",
 ];
 
-/// The options, behind those above, of a server that a power failure would not harm.
+/// The options, after those above, of a server that survives a power failure.
 const DURABLE: [&str; 2] = ["--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1"];
 
 /// The options of a server for tests, in a process as in a container.
@@ -53,13 +54,13 @@ pub(super) fn options(product: &[&'static str], durable: bool) -> Vec<&'static s
 /// An installed server of one of the products.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    /// Names the folders and the log.
+    /// The names of the folders and the log.
     name: &'static str,
     /// The server, with the arguments that come before all others.
     server: (PathBuf, Vec<String>),
-    /// What makes a data directory, with its arguments.
+    /// The program that creates a data directory, with its arguments.
     installer: (PathBuf, Vec<String>),
-    /// The options of this product alone.
+    /// The options of this product only.
     options: &'static [&'static str],
     path: String,
     user: Option<User>,
@@ -71,7 +72,7 @@ impl Installation {
         let bin =
             find_folder(environment, MARIADB_BIN, "mariadbd", ["/usr/sbin".into(), "/usr/libexec".into()])?;
         let base = bin.parent().context("the programs of MariaDB are in the root folder")?;
-        // Debian keeps it beside other programs, the archives of its makers among scripts.
+        // Debian installs it next to other programs; the vendor's archives have it among scripts.
         let path = format!("{0}/bin:{0}/scripts:/usr/bin:/bin", base.display());
         let installer = Environment::from_pairs([("PATH", path.as_str())])
             .find_program("mariadb-install-db")
@@ -129,7 +130,8 @@ impl Installation {
             format!("--pid-file={folder}/pid"),
             format!("--port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
-            // The path of a socket is limited to some hundred characters, that of a temporary folder is not.
+            // The path of a socket is limited to about a hundred characters; the path of a temporary folder
+            // is not.
             "--socket=".to_owned(),
         ];
         let options = options(self.options, self.durable).into_iter().map(str::to_owned);
@@ -137,7 +139,8 @@ impl Installation {
         LocalServer::start(vec![self.command(self.name, program, arguments)], scratch)
     }
 
-    /// Puts a new data directory into the folder. To make one takes seconds, so this process makes one and copies it.
+    /// Puts a new data directory into the folder. Creating one takes seconds, so this process creates one and
+    /// copies it.
     fn copy_template(&self, folder: &Path) -> Result<()> {
         static TEMPLATES: LazyLock<Mutex<HashMap<PathBuf, Scratch>>> = LazyLock::new(Mutex::default);
 
@@ -156,7 +159,7 @@ impl Installation {
     fn make_template(&self) -> Result<Scratch> {
         let scratch = Scratch::new(self.name)?;
         User::own(self.user, scratch.path())?;
-        // Names of hosts are not looked up, and where root is known by such a name alone nobody would get in.
+        // Host names are not resolved. If root were known only by such a name, no client could log in.
         let users = scratch.path().join("users.sql");
         std::fs::write(&users, USERS)?;
         let (program, arguments) = &self.installer;

@@ -74,13 +74,13 @@ impl<P: Product> MySqlServer<P> {
         Self::new(instance, Url::parse(&format!("mysql://root@{host}:{port}"))?)
     }
 
-    /// The server's URL without a database, with a user who may do everything.
+    /// The server's URL without a database, with a user who has all privileges.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
 
-    /// A new, empty database, which is dropped with the value. Its character set is `utf8mb4`, with the collation
-    /// that the server has for it.
+    /// Creates a new, empty database, which is dropped with the value. Its character set is `utf8mb4`, with
+    /// the server's default collation for it.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -137,7 +137,7 @@ impl<P: Product> Server for MySqlServer<P> {
     async fn launch(installation: &Installation) -> Result<Self> {
         let port = crate::ports::free();
         let installation = installation.clone();
-        // The first start takes seconds, in which proxies and the starts of others go on.
+        // The first start takes seconds, during which proxies and the starts of other servers continue.
         let server = tokio::task::spawn_blocking(move || installation.launch(port)).await??;
         Self::on_port(Instance::local(server), "127.0.0.1", port)
     }
@@ -157,7 +157,7 @@ impl<P: Product> Server for MySqlServer<P> {
         let mut connection = MySqlConnection::connect(self.url()).await?;
         let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut connection).await?;
         connection.close().await?;
-        // What follows the number is the package, or which logs are on.
+        // The text after the number is the package, or lists the enabled logs.
         Ok(version.split('-').next().unwrap_or_default().to_owned())
     }
 }

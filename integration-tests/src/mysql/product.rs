@@ -1,4 +1,4 @@
-//! What makes the difference between MariaDB and MySQL.
+//! The differences between MariaDB and MySQL.
 
 use anyhow::Result;
 use tokio::sync::OnceCell;
@@ -10,22 +10,22 @@ use crate::service::Service;
 
 /// A product that speaks MySQL's protocol.
 pub trait Product: Sized + Send + Sync + 'static {
-    /// Which service it is.
+    /// The service.
     const SERVICE: Service;
     /// The variable that names the container's image.
     const IMAGE: &'static str;
-    /// The options of this product alone, in a process as in a container.
+    /// The options of this product only, in a process as in a container.
     const OPTIONS: &'static [&'static str];
-    /// What lets the container's root in without a password.
+    /// The setting that allows the container's root to log in without a password.
     const CONTAINER_VARIABLES: [(&'static str, &'static str); 2];
 
     /// Keeps the server that the tests of this process share.
     fn shared_cell() -> &'static OnceCell<Result<MySqlServer<Self>, Unavailable>>;
 
-    /// Looks for an installed server.
+    /// Searches for an installed server.
     ///
     /// # Errors
-    /// If there is none that we can start.
+    /// If there is no server that the harness can start.
     fn locate(environment: &Environment) -> Result<Installation>;
 }
 

@@ -14,7 +14,7 @@ use crate::runtime;
 /// Maximum time to wait for a connection of a pool.
 const ACQUIRE: Duration = Duration::from_secs(120);
 
-/// A database of one test. It is dropped with this value, along with what connections there still are.
+/// A database of one test. It is dropped with this value, and its connections are closed.
 #[derive(Debug)]
 pub struct Database {
     admin: Url,
@@ -38,7 +38,7 @@ impl Database {
         &self.name
     }
 
-    /// The database's URL, with a user who may do everything.
+    /// The database's URL, with a user who has all privileges.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -48,7 +48,8 @@ impl Database {
         crate::proxy::through(&self.url, proxy)
     }
 
-    /// A new pool with up to `connections` connections, which waits for one as long as a busy machine may need.
+    /// Returns a new pool with up to `connections` connections. It waits for a connection as long as a busy
+    /// machine may need.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -62,7 +63,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), std::mem::take(&mut self.name));
-        // The test goes on, or is over. Should this not come to its end, the whole server goes with the test
+        // The test continues or has ended. If dropping does not finish, the whole server ends with the test
         // process, or `drop_old` finds the database later.
         runtime::spawn(async move {
             let _ = drop_database(&admin, &name).await;

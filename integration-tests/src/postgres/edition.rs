@@ -1,4 +1,4 @@
-//! The versions of PostgreSQL that tests meet.
+//! The versions of PostgreSQL that tests use.
 
 use anyhow::Result;
 use tokio::sync::OnceCell;
@@ -8,9 +8,9 @@ use crate::availability::Unavailable;
 use crate::environment::Environment;
 use crate::service::Service;
 
-/// One of the versions of PostgreSQL that tests meet.
+/// One of the versions of PostgreSQL that tests use.
 pub trait Edition: Sized + Send + Sync + 'static {
-    /// Which service it is.
+    /// The service.
     const SERVICE: Service;
     /// The variable that names the container's image.
     const IMAGE: &'static str;
@@ -18,10 +18,10 @@ pub trait Edition: Sized + Send + Sync + 'static {
     /// Keeps the server that the tests of this process share.
     fn shared_cell() -> &'static OnceCell<Result<PostgresServer<Self>, Unavailable>>;
 
-    /// Looks for an installed server.
+    /// Searches for an installed server.
     ///
     /// # Errors
-    /// If there is none that we can start.
+    /// If there is no server that the harness can start.
     fn locate(environment: &Environment) -> Result<Installation>;
 }
 
@@ -44,7 +44,7 @@ impl Edition for System {
     }
 }
 
-/// A newer major version, beside the system.
+/// A newer major version, unpacked in a cache folder.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Newer;

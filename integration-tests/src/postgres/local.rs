@@ -10,18 +10,18 @@ use crate::launch::{Launch, LocalServer, User, find_folder, named_folder};
 use crate::scratch::Scratch;
 use crate::tool::postgres_folders;
 
-/// Names the folder with the programs `initdb` and `postgres`.
+/// The folder with the programs `initdb` and `postgres`.
 const BIN: &str = "OUTBOX_TEST_POSTGRES_BIN";
-/// Names that of the newer version.
+/// The folder of the newer version.
 const NEXT_BIN: &str = "OUTBOX_TEST_POSTGRES_NEXT_BIN";
 
-/// How a data directory is made, in a process as in a container.
+/// The options for creating a data directory, in a process as in a container.
 pub(super) const INITDB: [&str; 3] = ["--encoding=UTF8", "--locale=C", "--no-sync"];
 
 /// The settings of a server for tests, in a process as in a container.
 ///
-/// What the system has taken it keeps even if the server is killed, and no test cuts the power. So `fsync` may be off,
-/// but not `synchronous_commit`: without it a killed server may lose what it confirmed.
+/// The operating system keeps written data even if the server is killed, and no test cuts the power. So
+/// `fsync` may be off, but not `synchronous_commit`: without it a killed server may lose confirmed data.
 pub(super) fn settings(durable: bool) -> Vec<&'static str> {
     let disk =
         if durable { ["fsync=on", "full_page_writes=on"] } else { ["fsync=off", "full_page_writes=off"] };
@@ -62,7 +62,8 @@ impl Installation {
             ["-D", &data],
             ["-p", &port],
             ["-h", "127.0.0.1"],
-            // The path of a socket is limited to some hundred characters, that of a temporary folder is not.
+            // The path of a socket is limited to about a hundred characters; the path of a temporary folder
+            // is not.
             ["-c", "unix_socket_directories="],
         ];
         let arguments = [&own.concat()[..], &settings(self.durable)].concat();

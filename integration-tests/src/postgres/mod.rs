@@ -51,7 +51,7 @@ pub type PostgresNext = PostgresServer<edition::Newer>;
 /// ```
 pub struct PostgresServer<E> {
     instance: Instance,
-    /// Of the database in which databases are created.
+    /// The database in which databases are created.
     url: Url,
     address: SocketAddr,
     edition: PhantomData<E>,
@@ -75,7 +75,7 @@ impl<E: Edition> PostgresServer<E> {
         Self::new(instance, Url::parse(&format!("postgres://postgres@{host}:{port}/postgres"))?)
     }
 
-    /// The URL of the server's own database, with a user who may do everything.
+    /// The URL of the server's own database, with a user who has all privileges.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -90,11 +90,11 @@ impl<E: Edition> PostgresServer<E> {
             .unwrap_or_else(|error| panic!("cannot create a database: {error:#}"))
     }
 
-    /// A new role that may do everything and has to show this password, of letters, digits and hyphens; its name. All
-    /// others get in as they are. For a server of the caller's own.
+    /// Creates a role with all privileges that must log in with this password, of letters, digits and
+    /// hyphens. Returns its name. All other roles log in as before. For a server of the caller's own.
     ///
     /// # Panics
-    /// If the server does not answer, or is somebody else's.
+    /// If the server does not answer, or was given by a URL.
     pub async fn role_with_password(&self, password: &str) -> String {
         assert!(!self.instance.is_external(), "not ours to harm: it would have to ask others for less");
         password::demand(&self.url, password)
@@ -167,7 +167,7 @@ impl<E: Edition> Server for PostgresServer<E> {
         let mut connection = PgConnection::connect(self.url()).await?;
         let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection).await?;
         connection.close().await?;
-        // Distributions put the name of their package behind it.
+        // Distributions append the name of their package.
         Ok(version.split(' ').next().unwrap_or_default().to_owned())
     }
 }

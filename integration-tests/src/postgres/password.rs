@@ -1,4 +1,4 @@
-//! A role that has to show a password, where nobody else has to.
+//! A role that needs a password, on a server where no other role does.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::names;
 /// How long the server may take to read its own file again.
 const RELOADED: Duration = Duration::from_secs(120);
 
-/// Makes a role that may do everything, with a password, and has the server ask for it (by SCRAM) over any connection.
-/// Gives the role's name.
+/// Creates a role with all privileges and a password, which the server requires (by SCRAM) for any
+/// connection. Returns the role's name.
 pub(super) async fn demand(url: &Url, password: &str) -> Result<String> {
     ensure!(password.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "no plain password");
     let role = names::fresh();
     let mut admin = PgConnection::connect(url.as_str()).await?;
     let file: String = sqlx::query_scalar("SHOW hba_file").fetch_one(&mut admin).await?;
-    // Of the lines the first one that fits decides. The server writes the file itself, since it may be in a container.
+    // The first matching line decides. The server writes the file itself, because it may be in a container.
     for statement in [
         "SET password_encryption = 'scram-sha-256'".to_owned(),
         format!("CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{password}'"),

@@ -13,11 +13,11 @@ use crate::scratch::Scratch;
 use crate::server::STARTS;
 use crate::tool::Tool;
 
-/// How many sessions the pooler has for all that connect to it.
+/// Number of the pooler's sessions for all its clients.
 const SESSIONS: u32 = 3;
 
-/// A PgBouncer before the server of one database, which hands a session to somebody else after each transaction. It ends when
-/// dropped.
+/// A PgBouncer in front of the server of one database. It passes a session to another client after each
+/// transaction. It ends when dropped.
 ///
 /// ```no_run
 /// use integration_tests::postgres::PgBouncer;
@@ -37,13 +37,13 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts it, with further lines of its configuration. It has three sessions with the server.
+    /// Starts it, with additional lines of its configuration. It has three sessions with the server.
     ///
-    /// `None` means that the test is to return, because there is no PgBouncer here and nobody requires it; the skip has been
-    /// reported already.
+    /// Returns `None` if there is no PgBouncer and it is not required. The skip has been reported, and the
+    /// test must return.
     ///
     /// # Panics
-    /// If it does not start, or `OUTBOX_TEST_REQUIRE` names it and it is not there.
+    /// If it does not start, or `OUTBOX_TEST_REQUIRE` names it and it is missing.
     pub fn before(database: &Database, settings: &[&str]) -> Option<Self> {
         let root = Tool::PgBouncer.find()?;
         let mut failure = None;
@@ -56,7 +56,7 @@ impl PgBouncer {
         panic!("cannot start PgBouncer: {:#}", failure.expect("it was tried"))
     }
 
-    /// The URL of the database through the pooler, for a user who may do everything.
+    /// The URL of the database through the pooler, for a user who has all privileges.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -81,8 +81,8 @@ impl PgBouncer {
     }
 }
 
-/// Before the server of a URL. Drivers ask for `extra_float_digits` at the start of a session, which it refuses unless told
-/// otherwise.
+/// In front of the server of a URL. Drivers set `extra_float_digits` at the start of a session, which
+/// PgBouncer refuses unless it is configured to ignore it.
 fn configuration(server: &Url, port: u16, settings: &[&str]) -> Result<String> {
     let address = crate::server::address(server, 5432)?;
     let password = server.password().map(|password| format!(" password={}", quoted(password)));
@@ -107,7 +107,7 @@ ignore_startup_parameters = extra_float_digits
     ))
 }
 
-/// As a value of a database's line.
+/// As a value in the line of a database.
 fn quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', "''"))
 }

@@ -1,4 +1,4 @@
-//! The server as a process of this machine, and the folder through which tests talk to it.
+//! The server as a process of this machine, and the folder through which tests control it.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use crate::environment::Environment;
 use crate::launch::{Launch, LocalServer, User, named_folder};
 use crate::scratch::Scratch;
 
-/// Names the folder with the program `pubsub-server`.
+/// The folder with the program `pubsub-server`.
 const BIN: &str = "OUTBOX_TEST_PUBSUB_BIN";
 const PROGRAM: &str = "pubsub-server";
 /// The source of the program.
@@ -30,7 +30,7 @@ pub struct Installation {
     user: Option<User>,
 }
 
-/// The folder in which the server keeps its books, and reads its faults.
+/// The folder in which the server writes its records and reads its failures.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
     folder: PathBuf,
@@ -63,7 +63,7 @@ impl Installation {
 }
 
 impl Desk {
-    /// Makes the files of a new server in `folder`.
+    /// Creates the files of a new server in `folder`.
     pub(super) fn new(folder: &Path) -> Result<Self> {
         let desk = Self { folder: folder.to_path_buf() };
         fs::create_dir(desk.faults())?;
@@ -88,25 +88,25 @@ impl Desk {
         self.folder.join("faults")
     }
 
-    /// The lines of the books. The last line may be cut off, if the server was killed.
+    /// The lines of the records. The last line may be incomplete if the server was killed.
     pub(super) fn books(&self) -> std::io::Result<Vec<Entry>> {
         let text = fs::read_to_string(self.books_file())?;
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// The version of Google's library in the server, which it writes to its books when it starts.
+    /// The version of Google's library in the server, which it records when it starts.
     pub(super) fn version(&self) -> Result<String> {
         let version = self.books()?.into_iter().rev().find_map(|entry| entry.version);
         version.context("the books contain no version")
     }
 
-    /// Has the server read this before the next request for the topic.
+    /// Makes the server read this before the next request for the topic.
     pub(super) fn tell(&self, topic: &str, text: &str) -> Result<()> {
         let file = self.faults().join(topic);
         let new = self.folder.join(format!("{topic}.new"));
         fs::write(&new, text)?;
         fs::set_permissions(&new, fs::Permissions::from_mode(0o644))?;
-        // At once, so that half of it is never read.
+        // Atomically, so that the server never reads half of it.
         fs::rename(new, file)?;
         Ok(())
     }

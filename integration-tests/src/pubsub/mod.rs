@@ -20,19 +20,20 @@ use crate::instance::Instance;
 use crate::server::Server;
 use crate::service::Service;
 
-/// The port within a container, and the folder for books and faults.
+/// The port within a container, and the folder for records and failures.
 #[cfg(feature = "containers")]
 const PORT: u16 = 8085;
 #[cfg(feature = "containers")]
 const MOUNTED: &str = "/desk";
 
-/// The payload that no topic takes: a request with it is refused as a whole.
+/// The payload that every topic refuses: a request with it is refused as a whole.
 pub const POISON: &str = "poison";
 
-/// Google's fake of Pub/Sub in a program of ours (`server/main.go`), which keeps books and fails as it is told.
+/// Google's fake of Pub/Sub in a program of this repository (`server/main.go`), which records requests and
+/// fails on demand.
 ///
-/// It keeps messages in memory: a kill takes with it what it had not delivered, and all subscriptions. The topics come
-/// back with it, and the books are files.
+/// It keeps messages in memory: a kill loses undelivered messages and all subscriptions. The topics are
+/// created again, and the records are files.
 ///
 /// ```no_run
 /// use integration_tests::{PubSub, Server};
@@ -53,7 +54,7 @@ pub struct PubSub {
     desk: local::Desk,
 }
 
-/// A publish request in the books of a server.
+/// A publish request in the records of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Entry {
@@ -61,18 +62,18 @@ pub struct Entry {
     pub topic: String,
     /// The ordering key of its messages.
     pub key: String,
-    /// What became of it: `OK`, or the name of another code of gRPC.
+    /// Its result: `OK`, or the name of another gRPC code.
     pub code: String,
-    /// Of each message, the attribute `outbox-id`.
+    /// The attribute `outbox-id` of each message.
     pub ids: Vec<String>,
-    /// Of each message, the beginning of its payload.
+    /// The beginning of the payload of each message.
     pub heads: Vec<String>,
-    /// In the line that the server writes when it starts: its version.
+    /// Only in the line that the server writes when it starts: its version.
     version: Option<String>,
 }
 
 impl Entry {
-    /// Whether the server has taken the messages.
+    /// Whether the server has accepted the messages.
     pub fn was_taken(&self) -> bool {
         self.code == "OK"
     }

@@ -12,20 +12,20 @@ use crate::{names, runtime};
 /// The project of all topics.
 const PROJECT: &str = "outbox-test";
 
-/// What a server does with publish requests for a topic. Its books say what it has done.
+/// The behaviour of a server for publish requests to a topic. Its records contain what it has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// What it is asked to.
+    /// It handles them normally.
     None,
-    /// It answers with this code of gRPC, and takes nothing.
+    /// It answers with this gRPC code, and accepts no message.
     Code(i32),
-    /// As [`Code`](Self::Code) for every second request.
+    /// Like [`Code`](Self::Code) for every second request.
     EverySecond(i32),
-    /// It takes the messages, and then cuts the connection instead of answering.
+    /// It accepts the messages, and then cuts the connection instead of answering.
     AnswerLost,
 }
 
-/// A topic of one test, and an ordered subscription to it. It ends with its server.
+/// A topic of one test, and an ordered subscription to it. It lives as long as its server.
 #[derive(Debug)]
 pub struct Topic {
     address: SocketAddr,
@@ -44,7 +44,7 @@ impl Topic {
         topic
     }
 
-    /// Makes the subscription again, after the server was killed and has forgotten it.
+    /// Creates the subscription again, after the server was killed and has lost it.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -52,7 +52,7 @@ impl Topic {
         self.make(self.subscription(), true).await;
     }
 
-    /// Makes another subscription, one that keeps no order, and gives its full name.
+    /// Creates another subscription without an order, and returns its full name.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -88,10 +88,10 @@ impl Topic {
         format!("projects/{PROJECT}/subscriptions/{}", self.id)
     }
 
-    /// Changes what becomes of requests for this topic from now on.
+    /// Changes the behaviour for requests to this topic.
     ///
     /// # Panics
-    /// If the server cannot be told.
+    /// If the server cannot be instructed.
     pub fn set(&self, fault: Fault) {
         let text = match fault {
             Fault::None => String::new(),
@@ -102,11 +102,11 @@ impl Topic {
         self.desk.tell(&self.id, &text).unwrap_or_else(|error| panic!("cannot make {fault:?}: {error:#}"));
     }
 
-    /// The publish requests for this topic, refused ones too, in the order in which the server got them; those of its
-    /// former lives as well.
+    /// The publish requests for this topic, including refused ones, in the order in which the server received
+    /// them, also before restarts.
     ///
     /// # Panics
-    /// If there are no books.
+    /// If there are no records.
     pub fn books(&self) -> Vec<Entry> {
         let name = self.name();
         let books = self.desk.books().unwrap_or_else(|error| panic!("no books: {error}"));
@@ -119,10 +119,11 @@ impl Topic {
         Subscriber { client, subscription: self.subscription() }
     }
 
-    /// Publishes payloads with one ordering key by a plain client, and gives the ids that the service gave them.
+    /// Publishes payloads with one ordering key with a plain client, and returns the ids that the service
+    /// assigned.
     ///
     /// # Errors
-    /// The service's.
+    /// Errors of the service.
     pub async fn publish(&self, ordering_key: &str, payloads: &[&str]) -> Result<Vec<String>, tonic::Status> {
         let message = |payload: &&str| PubsubMessage {
             data: payload.as_bytes().to_vec().into(),
@@ -144,7 +145,8 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// Some messages, which do not come again; of an ordering key one at a time. None after half a second without any.
+    /// Returns some messages, which are not redelivered; for an ordering key, one at a time. Returns none
+    /// after half a second without a message.
     ///
     /// # Errors
     /// If the server does not answer, or does not know the subscription.
@@ -162,7 +164,7 @@ impl Subscriber {
     }
 }
 
-/// One call on the harness's runtime, with a connection of its own.
+/// One call on the harness's runtime, with a new connection.
 async fn admin<Q, A>(address: SocketAddr, method: &'static str, request: Q) -> Result<A, tonic::Status>
 where
     Q: prost::Message + Send + Sync + 'static,

@@ -1,4 +1,5 @@
-//! As much of Pub/Sub's protocol as tests need: <https://cloud.google.com/pubsub/docs/reference/rpc/google.pubsub.v1>.
+//! The part of Pub/Sub's protocol that tests need:
+//! <https://cloud.google.com/pubsub/docs/reference/rpc/google.pubsub.v1>.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-/// A message as a subscriber gets it.
+/// A message as a subscriber receives it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PubsubMessage {
     /// The payload.
@@ -19,10 +20,10 @@ pub struct PubsubMessage {
     /// The attributes.
     #[prost(btree_map = "string, string", tag = "2")]
     pub attributes: BTreeMap<String, String>,
-    /// The id that the service gave it.
+    /// The id that the service assigned.
     #[prost(string, tag = "3")]
     pub message_id: String,
-    /// The ordering key, or nothing.
+    /// The ordering key, or an empty string.
     #[prost(string, tag = "5")]
     pub ordering_key: String,
 }
@@ -89,7 +90,7 @@ pub(super) struct AcknowledgeRequest {
     pub(super) ack_ids: Vec<String>,
 }
 
-/// A client without any credentials. It belongs to the runtime it was made on.
+/// A client without credentials. It belongs to the runtime on which it was created.
 #[derive(Clone, Debug)]
 pub(super) struct Client(Channel);
 

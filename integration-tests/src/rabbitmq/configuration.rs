@@ -2,10 +2,10 @@
 
 use crate::environment::Environment;
 
-/// More lines for rabbitmq.conf.
+/// Additional lines for rabbitmq.conf.
 pub(super) const CONF: &str = "OUTBOX_TEST_RABBITMQ_CONF";
 
-/// The arguments of the Erlang runtime: a few threads, which do not spin while they have nothing to do.
+/// The arguments of the Erlang runtime: a few threads, which do not spin while they are idle.
 pub(super) const ERLANG: &str = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
 
 const SETTINGS: &str = "loopback_users = none

@@ -11,7 +11,7 @@ use crate::launch::{Launch, LocalServer, User, find_folder};
 use crate::ports;
 use crate::scratch::Scratch;
 
-/// Names the folder with the scripts `rabbitmq-server` and `rabbitmqctl`.
+/// The folder with the scripts `rabbitmq-server` and `rabbitmqctl`.
 const BIN: &str = "OUTBOX_TEST_RABBITMQ_BIN";
 /// Before `/usr/sbin`, where Debian has a script of the same name that changes user and folder.
 const FOLDERS: [&str; 2] = ["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"];
@@ -47,7 +47,7 @@ impl Ports {
     }
 }
 
-/// What it takes to run `rabbitmqctl` on one node.
+/// The environment for running `rabbitmqctl` on one node.
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     launch: Launch,
@@ -88,7 +88,8 @@ impl Installation {
             user: self.user,
             port,
         };
-        // A node without this name server starts one, which then outlives it. So there is one before the node.
+        // A node without this name server starts one, which then outlives the node. So it is started before
+        // the node.
         let port = ports.epmd.to_string();
         let epmd =
             command("epmd", self.epmd.clone(), &["-port", &port, "-address", "127.0.0.1"], Some(ports.epmd));
@@ -103,7 +104,7 @@ impl Installation {
         vec![
             ("PATH", self.path.clone()),
             ("LC_ALL", "C.UTF-8".to_owned()),
-            // Keeps the cookie.
+            // The folder of the cookie.
             ("HOME", folder.display().to_string()),
             ("ERL_EPMD_PORT", ports.epmd.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),

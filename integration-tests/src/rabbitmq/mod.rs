@@ -61,20 +61,20 @@ impl RabbitMq {
         Self::new(instance, uri, &management)
     }
 
-    /// The AMQP URI of the virtual host that every server has, with a user who may do everything.
+    /// The AMQP URI of the virtual host that every server has, with a user who has all privileges.
     pub fn uri(&self) -> &str {
         self.uri.as_str()
     }
 
-    /// As [`start`](Server::start), with more lines in the broker's configuration file.
+    /// Like [`start`](Server::start), with additional lines in the broker's configuration file.
     ///
     /// # Panics
-    /// As [`start`](Server::start).
+    /// Like [`start`](Server::start).
     pub async fn start_with(lines: &str) -> Option<Self> {
         Self::start_in(Environment::of_process().with(configuration::CONF, lines)).await
     }
 
-    /// A new virtual host, which is deleted with the value.
+    /// Creates a new virtual host, which is deleted with the value.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -84,18 +84,18 @@ impl RabbitMq {
             .unwrap_or_else(|error| panic!("cannot create a virtual host: {error:#}"))
     }
 
-    /// The answer of the management interface, as JSON. `path` begins with `/api/`.
+    /// Returns the response of the management interface, as JSON. `path` begins with `/api/`.
     ///
     /// # Panics
-    /// If there is none, or an error.
+    /// If there is no response, or an error.
     pub async fn management(&self, method: &str, path: &str, json: Option<&str>) -> String {
         self.management.request(method, path, json).await.unwrap_or_else(|error| panic!("{error:#}"))
     }
 
-    /// Runs `rabbitmqctl` with these arguments on this server, and gives what it printed. It takes some seconds.
+    /// Runs `rabbitmqctl` with these arguments on this server, and returns its output. It takes some seconds.
     ///
     /// # Panics
-    /// If it fails, or the server is somebody else's.
+    /// If it fails, or the server was given by a URL.
     pub async fn ctl(&self, arguments: &[&str]) -> String {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let result = match &self.control {
@@ -105,12 +105,12 @@ impl RabbitMq {
         result.unwrap_or_else(|error| panic!("rabbitmqctl: {error:#}"))
     }
 
-    /// Has the server write to its disk what was declared so far. It does so by itself only after a while, and a
-    /// queue that a kill takes with it takes its messages along, confirmed or not. Call it between declaring and
+    /// Makes the server write all declarations to its disk. Without this it does so only after a while, and a
+    /// queue that is lost by a kill loses its messages too, confirmed or not. Call it between declaring and
     /// killing.
     ///
     /// # Panics
-    /// As [`ctl`](Self::ctl).
+    /// Like [`ctl`](Self::ctl).
     pub async fn sync_declarations(&self) {
         // Newer versions have no mnesia, and no such delay.
         self.ctl(&["eval", "catch mnesia:sync_log()."]).await;
@@ -119,9 +119,9 @@ impl RabbitMq {
     /// Raises the memory alarm, under which the server blocks every connection that publishes, or clears it.
     ///
     /// # Panics
-    /// As [`ctl`](Self::ctl).
+    /// Like [`ctl`](Self::ctl).
     pub async fn set_memory_alarm(&self, on: bool) {
-        // Of nothing at all the server always uses more.
+        // The server always uses more memory than zero.
         let limit = if on { "0" } else { "0.6" };
         self.ctl(&["set_vm_memory_high_watermark", limit]).await;
     }
@@ -211,10 +211,10 @@ impl Server for RabbitMq {
     }
 }
 
-/// The usual management URL of the server of an AMQP URI.
+/// The default management URL of the server of an AMQP URI.
 fn beside(uri: &Url) -> Result<Url> {
     let mut management = Url::parse("http://localhost")?;
-    management.set_host(uri.host_str()).context("the URI names no host")?;
+    management.set_host(uri.host_str()).context("the URI has no host")?;
     let user = if uri.username().is_empty() { "guest" } else { uri.username() };
     let changed = management
         .set_port(Some(MANAGEMENT_PORT))

@@ -18,10 +18,10 @@ use crate::names;
 use crate::proxy::Proxy;
 use crate::runtime;
 
-/// A virtual host of one test. It is deleted with this value, with all that is in it.
+/// A virtual host of one test. It is deleted with this value, with everything in it.
 ///
-/// The methods that talk to the server share one connection, which is made when it is first needed and made anew
-/// when it is broken.
+/// The methods that contact the server share one connection. It is opened when it is first needed, and opened
+/// again when it is broken.
 pub struct Vhost {
     uri: Url,
     name: String,
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Vhost {
 impl Vhost {
     pub(super) async fn create(server: &Url, management: &http::Client) -> Result<Self> {
         let name = names::fresh();
-        // The user who creates a virtual host may do everything in it.
+        // The user who creates a virtual host has all permissions in it.
         management.request("PUT", &format!("/api/vhosts/{name}"), None).await?;
         let mut uri = server.clone();
         uri.set_path(&name);
@@ -50,7 +50,7 @@ impl Vhost {
         &self.name
     }
 
-    /// The virtual host's AMQP URI, with a user who may do everything in it.
+    /// The virtual host's AMQP URI, with a user who has all permissions in it.
     pub fn uri(&self) -> &str {
         self.uri.as_str()
     }
@@ -60,10 +60,10 @@ impl Vhost {
         crate::proxy::through(&self.uri, proxy)
     }
 
-    /// A new connection of the caller's own.
+    /// Opens a new connection for the caller.
     ///
     /// # Panics
-    /// If the server does not take it.
+    /// If the server refuses it.
     pub async fn connect(&self) -> Connection {
         self.try_connect().await.unwrap_or_else(|error| panic!("cannot connect to RabbitMQ: {error:#}"))
     }
@@ -72,7 +72,7 @@ impl Vhost {
         Ok(Connection::connect(self.uri(), ConnectionProperties::default()).await?)
     }
 
-    /// A new channel of the shared connection.
+    /// Opens a new channel on the shared connection.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -84,7 +84,7 @@ impl Vhost {
 
     async fn try_channel(&self) -> Result<Channel> {
         let mut connection = self.connection.lock().await;
-        // The connection learns late that the server is gone: a failure here is reason enough for a new one.
+        // The connection notices late that the server is gone, so a failure here leads to a new connection.
         if let Some(open) = connection.as_ref().filter(|open| open.status().connected())
             && let Ok(channel) = open.create_channel().await
         {
@@ -94,28 +94,28 @@ impl Vhost {
         Ok(channel)
     }
 
-    /// Makes sure there is this durable queue. The default exchange routes to it by its name.
+    /// Declares this durable queue if it is missing. The default exchange routes to it by its name.
     ///
     /// # Panics
-    /// If there is one with other properties.
+    /// If the queue exists with other properties.
     pub async fn declare_queue(&self, queue: &str) {
         self.declare_queue_with(queue, FieldTable::default()).await;
     }
 
-    /// As [`declare_queue`](Self::declare_queue), with arguments such as `x-max-length`.
+    /// Like [`declare_queue`](Self::declare_queue), with arguments such as `x-max-length`.
     ///
     /// # Panics
-    /// If there is one with other properties.
+    /// If the queue exists with other properties.
     pub async fn declare_queue_with(&self, queue: &str, arguments: FieldTable) {
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let declared = self.channel().await.queue_declare(queue.into(), options, arguments).await;
         declared.unwrap_or_else(|error| panic!("cannot declare queue {queue}: {error}"));
     }
 
-    /// Has an exchange send to a queue what matches the routing key.
+    /// Makes an exchange send messages with a matching routing key to a queue.
     ///
     /// # Panics
-    /// If there is no such exchange or queue.
+    /// If the exchange or the queue does not exist.
     pub async fn bind_queue(&self, queue: &str, exchange: &str, routing_key: &str) {
         let channel = self.channel().await;
         let options = QueueBindOptions::default();
@@ -125,38 +125,39 @@ impl Vhost {
             .unwrap_or_else(|error| panic!("cannot bind queue {queue} to exchange {exchange}: {error}"));
     }
 
-    /// How many messages are waiting in a queue. Those which a consumer has and has not acknowledged do not count.
+    /// Returns the number of messages that wait in a queue. Unacknowledged messages of a consumer do not
+    /// count.
     ///
     /// # Panics
-    /// If there is no such queue.
+    /// If the queue does not exist.
     pub async fn queue_depth(&self, queue: &str) -> u32 {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let declared = self.channel().await.queue_declare(queue.into(), options, FieldTable::default()).await;
         declared.unwrap_or_else(|error| panic!("no queue {queue}: {error}")).message_count()
     }
 
-    /// Empties a queue, and says how many messages were in it.
+    /// Empties a queue, and returns the number of its messages.
     ///
     /// # Panics
-    /// If there is no such queue.
+    /// If the queue does not exist.
     pub async fn purge_queue(&self, queue: &str) -> u32 {
         let purged = self.channel().await.queue_purge(queue.into(), QueuePurgeOptions::default()).await;
         purged.unwrap_or_else(|error| panic!("cannot purge queue {queue}: {error}"))
     }
 
-    /// A consumer that need not acknowledge: what it is sent has left the queue.
+    /// A consumer without acknowledgements: messages sent to it have left the queue.
     ///
     /// # Panics
-    /// If there is no such queue.
+    /// If the queue does not exist.
     pub async fn consumer(&self, queue: &str) -> Consumer {
         consumer_on(&self.channel().await, queue).await
     }
 
-    /// Takes the next `count` messages out of a queue, in the order in which they arrive. If there are more of
-    /// them, more than these leave the queue.
+    /// Takes the next `count` messages out of a queue, in the order in which they arrive. If there are more,
+    /// more than these leave the queue.
     ///
     /// # Panics
-    /// When `deadline` has passed and fewer have come.
+    /// When `deadline` has passed and fewer messages have arrived.
     pub async fn consume(&self, queue: &str, count: usize, deadline: Duration) -> Vec<Delivery> {
         let channel = self.channel().await;
         let mut consumer = consumer_on(&channel, queue).await;
@@ -166,7 +167,8 @@ impl Vhost {
                 let delivery = consumer.next().await.context("the server has cancelled the consumer")??;
                 deliveries.push(delivery);
             }
-            // Wait for the answer, or the server could send the next message of the queue to this consumer.
+            // Wait for the answer, otherwise the server could send the next message of the queue to this
+            // consumer.
             channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             anyhow::Ok(())
         };
@@ -189,7 +191,7 @@ async fn consumer_on(channel: &Channel, queue: &str) -> Consumer {
 impl Drop for Vhost {
     fn drop(&mut self) {
         let (management, name) = (self.management.clone(), std::mem::take(&mut self.name));
-        // The test goes on, or is over. Should this not come to its end, the whole server goes with the test
+        // The test continues or has ended. If deleting does not finish, the whole server ends with the test
         // process, or `delete_old` finds the virtual host later.
         runtime::spawn(async move {
             let _ = delete(&management, &name).await;
@@ -205,7 +207,7 @@ async fn delete(management: &http::Client, name: &str) -> Result<()> {
 /// Deletes the virtual hosts of former test processes from a server that outlives them.
 pub(super) async fn delete_old(management: &http::Client) -> Result<()> {
     let answer = management.request("GET", "/api/vhosts?columns=name", None).await?;
-    // Names of ours need no escapes, so what is between quotes is the name.
+    // The harness's names need no escapes, so the text between quotes is the name.
     for name in answer.split('"').filter(|text| names::is_left_over(text)) {
         delete(management, name).await?;
     }

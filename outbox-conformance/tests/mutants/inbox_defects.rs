@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Found;
 
-/// What is wrong with it.
+/// The defect of an inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
     Nothing,
@@ -37,7 +37,7 @@ type Entry = (String, MessageId);
 
 #[derive(Default)]
 struct State {
-    /// With the time of the commit, if there was one.
+    /// With the time of the commit, if it was committed.
     entries: Mutex<BTreeMap<Entry, Option<Instant>>>,
     changed: Notify,
 }

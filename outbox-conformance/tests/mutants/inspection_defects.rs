@@ -1,4 +1,4 @@
-//! Stores that show something else than there is.
+//! Stores whose diagnostics are wrong.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use outbox_core::{
 use crate::Found;
 use crate::support::MemoryHarness;
 
-/// What is wrong with looking.
+/// The defect of the diagnostics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Defect {
     ShowsNoOwners,
@@ -48,7 +48,7 @@ pub(crate) fn all() -> Vec<Found<dyn StoreHarness>> {
     let found = |(defect, case): &(Defect, &'static str)| -> Found<dyn StoreHarness> {
         let defect = *defect;
         let mut harness = MemoryHarness::new(Arc::new(move || {
-            // When the first handle was given out.
+            // When the first handle was created.
             let began = OnceLock::new();
             Box::new(move |inner: MemoryStore| {
                 let began = *began.get_or_init(|| inner.now());
@@ -94,7 +94,7 @@ impl Inspection for Broken {
             }
             Defect::HidesUnreadableRows => found.retain(|row| row.message.is_some()),
             Defect::ShowsOpenTransactions => {
-                // A position that was drawn, and whose row nobody has committed.
+                // A position that was drawn and whose row is not committed.
                 let first = found.first().map(|row| (row.position.0, row.partition));
                 if let Some((position, partition)) = first.filter(|(position, _)| *position > 1) {
                     found.insert(0, Waiting::new(Position(position - 1), partition, self.began));

@@ -1,7 +1,7 @@
-//! Stores and publishers that break one rule each, and the cases that must notice.
+//! Stores and publishers that break one rule each, and the cases that must detect it.
 //!
-//! Every defect must be caught by the case that is named beside it, and every case must catch some defect: a case
-//! that cannot fail proves nothing.
+//! The case that is named next to a defect must catch it, and every case must catch a defect: a case that
+//! cannot fail proves nothing.
 
 #![allow(clippy::unwrap_used)] // All of this is test code; a panic in it fails a test.
 
@@ -26,7 +26,7 @@ use outbox_conformance::{
     store_suite,
 };
 
-/// What does not come is not waited for long, even if the clock is paused: looking costs time.
+/// Missing rows are not awaited for long, even if the clock is paused: polling costs time.
 fn impatient() -> StoreTraits {
     StoreTraits::default().deadline(Duration::from_secs(4))
 }
@@ -38,7 +38,7 @@ fn runtime() -> tokio::runtime::Runtime {
 /// Runs every case for stores, and returns the names of those that failed.
 fn failed_store_cases(harness: &dyn StoreHarness) -> BTreeSet<&'static str> {
     let failed = store_suite().into_iter().filter(|case| {
-        // A panic, say of a database driver that meets nonsense, is a failure like any other.
+        // A panic, for example of a database driver that reads invalid data, is a failure like any other.
         let run = AssertUnwindSafe(case.run(harness)).catch_unwind();
         !matches!(runtime().block_on(run), Ok(Ok(()) | Err(Stop::NotApplicable(_))))
     });
@@ -48,7 +48,7 @@ fn failed_store_cases(harness: &dyn StoreHarness) -> BTreeSet<&'static str> {
 /// Runs every case for inboxes, and returns the names of those that failed.
 fn failed_inbox_cases(harness: &dyn InboxHarness) -> BTreeSet<&'static str> {
     let failed = inbox_suite().into_iter().filter(|case| {
-        // The clock is paused, so that a wait in vain costs no time.
+        // The clock is paused, so that an unsuccessful wait costs no time.
         let run = async {
             tokio::time::pause();
             AssertUnwindSafe(case.run(harness)).catch_unwind().await
@@ -67,10 +67,10 @@ fn failed_publisher_cases(harness: &dyn PublisherHarness) -> BTreeSet<&'static s
     failed.map(|case| case.name).collect()
 }
 
-/// A defect, the case that must catch it, and what to run the cases on.
+/// A defect, the case that must catch it, and the harness for the cases.
 type Found<H> = (String, &'static str, Arc<H>);
 
-/// What failed with each defect.
+/// The failed cases of each defect.
 type Failed = BTreeMap<String, BTreeSet<&'static str>>;
 
 /// Runs every case with every defect, on as many threads as the machine has.
@@ -99,7 +99,7 @@ where
     failed.into_inner().unwrap()
 }
 
-/// Fails unless every defect was caught by the case that should, and every case has caught something.
+/// Fails unless every defect was caught by its case, and every case has caught a defect.
 fn judge<H: ?Sized>(found: &[Found<H>], failed: &Failed, cases: &[&'static str]) {
     let mut problems = Vec::new();
     for (defect, expected, _) in found {

@@ -14,7 +14,7 @@ use outbox_core::{
 use crate::Found;
 use crate::support::PublisherMemoryHarness;
 
-/// What is wrong with the publisher.
+/// The defect of the publisher.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Defect {
     AnswersTooFew,
@@ -157,7 +157,7 @@ struct Broken {
     kept: Mutex<Vec<Message>>,
 }
 
-/// Notices that a call was dropped.
+/// Detects that a call was dropped.
 struct Call<'a> {
     broken: &'a Broken,
     done: bool,
@@ -249,7 +249,7 @@ impl Broken {
                 outcomes.reverse();
                 outcomes
             }
-            // Each call sends what the one before should have sent, and confirms its own.
+            // Each call sends the messages of the previous one, and confirms its own.
             Defect::DelaysCalls if batch.len() == 1 => {
                 let odd = self.calls.load(Ordering::Relaxed) % 2 == 1;
                 if odd {
@@ -280,7 +280,7 @@ impl Broken {
                 }
                 outcomes
             }
-            // What was refused is confirmed, and sent after the next call.
+            // Refused messages are confirmed, and sent after the next call.
             Defect::RepeatsByItself => {
                 let mut outcomes = self.inner.publish(batch).await;
                 let late = std::mem::take(&mut *self.kept.lock().unwrap());
@@ -299,7 +299,7 @@ impl Broken {
                 self.inner.publish(batch).await;
                 self.inner.publish(batch).await
             }
-            // What has not been sent when the connection is cut is forgotten, and confirmed.
+            // Messages that have not been sent when the connection is cut are forgotten, and confirmed.
             Defect::ConfirmsCuts => {
                 let (first, second) = batch.split_at(batch.len() / 2);
                 let mut outcomes = self.inner.publish(first).await;
@@ -365,7 +365,7 @@ impl Publisher for Broken {
                 }
             }
             Defect::ConfirmsSilence => {
-                // An answer that does not come within a second is taken for a good one.
+                // A missing answer counts as a success after a second.
                 let soon = std::time::Duration::from_secs(1);
                 return match tokio::time::timeout(soon, self.inner.publish(batch)).await {
                     Ok(outcomes) => outcomes,

@@ -15,7 +15,7 @@ use outbox_core::{
 use crate::Found;
 use crate::support::MemoryHarness;
 
-/// What is wrong with the reader.
+/// The defect of the reader.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Defect {
     SkipsLateRows,
@@ -108,7 +108,7 @@ pub(crate) fn all() -> Vec<Found<dyn StoreHarness>> {
     DEFECTS.iter().map(found).collect()
 }
 
-/// What the handles of one outbox know together.
+/// The shared state of the handles of one outbox.
 #[derive(Default)]
 struct Notes {
     handed_out: BTreeSet<Position>,
@@ -171,7 +171,7 @@ impl Store for Broken {
                 }
             }
         }
-        // The reader tells wrong partitions, which must not be the reason for which settling fails.
+        // The reader returns wrong partitions; settling must not fail for that reason.
         let mut batch = batch.to_vec();
         if matches!(
             self.defect,
@@ -216,7 +216,7 @@ struct BrokenReader {
     defect: Defect,
     notes: Arc<Mutex<Notes>>,
     assigned: BTreeSet<Partition>,
-    /// Partitions that were ever assigned.
+    /// Partitions that were assigned at any time.
     known: BTreeSet<Partition>,
     highest: Position,
     kept: Vec<Fetched>,

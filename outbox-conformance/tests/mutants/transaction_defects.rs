@@ -11,7 +11,7 @@ use outbox_core::{Message, MessageId, Options, Result, Store, Timestamp};
 use crate::Found;
 use crate::support::{MemoryFixture, MemoryHarness};
 
-/// What is wrong with the transaction.
+/// The defect of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Defect {
     IsVisibleBeforeTheCommit,
