@@ -1,4 +1,4 @@
-//! What goes wrong with single messages, and with the broker as a whole, from PostgreSQL to RabbitMQ.
+//! Failures of single messages, and of the broker as a whole, from PostgreSQL to RabbitMQ.
 
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ impl Setup {
         let builder = AmqpPublisher::builder(self.vhost.uri()).max_message_bytes(10_000);
         let publisher = builder.connect_timeout(DEADLINE).confirm_timeout(DEADLINE).heartbeat(DEADLINE);
         let relay = Relay::builder(self.store.clone(), publisher.build().unwrap()).configure(|settings| {
-            // No call is given up, and no message repeated, because the machine is slow.
+            // The slowness of the machine must not cause a call to be given up, or a message to be repeated.
             settings.publish_timeout = 2 * DEADLINE;
             settings.store_timeout = DEADLINE;
             settings.lease_ttl = 4 * DEADLINE;
@@ -143,7 +143,7 @@ async fn a_minute_without_the_broker_costs_no_attempt() {
         setup.enqueue("orders", "a", &number.to_string()).await;
     }
     relay.status().wait_for(|status| status.circuit_open).await.unwrap();
-    // The minute is what is tested.
+    // The test is about this minute.
     tokio::time::sleep(Duration::from_secs(60)).await;
     let stats = setup.store.stats(1_000).await.unwrap();
     assert_eq!((stats.backlog.value, stats.dead_letters.value), (100, 0));
@@ -167,7 +167,7 @@ async fn rows_that_cannot_be_published_die_with_a_reason_and_the_rest_goes_on() 
     let setup = Setup::new(postgres, rabbitmq).await;
     setup.vhost.declare_queue("orders").await;
 
-    // What another program could have written, and what the reason must say about it.
+    // A row that another program could have written, and the expected part of the reason.
     let rows = [
         (
             r#"INSERT INTO outbox_message (topic, payload, headers) VALUES ('orders', 'x', '{"a": 1}')"#,
@@ -193,7 +193,7 @@ async fn rows_that_cannot_be_published_die_with_a_reason_and_the_rest_goes_on() 
     for (statement, _) in rows {
         sqlx::raw_sql(statement).execute(&setup.pool).await.unwrap();
     }
-    // What has no meaning at all is refused on the spot, and fails the transaction that wrote it.
+    // An invalid administrative value is refused by the statement, and fails the transaction that wrote it.
     for statement in [
         "INSERT INTO outbox_message (topic, payload) VALUES (NULL, 'x')",
         "INSERT INTO outbox_message (topic, payload) VALUES ('orders', NULL)",

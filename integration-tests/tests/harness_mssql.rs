@@ -61,7 +61,7 @@ async fn what_was_committed_outlives_a_kill() {
     server.kill().await;
     run(&mut session, "SELECT 1").await.unwrap_err();
     server.restart().await;
-    // The server takes connections before it has recovered every database.
+    // The server accepts connections before it has recovered every database.
     eventually("what was committed", DEADLINE, || async {
         let mut session = connect(database.config()).await.ok()?;
         let count = number(&mut session, "SELECT count(*) FROM thing").await.ok()?;
@@ -78,7 +78,7 @@ async fn the_proxy_stands_between_client_and_server() {
     let mut session = connect(database.config_through(&proxy)).await.unwrap();
     assert_eq!(number(&mut session, "SELECT 1").await.unwrap(), 1);
 
-    // The work is done, and its client does not learn of it.
+    // The statement is executed, and its client does not learn of it.
     proxy.set(Mode::CutAnswersAfter(0)).await;
     run(&mut session, "CREATE TABLE thing (id int)").await.unwrap_err();
     let direct = tokio::sync::Mutex::new(database.connect().await);

@@ -1,5 +1,5 @@
-//! The harness itself, on a real MariaDB and a real MySQL: a test that relies on a fault must be able to rely on the
-//! fault. Each promise is a function, and holds for both.
+//! The harness itself, on a real MariaDB and a real MySQL: a test that relies on a failure must be able to
+//! rely on the harness. Each promise is a function, and is tested on both.
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
 
@@ -11,7 +11,7 @@ use sqlx::mysql::{MySqlConnection, MySqlPool};
 use sqlx::{Connection, Executor, MySql};
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// For something that must not happen. Long beside a round trip on one machine.
+/// For an event that must not happen. Long compared with a round trip on one machine.
 const IN_VAIN: Duration = Duration::from_millis(300);
 
 async fn one(connection: &mut MySqlConnection) -> Result<i32, sqlx::Error> {
@@ -128,7 +128,7 @@ async fn the_proxy_stands_between_client_and_server<P: Product>() {
     assert_eq!(one(&mut session).await.unwrap(), 1);
     assert!(asked.elapsed() >= Duration::from_millis(200), "delayed by {:?} only", asked.elapsed());
 
-    // The work is done, and its client does not learn of it.
+    // The statement is executed, and its client does not learn of it.
     proxy.set(Mode::CutAnswersAfter(0)).await;
     make_a_thing(&mut session).await.unwrap_err();
     let pool = database.pool(1).await;
@@ -144,7 +144,7 @@ async fn the_proxy_stands_between_client_and_server<P: Product>() {
     assert_eq!(one(&mut MySqlConnection::connect(&url).await.unwrap()).await.unwrap(), 1);
 }
 
-/// Makes two tests of each promise.
+/// Defines two tests for each promise.
 macro_rules! on_both {
     ($($promise:ident),* $(,)?) => {
         mod mariadb {

@@ -1,5 +1,5 @@
-//! The harness itself, on a real PostgreSQL: a test that relies on a fault must be able to rely on the fault. Most
-//! promises are functions, and hold for both versions.
+//! The harness itself, on a real PostgreSQL: a test that relies on a failure must be able to rely on the
+//! harness. Most promises are functions, and are tested on both versions.
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
 
@@ -15,7 +15,7 @@ use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// For something that must not happen. Long beside a round trip on one machine.
+/// For an event that must not happen. Long compared with a round trip on one machine.
 const IN_VAIN: Duration = Duration::from_millis(300);
 
 async fn one(connection: &mut PgConnection) -> Result<i32, sqlx::Error> {
@@ -108,7 +108,7 @@ async fn the_proxy_stands_between_client_and_server<E: Edition>() {
     assert_eq!(one(&mut session).await.unwrap(), 1);
     assert!(asked.elapsed() >= Duration::from_millis(200), "delayed by {:?} only", asked.elapsed());
 
-    // The work is done, and its client does not learn of it.
+    // The statement is executed, and its client does not learn of it.
     proxy.set(Mode::CutAnswersAfter(0)).await;
     sqlx::raw_sql("CREATE TABLE thing (id int)").execute(&mut session).await.unwrap_err();
     assert_eq!(count(&database.pool(1).await).await, 0);
@@ -119,7 +119,7 @@ async fn the_proxy_stands_between_client_and_server<E: Edition>() {
     assert_eq!(one(&mut PgConnection::connect(&url).await.unwrap()).await.unwrap(), 1);
 }
 
-/// Makes two tests of each promise.
+/// Defines two tests for each promise.
 macro_rules! on_both {
     ($($promise:ident),* $(,)?) => {
         mod of_the_system {
@@ -159,7 +159,7 @@ async fn the_newer_version_is_not_older() {
     assert!(newer >= system, "the newer version is {newer}, that of the system {system}");
 }
 
-/// The files below a folder whose names end so.
+/// The files below a folder whose names end with this string.
 fn records(folder: &Path, end: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries
@@ -174,12 +174,12 @@ fn records(folder: &Path, end: &str) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn nothing_outlives_a_test_process_that_is_killed() {
-    // Only a server of this machine's leaves records that can be looked at.
+    // Only a server that runs as a process of this machine leaves records to inspect.
     let environment = Environment::of_process().with("OUTBOX_TEST_MODE", "process");
     let Some(_installed) = Postgres::start_in(environment).await else { return };
 
     let folder = tempfile::tempdir().unwrap();
-    // The server's user must get through.
+    // The server's user must have access.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "of_the_system::databases_of_two_tests_do_not_see_each_other"]);

@@ -1,4 +1,5 @@
-//! The harness itself, on Google's fake of Pub/Sub: a test that relies on a fault must be able to rely on the fault.
+//! The harness itself, on Google's fake of Pub/Sub: a test that relies on a failure must be able to rely on
+//! the harness.
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 use integration_tests::pubsub::{Fault, POISON, Topic};
 use integration_tests::{PubSub, Server};
 
-/// What is in the subscription, until a pull finds nothing.
+/// The messages of the subscription, until a pull returns none.
 async fn payloads(topic: &Topic) -> Vec<String> {
     let subscriber = topic.subscriber();
     let mut payloads = Vec::new();

@@ -1,4 +1,5 @@
-//! The harness itself, on a real RabbitMQ: a test that relies on a fault must be able to rely on the fault.
+//! The harness itself, on a real RabbitMQ: a test that relies on a failure must be able to rely on the
+//! harness.
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
 
@@ -10,7 +11,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 const DEADLINE: Duration = Duration::from_secs(120);
-/// For something that must not happen. Long beside a round trip on one machine.
+/// For an event that must not happen. Long compared with a round trip on one machine.
 const IN_VAIN: Duration = Duration::from_millis(300);
 
 async fn confirming(connection: &Connection) -> Channel {
@@ -84,7 +85,7 @@ async fn what_was_confirmed_outlives_a_kill() {
     assert_eq!(payloads(&vhost, "orders", 1).await, ["kept"]);
     assert_eq!(vhost.queue_depth("orders").await, 0);
 
-    // Nothing answers while it is stopped, and all of it afterwards.
+    // The broker does not answer while it is stopped, and answers everything afterwards.
     let connection = vhost.connect().await;
     let channel = confirming(&connection).await;
     rabbitmq.stop().await;
@@ -131,7 +132,7 @@ async fn the_proxy_stands_between_client_and_server() {
     let channel = confirming(&connection).await;
     publish(&channel, "orders", "passed").await.unwrap();
 
-    // The broker has it, and the publisher does not learn of it.
+    // The broker has the message, and the publisher does not learn of it.
     proxy.set(Mode::CutAnswersAfter(0)).await;
     publish(&channel, "orders", "unknown").await.unwrap_err();
     assert_eq!(payloads(&vhost, "orders", 2).await, ["passed", "unknown"]);

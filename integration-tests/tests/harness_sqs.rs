@@ -1,4 +1,5 @@
-//! The harness itself, on an emulator of SQS: a test that relies on a fault must be able to rely on the fault.
+//! The harness itself, on an emulator of SQS: a test that relies on a failure must be able to rely on the
+//! harness.
 
 #![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
 
@@ -19,7 +20,7 @@ async fn send(client: &Client, queue: &Queue, bodies: &[&str]) -> Result<SendMes
     sent.map_err(|error| format!("{error:?}"))
 }
 
-/// What is in the queue, until a receive finds nothing.
+/// The messages of the queue, until a receive returns none.
 async fn bodies(client: &Client, queue: &Queue) -> Vec<String> {
     let mut bodies = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! What the relay costs PostgreSQL: beside an old snapshot, when idle, and with a large backlog. The broker is an
-//! in-process publisher that takes everything, so that only the database's work is measured.
+//! The relay's load on PostgreSQL: with an old snapshot, when idle, and with a large backlog. The broker is
+//! an in-process publisher that accepts everything, so that only the database's work is measured.
 
 #![allow(
     clippy::unwrap_used,
@@ -79,14 +79,14 @@ impl Setup {
         let store = self.outbox.store(self.pool.clone());
         let relay = Relay::builder(store, Sink(count.clone())).configure(|settings| {
             settings.stats_interval = None;
-            // Nothing is repeated because the machine is slow.
+            // The slowness of the machine must not cause repeats.
             settings.lease_ttl = DEADLINE;
             change(settings);
         });
         (relay.build().unwrap().spawn(), count)
     }
 
-    /// Waits until the relay has told the database that it sleeps.
+    /// Waits until the relay has recorded in the database that it sleeps.
     async fn relay_sleeps(&self) {
         eventually("the relay to sleep", DEADLINE, || async {
             let asleep = "SELECT last_value = 1 AND (SELECT count(*) = 1 FROM outbox_relay WHERE idle) FROM outbox_sleepers";
@@ -96,7 +96,8 @@ impl Setup {
         .await;
     }
 
-    /// How many pages the sessions of this test have looked at. Closes the pool, because sessions report when they end.
+    /// Number of pages that the sessions of this test have read. Closes the pool, because sessions report
+    /// when they end.
     async fn pages(&self, watcher: &PgPool) -> i64 {
         self.pool.close().await;
         let sessions =
@@ -114,7 +115,7 @@ impl Setup {
             .unwrap()
     }
 
-    /// Drains this many messages and returns how long it took.
+    /// Drains this many messages and returns the time it took.
     async fn drain(&self, messages: i64) -> Duration {
         self.fill(messages).await;
         let store = self.outbox.store(self.pool.clone());
@@ -142,8 +143,8 @@ async fn an_old_snapshot_elsewhere_does_not_slow_the_drain() {
     const MESSAGES: i64 = 200_000;
     let elsewhere = postgres.database().await;
     let watcher = elsewhere.pool(1).await;
-    // The processor time of a busy machine proves nothing, and neither does the time on its clock. The number of pages that
-    // the database has looked at does not depend on the load.
+    // On a busy machine neither processor time nor elapsed time proves anything. The number of pages that the
+    // database has read does not depend on the load.
     let (mut free, mut held) = ((Duration::MAX, i64::MAX), (Duration::MAX, i64::MAX));
     let least = |a: (Duration, i64), b: (Duration, i64)| (a.0.min(b.0), a.1.min(b.1));
     for _ in 0..3 {
@@ -161,10 +162,10 @@ async fn an_old_snapshot_elsewhere_does_not_slow_the_drain() {
         old.rollback().await.unwrap();
         held = least(held, (took, setup.pages(&watcher).await));
     }
-    println!("{MESSAGES} messages: {free:.2?} free, {held:.2?} beside an old snapshot");
+    println!("{MESSAGES} messages: {free:.2?} free, {held:.2?} with an old snapshot");
     assert!(
         held.1 as f64 <= free.1 as f64 * 1.5,
-        "the database looked at {} pages, and beside an old snapshot at {}",
+        "the database read {} pages, and with an old snapshot {}",
         free.1,
         held.1
     );
@@ -176,10 +177,10 @@ async fn an_idle_relay_issues_at_most_two_statements_a_second() {
     let _alone = ALONE.lock().await;
     let setup = Setup::new(&postgres).await;
     let (relay, count) = setup.relay();
-    // Watched from another database, so that watching is not counted.
+    // Observed from another database, so that the observation is not counted.
     let elsewhere = postgres.database().await;
     let watcher = elsewhere.pool(1).await;
-    // Each statement of an idle relay is a transaction of its own, so the transactions count the statements.
+    // Each statement of an idle relay is a separate transaction, so the transactions count the statements.
     let transactions = async || -> i64 {
         sqlx::query_scalar("SELECT pg_stat_get_db_xact_commit(oid) + pg_stat_get_db_xact_rollback(oid) FROM pg_database WHERE datname = $1")
             .bind(setup.database.name())
@@ -187,13 +188,13 @@ async fn an_idle_relay_issues_at_most_two_statements_a_second() {
             .await
             .unwrap()
     };
-    // Its workers come once a minute, and their transactions would be counted as the relay's.
+    // Autovacuum workers start once a minute, and their transactions would be counted as the relay's.
     for sql in ["ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"] {
         sqlx::raw_sql(sql).execute(&watcher).await.unwrap();
     }
     setup.relay_sleeps().await;
-    // Length is what is measured. A session that has nothing more to do tells what it did at its beginning after ten seconds,
-    // or later on a busy machine, where a further try shows what it does when it is idle.
+    // The test measures long-term behaviour. A session that has become idle reports its initial work after
+    // ten seconds, or later on a busy machine, where another attempt shows its behaviour when idle.
     tokio::time::sleep(Duration::from_secs(12)).await;
     let mut rates = Vec::new();
     while !rates.last().is_some_and(|rate| *rate > 0.0 && *rate <= 2.0) {
@@ -206,7 +207,7 @@ async fn an_idle_relay_issues_at_most_two_statements_a_second() {
     relay.shutdown().await.unwrap();
     assert_eq!(count.load(Ordering::Relaxed), 0);
 
-    // This one polls so rarely that nothing but a commit can wake it.
+    // This relay polls so rarely that only a commit can wake it.
     let (relay, count) = setup.relay_with(|settings| settings.poll_interval = DEADLINE * 10);
     setup.relay_sleeps().await;
     let mut latencies = Vec::new();

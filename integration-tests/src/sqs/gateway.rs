@@ -1,4 +1,5 @@
-//! Stands before a server of SQS, counts what it is asked, and fails in the ways of a service rather than of a network.
+//! A gateway in front of an SQS server. It counts requests, and fails like a service rather than like a
+//! network.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,28 +18,30 @@ use tokio::task::JoinHandle;
 
 use crate::runtime;
 
-/// What a [`Gateway`] does with requests that send messages; others pass under all faults but the last one.
+/// The behaviour of a [`Gateway`] for requests that send messages. Other requests pass with every failure
+/// except the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
     /// They pass.
     None,
-    /// They are refused, as by a service that asks for fewer requests. The server never sees them.
+    /// They are refused, as by a throttling service. The server never sees them.
     Throttled,
-    /// The server does what they ask. Then the connection ends, and nobody learns of it.
+    /// The server executes them. Then the connection ends, and the client never learns of it.
     AnswerLost,
-    /// Every second message of a request is refused, beginning with the second, as by a service that has a fault
-    /// within: the server never sees it, and the answer says so. Of a single message, every second request.
+    /// Every second message of a request is refused, starting with the second, as by a service with an
+    /// internal error: the server never sees it, and the response reports it. For single messages, every
+    /// second request.
     EverySecondRefused,
-    /// Each message is refused for being throttled, and the request succeeds.
+    /// Each message is refused because of throttling, and the request succeeds.
     EachThrottled,
-    /// They are refused as a whole if one of their bodies holds the word `poison`.
+    /// They are refused as a whole if one of their bodies contains the word `poison`.
     PoisonRefused,
-    /// All others are refused, as for want of a right.
+    /// All other requests are refused because of a missing permission.
     LookingDenied,
 }
 
-/// A gateway in front of a server, on a port of its own on the loopback address. It ends when dropped.
+/// A gateway in front of a server, on a separate port of the loopback address. It ends when dropped.
 #[derive(Debug)]
 pub struct Gateway {
     address: SocketAddr,
@@ -56,11 +59,11 @@ struct State {
 #[derive(Debug)]
 struct Inner {
     fault: Fault,
-    /// The name of each action, with how many messages it had.
+    /// The name of each action, with its number of messages.
     requests: Vec<(String, usize)>,
     /// The last request that sent messages.
     last_batch: Value,
-    /// The bodies of messages that the server has confirmed, if somebody wants to know.
+    /// The bodies of messages that the server has confirmed, if logging is enabled.
     log: Option<Vec<String>>,
     /// For requests with one message.
     odd: bool,
@@ -84,12 +87,12 @@ impl Gateway {
         Self { address, state, task }
     }
 
-    /// Where clients connect to.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Changes what happens to requests from now on.
+    /// Changes the behaviour for later requests.
     pub fn set(&self, fault: Fault) {
         self.state.lock().fault = fault;
     }
@@ -99,8 +102,8 @@ impl Gateway {
         self.state.lock().last_batch.clone()
     }
 
-    /// Notes from now on the body of every message that the server confirms, whether or not its answer is lost on the way. Not
-    /// under the other faults.
+    /// From now on, records the body of every message that the server confirms, whether or not its response
+    /// is lost on the way. Not with the other failures.
     pub fn keep_log(&self) {
         self.state.lock().log.get_or_insert_default();
     }
@@ -111,12 +114,12 @@ impl Gateway {
         self.state.lock().log.clone().unwrap_or_default()
     }
 
-    /// How many bodies [`log`](Self::log) has.
+    /// Number of bodies in [`log`](Self::log).
     pub fn logged(&self) -> usize {
         self.state.lock().log.as_ref().map_or(0, Vec::len)
     }
 
-    /// How many messages each request of this action had so far, such as `SendMessageBatch`.
+    /// Number of messages in each request of this action so far, such as `SendMessageBatch`.
     pub fn requests(&self, action: &str) -> Vec<usize> {
         let inner = self.state.lock();
         inner.requests.iter().filter(|(name, _)| name == action).map(|(_, messages)| *messages).collect()
@@ -136,7 +139,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
             let state = Arc::clone(&state);
             async move { state.answer(request).await }
         });
-        // Its end, whatever the reason, is for the client to notice.
+        // The client notices its end, whatever the reason.
         tokio::spawn(
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
         );

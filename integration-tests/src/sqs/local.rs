@@ -9,14 +9,14 @@ use crate::environment::Environment;
 use crate::launch::{Launch, LocalServer, User, named_folder};
 use crate::scratch::Scratch;
 
-/// Names the folder with the program `ministack`.
+/// The folder with the program `ministack`.
 const BIN: &str = "OUTBOX_TEST_SQS_BIN";
 
 /// An emulator that was downloaded.
 #[derive(Debug)]
 pub struct Installation {
     program: PathBuf,
-    /// Where Python is found.
+    /// The path of Python.
     path: String,
     user: Option<User>,
 }
@@ -46,7 +46,7 @@ impl Installation {
                 ("HOME", folder.clone()),
                 ("TMPDIR", folder),
                 ("GATEWAY_PORT", port.to_string()),
-                // Without it, it listens to the whole network.
+                // Without it, the emulator listens on all network interfaces.
                 ("BIND_HOST", "127.0.0.1".to_owned()),
                 // In the URLs of queues.
                 ("MINISTACK_HOST", "127.0.0.1".to_owned()),

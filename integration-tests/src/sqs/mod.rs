@@ -28,8 +28,7 @@ use crate::instance::Instance;
 use crate::server::Server;
 use crate::service::Service;
 
-/// An emulator of Amazon SQS. It keeps everything in memory: what it confirmed is gone when it is killed, and its
-/// queues with it.
+/// An emulator of Amazon SQS. It keeps everything in memory: a kill loses confirmed messages and the queues.
 ///
 /// ```no_run
 /// use integration_tests::{Server, Sqs};
@@ -55,12 +54,12 @@ impl Sqs {
         Ok(Self { instance, address: crate::server::address(&url, port)? })
     }
 
-    /// A new client of this server.
+    /// Returns a new client of this server.
     pub fn client(&self) -> Client {
         client(self.address)
     }
 
-    /// A new standard queue, which is deleted with the value.
+    /// Creates a new standard queue, which is deleted with the value.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -68,7 +67,7 @@ impl Sqs {
         Queue::create(self.client(), false).await
     }
 
-    /// A new FIFO queue, which is deleted with the value.
+    /// Creates a new FIFO queue, which is deleted with the value.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -76,17 +75,18 @@ impl Sqs {
         Queue::create(self.client(), true).await
     }
 
-    /// A gateway in front of the server, which counts requests and lets them pass until it is told otherwise.
+    /// Creates a gateway in front of the server, which counts requests and lets them pass until it is
+    /// instructed otherwise.
     pub async fn gateway(&self) -> Gateway {
         Gateway::start(self.address).await
     }
 }
 
-/// Maximum time for a connection, longer than the few seconds that the client takes by itself.
+/// Connection timeout, longer than the few seconds of the client's default.
 const CONNECT: Duration = Duration::from_secs(60);
 
-/// A new client of the server at this address, or of a proxy or gateway before it. It has credentials of nobody, and
-/// repeats nothing.
+/// Returns a new client of the server at this address, or of a proxy or gateway in front of it. It has dummy
+/// credentials, and does not retry.
 pub fn client(address: SocketAddr) -> Client {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -126,7 +126,7 @@ impl Server for Sqs {
 
     async fn external(_: &Environment, url: &str) -> Result<Self> {
         let url = Url::parse(url)?;
-        anyhow::ensure!(url.scheme() == "http", "only plain http is spoken here, not {}", url.scheme());
+        anyhow::ensure!(url.scheme() == "http", "this client supports only plain http, not {}", url.scheme());
         let address = crate::server::address(&url, 80)?;
         queue::delete_old(&client(address)).await?;
         Ok(Self { instance: Instance::EXTERNAL, address })

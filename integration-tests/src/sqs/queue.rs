@@ -9,7 +9,7 @@ use crate::{names, runtime};
 /// A queue of one test, which is deleted when dropped.
 #[derive(Debug)]
 pub struct Queue {
-    /// For use on the harness's runtime only: its connections belong to that.
+    /// For use only on the harness's runtime: its connections belong to that runtime.
     control: Client,
     name: String,
     url: String,
@@ -31,7 +31,7 @@ impl Queue {
         &self.url
     }
 
-    /// Makes it again, after the server was killed and has forgotten it.
+    /// Creates it again, after the server was killed and has lost it.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -39,7 +39,7 @@ impl Queue {
         create(&self.control, &self.name).await;
     }
 
-    /// Deletes it before its time.
+    /// Deletes it early.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -48,7 +48,8 @@ impl Queue {
         deleted.unwrap_or_else(|error| panic!("cannot delete the queue {}: {error:?}", self.name));
     }
 
-    /// Up to ten messages, with all they carry, taken out of the queue. None after a second without any.
+    /// Takes up to ten messages, with all their attributes, out of the queue. Returns none after a second
+    /// without a message.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -91,7 +92,7 @@ async fn create(control: &Client, name: &str) -> String {
     created.queue_url.expect("a new queue has a URL")
 }
 
-/// Deletes what test processes that were killed have left behind.
+/// Deletes the queues that killed test processes have left.
 pub(super) async fn delete_old(client: &Client) -> Result<()> {
     let listed = client.list_queues().queue_name_prefix(names::PREFIX).send().await?;
     for url in listed.queue_urls() {

@@ -1,4 +1,4 @@
-//! Who writes in the small ledgers, and how their books are compared.
+//! The writers of the small ledgers, and the comparison of their ledgers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use fault_runs::books::Books;
 const WRITERS: u64 = 4;
 const KEYS: u64 = 200;
 
-/// How many messages to write, and the seed of the dice, which is printed.
+/// The number of messages to write, and the random seed, which is printed.
 pub(crate) fn size_and_seed() -> (u64, u64) {
     let variable = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     let goal = variable("OUTBOX_LEDGER_MESSAGES").unwrap_or(2_000);
@@ -23,8 +23,9 @@ pub(crate) fn size_and_seed() -> (u64, u64) {
     (goal, seed)
 }
 
-/// Starts writers, each with keys of its own. They count in `written`. When all together have committed `goal` messages, they
-/// go on slowly until the faults are over, so that every fault meets messages that are to be published.
+/// Starts writers, each with separate keys. They count in `written`. When they have committed `goal` messages
+/// together, they continue slowly until the failures are over, so that every failure meets unpublished
+/// messages.
 pub(crate) fn write(
     books: &Arc<dyn Books>,
     topic: &str,
@@ -52,7 +53,7 @@ struct Writer {
     rng: fastrand::Rng,
     books: Arc<dyn Books>,
     topic: String,
-    /// The last number given out for each key. Gaps are fine; order is what counts.
+    /// The last number used for each key. Gaps are allowed; only the order counts.
     counters: HashMap<u64, i64>,
 }
 
@@ -63,7 +64,8 @@ impl Writer {
                 if faults_are_over.load(Ordering::Relaxed) {
                     return;
                 }
-                // Slower than the slowest broker of these tests delivers, so that the backlog does not grow meanwhile.
+                // Slower than the slowest broker of these tests delivers, so that the backlog does not grow
+                // meanwhile.
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
             let (mut messages, mut numbers) = (Vec::new(), Vec::new());
@@ -94,7 +96,7 @@ pub(crate) fn number(body: &str) -> (i64, i64) {
     (parts.next().unwrap(), parts.next().unwrap())
 }
 
-/// What was in the books, in the order of the first time; with how many were there again.
+/// The delivered messages in the order of their first arrival, and the number of repeats.
 pub(crate) fn audit(
     books: &str,
     bodies: &[String],
@@ -103,7 +105,7 @@ pub(crate) fn audit(
     let seen: HashSet<(i64, i64)> = bodies.iter().map(|body| number(body)).collect();
     let mut ledger = Ledger::new();
     let key = |key: i64| format!("key-{key}");
-    // What has not arrived here is another question.
+    // Missing messages are checked elsewhere.
     for (of, number) in seen.intersection(committed) {
         ledger.committed(Some(&key(*of)), *number as u64);
     }

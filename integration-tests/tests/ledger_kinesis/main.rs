@@ -1,11 +1,13 @@
-//! The ledger for Kinesis: what was committed in PostgreSQL or SQLite against what is in a stream, while writers roll
-//! back, shards refuse what is above their quota, and the stream's server is killed and comes back, twice.
+//! The ledger for Kinesis compares the messages committed in PostgreSQL or SQLite with those in a stream,
+//! while writers roll back, shards refuse records above their quota, and the stream's server is killed and
+//! restarted twice.
 //!
-//! The emulator keeps on disk what it has confirmed, and enforces the quota of real shards. What this shows: every committed
-//! message is in the stream, nothing that was not, and those of a key in their order. What it does not show: that the
-//! service keeps what it has confirmed through the loss of machines. That is Amazon's promise, and nothing here can try it.
+//! The emulator keeps confirmed records on disk, and enforces the quota of real shards. The test shows that
+//! every committed message is in the stream, no other message is, and those of a key are in order. It does
+//! not show that the service keeps confirmed records when machines are lost: that is Amazon's promise, and
+//! cannot be tested here.
 //!
-//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 2 000); the seed is printed.
+//! `OUTBOX_LEDGER_MESSAGES` sets the number of messages to write (default 2 000); the seed is printed.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,10 +30,10 @@ use outbox_core::{Relay, Settings};
 use outbox_kinesis::{Format, KinesisPublisher, Stream};
 use writing::{audit, write};
 
-/// Each takes a thousand records a second.
+/// Each accepts a thousand records a second.
 const SHARDS: i32 = 4;
 const PATIENCE: Duration = Duration::from_secs(900);
-/// What may be under way when the server dies, and so be sent twice.
+/// The number of messages that may be in flight when the server dies, and so be sent twice.
 const WINDOW: usize = 100;
 
 async fn keep_the_ledger(books: Arc<dyn Books>) {
@@ -47,7 +49,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let mut settings = Settings::default();
     settings.max_in_flight = WINDOW;
     settings.circuit_max_pause = Duration::from_secs(1);
-    // No call is given up, and no message repeated, because the machine is slow.
+    // The slowness of the machine must not cause a call to be given up, or a message to be repeated.
     settings.publish_timeout = Duration::from_secs(120);
     settings.lease_ttl = Duration::from_secs(600);
     let relay = Relay::builder(books.store(), publisher).settings(settings).build().unwrap().spawn();
@@ -57,7 +59,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let written = Arc::new(AtomicU64::new(0));
     let faults_are_over = Arc::new(AtomicBool::new(false));
     let mut writers = write(&books, "anything", goal, seed, &written, &faults_are_over);
-    // Killed twice in the middle of what is to be published, whatever the speeds of this machine are.
+    // Killed twice while messages are unpublished, whatever the speed of this machine is.
     for part in [1, 2] {
         eventually("the relay to get on", PATIENCE, || async {
             let waiting = store.stats(10 * goal).await.ok()?.backlog.value;

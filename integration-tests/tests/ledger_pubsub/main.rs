@@ -1,13 +1,15 @@
-//! The ledger for Pub/Sub: what was committed in PostgreSQL or SQLite against what the service has taken, while writers
-//! roll back, the service is killed and comes back, twice, asks for less, and once its answers are lost.
+//! The ledger for Pub/Sub compares the messages committed in PostgreSQL or SQLite with those that the service
+//! has accepted, while writers roll back, the service is killed and restarted twice, throttles, and once
+//! loses its answers.
 //!
-//! The fake forgets its messages when it is killed. So it keeps books in a file, into which it writes what it has taken
-//! before it answers; they outlive it. What this shows: every committed message was taken, none was that had not been
-//! committed, and those of a key in their order, counted by their first times; and what the last life of the server has
-//! taken came to a subscriber, in the order of each key. What it does not show: that the service keeps what it has
-//! confirmed. That is Google's promise, and nothing here can try it.
+//! The fake loses its messages when it is killed. Therefore it records every accepted message in a file
+//! before it answers, and this file survives. The test shows that every committed message was accepted, no
+//! other message was, and those of a key are in order, counted by their first arrival. It also shows that the
+//! messages accepted since the last start of the server reached a subscriber, in the order of each key. It
+//! does not show that the service keeps confirmed messages: that is Google's promise, and cannot be tested
+//! here.
 //!
-//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 2 000); the seed is printed.
+//! `OUTBOX_LEDGER_MESSAGES` sets the number of messages to write (default 2 000); the seed is printed.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,11 +35,11 @@ use outbox_pubsub::PubSubPublisher;
 use writing::{audit, number, write};
 
 const PATIENCE: Duration = Duration::from_secs(900);
-/// What may be under way when the server dies, and so be sent twice.
+/// The number of messages that may be in flight when the server dies, and so be sent twice.
 const WINDOW: usize = 100;
 const RESOURCE_EXHAUSTED: i32 = 8;
 
-/// The payloads that the server has taken, in that order.
+/// The payloads that the server has accepted, in that order.
 fn payloads(entries: &[Entry]) -> Vec<String> {
     entries.iter().filter(|entry| entry.was_taken()).flat_map(|entry| entry.heads.clone()).collect()
 }
@@ -50,7 +52,7 @@ async fn taken(topic: &Topic, at_least: u64) {
 }
 
 async fn keep_the_ledger(books: Arc<dyn Books>) {
-    // One at a time, or they would take the machine from each other and run into deadlines.
+    // One at a time, otherwise the tests compete for the machine and exceed deadlines.
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;
     let (goal, seed) = writing::size_and_seed();
@@ -65,7 +67,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let mut settings = Settings::default();
     settings.max_in_flight = WINDOW;
     settings.circuit_max_pause = Duration::from_secs(1);
-    // No call is given up, and no message repeated, because the machine is slow.
+    // The slowness of the machine must not cause a call to be given up, or a message to be repeated.
     settings.publish_timeout = Duration::from_secs(120);
     settings.lease_ttl = Duration::from_secs(600);
     let relay = Relay::builder(books.store(), publisher).settings(settings).build().unwrap().spawn();
@@ -75,7 +77,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let faults_are_over = Arc::new(AtomicBool::new(false));
     let mut writers = write(&books, topic.id(), goal, seed, &written, &faults_are_over);
 
-    // Killed twice in the middle of what is to be published, whatever the speeds of this machine are.
+    // Killed twice while messages are unpublished, whatever the speed of this machine is.
     let mut former_lives = 0;
     for part in [1, 2] {
         taken(&topic, goal * part / 4).await;
@@ -84,16 +86,16 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
         pubsub.restart().await;
     }
     topic.subscribe().await;
-    // What was taken before there was a subscription is in no subscription.
+    // Messages that were accepted before there was a subscription are in no subscription.
     let unsubscribed = topic.books().len();
-    // Then it asks for less, of all messages.
+    // Then it throttles all messages.
     taken(&topic, goal * 5 / 8).await;
     topic.set(Fault::Code(RESOURCE_EXHAUSTED));
     eventually("requests to be refused", PATIENCE, || async {
         topic.books().iter().rev().take(3).all(|entry| !entry.was_taken()).then_some(())
     })
     .await;
-    // And last it does what it is asked to while nobody hears of it: what was taken so is sent again.
+    // Finally it executes requests but loses its answers: messages accepted in this way are sent again.
     topic.set(Fault::AnswerLost);
     let before = payloads(&topic.books()).len();
     taken(&topic, before as u64 + 3).await;
@@ -121,7 +123,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     assert!(repeats <= 4 * WINDOW, "{repeats} were sent again after four faults (seed {seed})");
     assert!(entries.len() > former_lives, "the second kill came too late to show anything");
 
-    // Within its last life, the server has delivered what it took.
+    // Since its last start, the server has delivered all accepted messages.
     let last_life: HashSet<_> = payloads(&entries[unsubscribed..]).iter().map(|body| number(body)).collect();
     let subscriber = topic.subscriber();
     let mut received = Vec::new();

@@ -1,14 +1,15 @@
-//! The ledger for SQS: what was committed in PostgreSQL or SQLite against what a FIFO queue has taken, while writers
-//! roll back, the queue's server is killed and comes back, twice, and once its answers are lost.
+//! The ledger for SQS compares the messages committed in PostgreSQL or SQLite with those that a FIFO queue
+//! has accepted, while writers roll back, the queue's server is killed and restarted twice, and once loses
+//! its answers.
 //!
-//! The emulator forgets everything when it is killed, as Amazon's service does not. So its books are kept outside of
-//! it: a gateway before it notes every message that an answer of the server confirmed, and a consumer takes out what
-//! it can get all along. What this shows: every committed message was confirmed by the server, none was that had not
-//! been committed, and those of a key in their order; and everything that the last life of the server has confirmed
-//! came to the consumer, in order. What it does not show: that the service keeps what it has confirmed. That is
-//! Amazon's promise, and nothing here can try it.
+//! The emulator loses everything when it is killed, unlike Amazon's service. Therefore its ledger is kept
+//! outside of it: a gateway in front of it records every message that a response of the server confirmed, and
+//! a consumer continuously takes messages out of the queue. The test shows that every committed message was
+//! confirmed by the server, no other message was, and those of a key are in order. It also shows that
+//! everything confirmed since the last start of the server reached the consumer, in order. It does not show
+//! that the service keeps confirmed messages: that is Amazon's promise, and cannot be tested here.
 //!
-//! `OUTBOX_LEDGER_MESSAGES` sets how many messages are written (default 2 000); the seed is printed.
+//! `OUTBOX_LEDGER_MESSAGES` sets the number of messages to write (default 2 000); the seed is printed.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,14 +35,14 @@ use outbox_sqs::SqsPublisher;
 use writing::{audit, number, write};
 
 const PATIENCE: Duration = Duration::from_secs(900);
-/// What may be under way when the server dies, and so be sent twice.
+/// The number of messages that may be in flight when the server dies, and so be sent twice.
 const WINDOW: usize = 100;
 
-/// Takes everything out of the queue, through the deaths of its server.
+/// Takes everything out of the queue, across restarts of its server.
 async fn consume(sqs: Arc<Sqs>, queue: Arc<Queue>, received: Arc<Mutex<Vec<String>>>) {
     let client = sqs.client();
     loop {
-        // The server may be down, or have forgotten the queue.
+        // The server may be down, or have lost the queue.
         let messages =
             eventually("the queue to answer", PATIENCE, || async { queue.receive(&client).await.ok() }).await;
         received.lock().unwrap().extend(messages.into_iter().map(|message| message.body.unwrap()));
@@ -66,10 +67,10 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let mut settings = Settings::default();
     settings.max_in_flight = WINDOW;
     settings.circuit_max_pause = Duration::from_secs(1);
-    // No call is given up, and no message repeated, because the machine is slow.
+    // The slowness of the machine must not cause a call to be given up, or a message to be repeated.
     settings.publish_timeout = Duration::from_secs(120);
     settings.lease_ttl = Duration::from_secs(600);
-    // Nobody is given up for a queue that is not there for a moment.
+    // No message is given up because of a queue that is briefly missing.
     settings.retry.max_attempts = 1_000;
     let relay = Relay::builder(books.store(), publisher).settings(settings).build().unwrap().spawn();
 
@@ -78,7 +79,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let faults_are_over = Arc::new(AtomicBool::new(false));
     let mut writers = write(&books, queue.name(), goal, seed, &written, &faults_are_over);
 
-    // Killed twice in the middle of what is to be published, whatever the speeds of this machine are.
+    // Killed twice while messages are unpublished, whatever the speed of this machine is.
     let mut confirmed_before = 0;
     for part in [1, 2] {
         eventually("the relay to get on", PATIENCE, || async {
@@ -87,12 +88,12 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
         .await;
         sqs.kill().await;
         sqs.restart().await;
-        // It has no such queue yet, so all that was confirmed by now was so in its former life. That the queue is not
-        // there is a failure of messages, and must not end them.
+        // The restarted server has no such queue yet, so everything confirmed until now was confirmed before.
+        // A missing queue is a failure of messages, and must not turn them into dead letters.
         confirmed_before = gateway.log().len();
         queue.create_again().await;
     }
-    // And once it does what it is asked to while nobody hears of it: what was taken so is sent again.
+    // Once it executes requests but loses its answers: messages accepted in this way are sent again.
     let before = gateway.requests("SendMessageBatch").len();
     gateway.set(Fault::AnswerLost);
     eventually("answers to be lost", PATIENCE, || async {
@@ -122,7 +123,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     assert!(repeats <= 3 * WINDOW, "{repeats} were sent again after three faults (seed {seed})");
     assert!(log.len() > confirmed_before, "the second kill came too late to show anything");
 
-    // Within its last life, the server has delivered what it confirmed.
+    // Since its last start, the server has delivered all confirmed messages.
     let last_life: HashSet<_> = log[confirmed_before..].iter().map(|body| number(body)).collect();
     eventually("the consumer to have everything", PATIENCE, || async {
         let got: HashSet<_> = received.lock().unwrap().iter().map(|body| number(body)).collect();
@@ -130,8 +131,8 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     })
     .await;
     consumer.abort();
-    // What was sent again has come within the five minutes in which the queue knows repeats, so the consumer has got it
-    // again only if the server forgot in between.
+    // Messages were repeated within the five minutes in which the queue detects repeats, so the consumer
+    // received them again only if the server lost its state in between.
     let received = received.lock().unwrap().clone();
     let (arrived, again) = audit("the consumer", &received, &committed);
 

@@ -1,4 +1,4 @@
-//! What the broker refuses for good, and what it refuses for a while.
+//! Permanent and temporary refusals of the broker.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use outbox_core::{DeadLetterFilter, Message, RetryPolicy};
 use crate::ordering::Books;
 use crate::pair::Pair;
 
-/// Messages that cannot be sent die with a reason, hold back their own keys, and disturb nobody else.
+/// Messages that cannot be sent become dead letters with a reason, block their own keys, and affect no other
+/// message.
 pub(crate) async fn dead_letters(pair: &Pair) {
     const ATTEMPTS: u32 = 3;
     let retry =
@@ -25,7 +26,7 @@ pub(crate) async fn dead_letters(pair: &Pair) {
     let keyless = pair.message("without a key").build().unwrap();
     let held = [message("options", "after"), message("size", "after"), message("topic", "after")];
     let relay = pair.relay(retry).await;
-    // Alone, because a batch of this size would be too much for some databases.
+    // Alone, because a batch of this size would be too large for some databases.
     pair.commit(std::slice::from_ref(&oversized)).await;
     let [before, one, two] = fine.clone();
     let [after_options, after_size, after_topic] = held.clone();
@@ -52,7 +53,7 @@ pub(crate) async fn dead_letters(pair: &Pair) {
     };
     assert_eq!(attempts(&astray), Some(ATTEMPTS), "what may pass is tried as often as it was said");
 
-    // What is sent again dies again, and what is thrown away lets its key go on.
+    // A redriven message becomes a dead letter again, and a discarded one releases its key.
     assert_eq!(letters.redrive(&DeadLetterFilter::all().id(invalid.id()), 1).await.unwrap(), 1);
     pair.wait_for_counts(held.len() as u64, 3).await;
     assert_eq!(letters.discard(&DeadLetterFilter::all(), 10).await.unwrap(), 3);
@@ -62,7 +63,8 @@ pub(crate) async fn dead_letters(pair: &Pair) {
     relay.shutdown().await.unwrap();
 }
 
-/// Refusals that pass, answers that get lost, and a broker that is away: nobody dies of it, and the order stays.
+/// Temporary refusals, lost answers, and an unavailable broker: no message becomes a dead letter, and the
+/// order is kept.
 pub(crate) async fn failures_that_pass(pair: &Pair) {
     let mut books = Books::default();
     let keys: Vec<String> = (0..24).map(|number| format!("key {}", number % 6)).collect();
@@ -77,20 +79,20 @@ pub(crate) async fn failures_that_pass(pair: &Pair) {
         relay.shutdown().await.unwrap();
     }
 
-    // Whatever counted an attempt would end as a dead letter.
+    // A message whose attempt is counted would become a dead letter.
     let relay = pair.relay(RetryPolicy::default().max_attempts(1)).await;
-    // So that there is a connection which breaks.
+    // So that there is a connection that can break.
     pair.commit(&books.write(pair, &keys)).await;
     pair.wait_for_counts(0, 0).await;
     let mut repeats = 0;
     for fault in [Fault::AnswersLost, Fault::Down] {
-        assert!(pair.broker.faults().contains(&fault), "every broker can fail so");
+        assert!(pair.broker.faults().contains(&fault), "every broker can fail in this way");
         pair.broker.inject(fault).await.unwrap();
         pair.commit(&books.write(pair, &keys)).await;
         relay.status().wait_for(|status| status.circuit_open).await.unwrap();
         pair.broker.heal().await.unwrap();
         pair.wait_for_counts(0, 0).await;
-        // How often it is tried until it is healed is a matter of time.
+        // The number of attempts until the broker is healed depends on timing.
         repeats += 40 * keys.len() as u64;
     }
     let received = pair.exactly_and_intact(books.messages()).await;

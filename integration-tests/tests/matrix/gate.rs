@@ -1,4 +1,5 @@
-//! A publisher that stops after so many messages, so that a relay is sure to be in the middle of a backlog.
+//! A publisher that stops after a number of messages, so that a relay is certainly in the middle of a
+//! backlog.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,19 +13,19 @@ use tokio::sync::Semaphore;
 pub(crate) struct Gate {
     inner: Arc<dyn Publisher>,
     left: Arc<Semaphore>,
-    /// How many messages are in calls that wait here.
+    /// Number of messages in calls that wait here.
     waiting: Arc<AtomicUsize>,
 }
 
 impl Gate {
-    /// Lets this many messages through, and has those after them wait before anything is sent.
+    /// Lets this many messages through, and makes the following ones wait before anything is sent.
     pub(crate) fn new(inner: Arc<dyn Publisher>, messages: usize) -> Self {
         Self { inner, left: Arc::new(Semaphore::new(messages)), waiting: Arc::default() }
     }
 
-    /// Lets `future` finish: whatever waits here is let through again and again, until it has.
+    /// Lets `future` finish: waiting messages are let through repeatedly until it has.
     ///
-    /// Nothing else is: a relay that has been asked to stop starts at most a few more calls before it notices.
+    /// No others: a relay that was asked to stop starts at most a few more calls before it notices.
     pub(crate) async fn open_until<T>(&self, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
         loop {

@@ -1,19 +1,19 @@
-//! What goes in comes out.
+//! Messages arrive unchanged.
 
 use outbox_core::{Message, RetryPolicy, TRACEPARENT, TRACESTATE};
 
 use crate::pair::Pair;
 
-/// What the messages carry beside their payload, and what encodings add to it, is less than this.
+/// Maximum size of the content other than the payload, and of the overhead of encodings.
 const ROOM: usize = 4 << 10;
 
-/// Bytes are bytes, from none at all to as many as the broker takes.
+/// Payloads arrive byte for byte, from empty ones to the largest that the broker accepts.
 pub(crate) async fn large_and_binary_payloads(pair: &Pair) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut dice = fastrand::Rng::with_seed(seed);
     let most = pair.broker.oversized_payload().expect("every broker has a limit") - ROOM;
-    // Some of them carry what is no text as base64.
+    // Some of them send binary data as base64.
     let most_binary = most / 4 * 3;
     let mut random = |size: usize| std::iter::repeat_with(|| dice.u8(..)).take(size).collect::<Vec<u8>>();
     let mut payloads = vec![
@@ -26,7 +26,7 @@ pub(crate) async fn large_and_binary_payloads(pair: &Pair) {
         random(1_000),
         random(most_binary),
         vec![b'x'; most],
-        // No UTF-8, so that it is in base64 where anything is.
+        // Not UTF-8, so that it is sent as base64 if anything is.
         vec![0xff; most_binary],
     ];
     if pair.traits().empty_payload {
@@ -44,7 +44,7 @@ pub(crate) async fn large_and_binary_payloads(pair: &Pair) {
     relay.shutdown().await.unwrap();
 }
 
-/// Keys of all scripts arrive as they are, and those that look alike are not the same.
+/// Keys in all scripts arrive unchanged, and similar keys are not equal.
 pub(crate) async fn unicode_keys(pair: &Pair) {
     let long = "ключ".repeat(30);
     let keys = [
@@ -91,7 +91,7 @@ pub(crate) async fn unicode_keys(pair: &Pair) {
     relay.shutdown().await.unwrap();
 }
 
-/// Headers, content type and what the options ask for are there at the consumer.
+/// Headers, content type and the effects of the options arrive at the consumer.
 pub(crate) async fn headers_and_options(pair: &Pair) {
     let traits = pair.traits();
     let few = |builder: outbox_core::MessageBuilder| {
@@ -115,7 +115,7 @@ pub(crate) async fn headers_and_options(pair: &Pair) {
             .build()
             .unwrap(),
         pair.message("long").key("k").header("long", "v".repeat(900)).build().unwrap(),
-        // Options for others are none of its business.
+        // Options for other publishers are ignored.
         pair.message("others")
             .raw_options(outbox_core::Options::from_json(
                 [("other".to_owned(), "anything".into())].into_iter().collect(),

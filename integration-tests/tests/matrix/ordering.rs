@@ -1,4 +1,4 @@
-//! Transactions, order, and who comes after a relay that has gone.
+//! Transactions, order, and the takeover from a stopped relay.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use outbox_core::{Message, RetryPolicy};
 use crate::gate::Gate;
 use crate::pair::Pair;
 
-/// What a transaction has enqueued arrives if and only if it committed.
+/// The messages of a transaction arrive if and only if it committed.
 pub(crate) async fn commit_and_rollback(pair: &Pair) {
     let message = |text: &str| pair.message(text).key("k").build().unwrap();
     let relay = pair.relay(RetryPolicy::default()).await;
@@ -24,13 +24,13 @@ pub(crate) async fn commit_and_rollback(pair: &Pair) {
         transaction.enqueue(&[message("never committed")]).await.unwrap();
         drop(transaction);
 
-        // The message that was rolled back, enqueued anew.
-        let pairs = [kept, message(&format!("beside {round}"))];
+        // The message that was rolled back, enqueued again.
+        let pairs = [kept, message(&format!("next to {round}"))];
         pair.commit(&pairs).await;
         expected.extend(pairs);
     }
     pair.wait_for_counts(0, 0).await;
-    // What should not be there would have come before this one, for it is of the same key.
+    // An unexpected message would have arrived before this one, because it has the same key.
     let last = message("last");
     pair.commit(std::slice::from_ref(&last)).await;
     expected.push(last);
@@ -41,12 +41,12 @@ pub(crate) async fn commit_and_rollback(pair: &Pair) {
     relay.shutdown().await.unwrap();
 }
 
-/// Numbers of keys, and what has become of them.
+/// Key numbers and the results of their messages.
 #[derive(Default)]
 pub(crate) struct Books(Ledger, Vec<Message>);
 
 impl Books {
-    /// The next messages, for these keys in turn. They are in the books at once.
+    /// The next messages, for these keys in turn. They are recorded immediately.
     pub(crate) fn write(&mut self, pair: &Pair, keys: &[String]) -> Vec<Message> {
         let messages: Vec<Message> = keys
             .iter()
@@ -61,12 +61,12 @@ impl Books {
         messages
     }
 
-    /// Everything in the books so far.
+    /// Everything recorded so far.
     pub(crate) fn messages(&self) -> &[Message] {
         &self.1
     }
 
-    /// Holds what has arrived to the books. The ledger judges order by the first arrival.
+    /// Compares the arrived messages with the ledger, which judges order by the first arrival.
     pub(crate) fn audit(mut self, received: &[Received], most_repeats: u64, seed: u64) {
         for one in received {
             let text = std::str::from_utf8(&one.payload).unwrap();
@@ -78,7 +78,7 @@ impl Books {
     }
 }
 
-/// Messages of a key arrive in the order in which they were committed, whatever comes between them.
+/// Messages of a key arrive in the order in which they were committed, whatever messages are between them.
 pub(crate) async fn order_per_key(pair: &Pair) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
@@ -90,12 +90,12 @@ pub(crate) async fn order_per_key(pair: &Pair) {
         pair.commit(&books.write(pair, &keys)).await;
     }
     let received = pair.exactly_and_intact(books.messages()).await;
-    // Nothing has failed, so nothing was repeated.
+    // There was no failure, so no message was repeated.
     books.audit(&received, 0, seed);
     relay.shutdown().await.unwrap();
 }
 
-/// In the middle of a backlog one relay ends in good order, the next one dies, and a third one does the rest.
+/// In the middle of a backlog one relay stops in order, the next one dies, and a third one does the rest.
 pub(crate) async fn restart_of_the_relay(pair: &Pair) {
     const THROUGH: usize = 60;
     const BATCH: usize = 10;
@@ -114,7 +114,7 @@ pub(crate) async fn restart_of_the_relay(pair: &Pair) {
     };
 
     let (first, gate) = relay(THROUGH).await;
-    // What is left of the permits may be too few for the next call.
+    // The remaining permits may be too few for the next call.
     pair.received(THROUGH - BATCH + 1).await;
     gate.open_until(first.shutdown()).await.unwrap();
     let (left, _) = pair.counts(&store).await;
@@ -123,7 +123,7 @@ pub(crate) async fn restart_of_the_relay(pair: &Pair) {
     let before = books.messages().len() - left as usize;
     let (second, _gate) = relay(THROUGH).await;
     pair.received(before + THROUGH - BATCH + 1).await;
-    let inspection = store.inspection().expect("every store can be looked at");
+    let inspection = store.inspection().expect("every store has diagnostics");
     let group = inspection.group().await.unwrap().expect("every store knows its relays");
     let [died] = group.relays[..] else { panic!("one relay should be there, not {:?}", group.relays) };
     second.abort().await;
@@ -133,11 +133,11 @@ pub(crate) async fn restart_of_the_relay(pair: &Pair) {
     let third = pair.relay(RetryPolicy::default()).await;
     third.status().wait_for(|status| status.relays == 2).await.unwrap();
     assert!(pair.counts(&store).await.0 > 0, "the leases of the second relay outlive it");
-    // Its leases end now rather than in some minutes.
+    // Its leases end now instead of in some minutes.
     store.heartbeat(died, Duration::from_millis(1)).await.unwrap();
     pair.wait_for_counts(0, 0).await;
     let received = pair.exactly_and_intact(books.messages()).await;
-    // What the second one had sent and could not settle any more comes again.
+    // Messages that the second relay had sent but could not settle arrive again.
     books.audit(&received, THROUGH as u64, 0);
     third.shutdown().await.unwrap();
 }

@@ -17,15 +17,15 @@ use crate::record::Record;
 
 /// Maximum time to wait for a condition. Only a failing test waits this long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(300);
-/// At most so many are counted.
+/// Maximum number that is counted.
 const COUNT: u64 = 10_000;
 
 type Scenario = for<'p> fn(&'p Pair) -> Pin<Box<dyn Future<Output = ()> + 'p>>;
 
-/// Runs a scenario, or notes that it cannot be run here.
+/// Runs a scenario, or records that it cannot be run here.
 pub(crate) fn run(database: Database, broker: Broker, name: &'static str, scenario: Scenario) {
     let record = Record::new(database, broker, name);
-    // Outside of a runtime: they look for their servers in runtimes of their own.
+    // Outside a runtime: they search for their servers in separate runtimes.
     let Some(stores) = database.harness() else { return record.skipped(database.name()) };
     let Some(publishers) = broker.harness() else { return record.skipped(broker.service()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -58,7 +58,7 @@ impl Pair {
         self.rows.store().await.unwrap()
     }
 
-    /// A relay that hurries.
+    /// A relay with short intervals.
     pub(crate) async fn relay(&self, retry: RetryPolicy) -> RelayHandle {
         let publisher = self.publisher().await;
         self.relay_with(publisher, |settings| settings.retry = retry).await
@@ -75,7 +75,8 @@ impl Pair {
         settings.circuit_pause = Duration::from_millis(50);
         settings.circuit_max_pause = Duration::from_millis(500);
         settings.stats_interval = None;
-        // No call is given up, no message repeated and no lease lost because the machine is slow.
+        // The slowness of the machine must not cause a call to be given up, a message to be repeated, or a
+        // lease to be lost.
         settings.publish_timeout = DEADLINE;
         settings.store_timeout = DEADLINE;
         settings.shutdown_timeout = DEADLINE;
@@ -84,7 +85,7 @@ impl Pair {
         Relay::builder(self.store().await, publisher).settings(settings).build().unwrap().spawn()
     }
 
-    /// A message to the destination.
+    /// Creates a message to the destination.
     pub(crate) fn message(&self, payload: impl Into<Vec<u8>>) -> MessageBuilder {
         Message::bytes(self.broker.topic(), payload.into())
     }
@@ -95,13 +96,13 @@ impl Pair {
         transaction.commit().await.unwrap();
     }
 
-    /// How many messages are undelivered, and how many are dead letters.
+    /// Returns the number of undelivered messages and the number of dead letters.
     pub(crate) async fn counts(&self, store: &Arc<dyn Store>) -> (u64, u64) {
         let stats = store.stats(COUNT).await.unwrap();
         (stats.backlog.value, stats.dead_letters.value)
     }
 
-    /// Waits until there are as many undelivered messages and dead letters.
+    /// Waits until there are this many undelivered messages and dead letters.
     pub(crate) async fn wait_for_counts(&self, backlog: u64, dead_letters: u64) {
         let store = self.store().await;
         let what = format!("{backlog} undelivered messages and {dead_letters} dead letters");
@@ -122,7 +123,8 @@ impl Pair {
         received
     }
 
-    /// Waits until these messages have arrived, and asserts that nothing else has. Gives what came, in its order.
+    /// Waits until these messages have arrived, and asserts that no others have. Returns the arrived messages
+    /// in order.
     pub(crate) async fn exactly(&self, expected: &[Message]) -> Vec<Received> {
         let wanted: BTreeSet<MessageId> = expected.iter().map(Message::id).collect();
         let mut at_least = wanted.len();
@@ -140,7 +142,7 @@ impl Pair {
         }
     }
 
-    /// The same, and that they are as they were enqueued.
+    /// The same, and asserts that they are unchanged.
     pub(crate) async fn exactly_and_intact(&self, expected: &[Message]) -> Vec<Received> {
         let received = self.exactly(expected).await;
         for message in expected {

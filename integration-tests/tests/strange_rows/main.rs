@@ -1,13 +1,14 @@
-//! Rows that other programs could have written. The files beside this one hold them, one to a line:
+//! Rows that other programs could have written. The files next to this one contain them, one per line:
 //!
 //! ```text
 //! name | what becomes of it | columns | values
 //! ```
 //!
-//! Each is written by a plain INSERT between messages of others while a relay runs. It is `delivered`, or it is `dead` with a
-//! reason that mentions what follows, or it `waits` for a time far away, or the database has `refused` it. In each case the
-//! messages around it arrive, and the relay goes on. `$name` stands for the name, as a text; where it is the payload of
-//! what is delivered, it is looked for among what arrived. What goes to the topic `refuses` is refused by the broker.
+//! Each is written by a plain INSERT between other messages while a relay runs. It is `delivered`, or it is
+//! `dead` with a reason that contains the given text, or it `waits` for a distant time, or the database has
+//! `refused` it. In each case the messages around it arrive, and the relay continues. `$name` stands for the
+//! name, as a string; if it is the payload of a delivered row, the test searches for it among the arrived
+//! messages. The broker refuses messages to the topic `refuses`.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +33,7 @@ use sqlx::AssertSqlSafe;
 const DEADLINE: Duration = Duration::from_secs(300);
 const COUNT: u64 = 10_000;
 
-/// What becomes of a row.
+/// The result for a row.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate<'t> {
     Delivered,
@@ -107,7 +108,7 @@ impl Row<'_> {
     }
 }
 
-/// Each row alone, so that what is said of the oldest row is said of it.
+/// Each row alone, so that a statement about the oldest row is about this row.
 async fn none_stops_who_looks(rows: &dyn Rows, store: &dyn Store, corpus: &[Row<'_>]) {
     let inspection = store.inspection().unwrap();
     for row in corpus.iter().filter(|row| row.fate != Fate::Refused) {
@@ -188,7 +189,7 @@ async fn none_stops_the_relay(rows: &dyn Rows, corpus: &str) {
     let missing: Vec<_> = wanted.difference(&arrived).collect();
     assert!(missing.is_empty(), "not delivered: {missing:?}");
 
-    // They can be sent again, and die again; and they can be thrown away.
+    // They can be redriven, and become dead letters again; and they can be discarded.
     let all = DeadLetterFilter::all();
     assert_eq!(letters.redrive(&all, COUNT as usize).await.unwrap(), expected.1);
     eventually("the dead to die again", DEADLINE, async || (counts().await == expected).then_some(())).await;

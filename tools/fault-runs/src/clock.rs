@@ -1,5 +1,5 @@
-//! Wall clocks of relays that jump: libfaketime stands between the program and the system's clock. The monotonic clock, on
-//! which everything a relay measures has to count, is left as it is.
+//! Wall clocks of relays that jump: libfaketime is loaded between the program and the system's clock. The
+//! monotonic clock, which every measurement of a relay must use, is not changed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,31 +8,35 @@ use std::process::Command;
 use integration_tests::Tool;
 use tempfile::TempDir;
 
-/// How far a clock jumps: what a wrong setting, a repaired one, or a virtual machine that was asleep would do to it.
+/// How far a clock jumps: the effect of a wrong setting, a corrected one, or a virtual machine that was
+/// suspended.
 const JUMPS: [i64; 8] = [-315_360_000, -86_400, -3_600, -10, 10, 3_600, 86_400, 315_360_000];
 
-/// The way to have clocks that jump.
+/// The tool for clocks that jump.
 #[derive(Clone, Debug)]
 pub struct Clocks {
     library: String,
 }
 
 impl Clocks {
-    /// `None` where libfaketime is not installed; the skip has been reported then.
+    /// Returns `None` if libfaketime is not installed; the skip has been reported.
     ///
     /// # Panics
     /// If it is required, or cannot be used.
     pub fn find() -> Option<Self> {
         let faketime = Tool::Faketime.find()?;
-        // It knows where its library is, which is different on each system.
+        // It finds its library, whose path differs between systems.
         let output = Command::new(faketime).args(["-m", "-f", "+0", "printenv", "LD_PRELOAD"]).output();
         let output = output.expect("faketime can be run");
         let library = String::from_utf8(output.stdout).expect("the name of a file").trim().to_owned();
-        assert!(output.status.success() && !library.is_empty(), "faketime does not tell its library");
+        assert!(
+            output.status.success() && !library.is_empty(),
+            "faketime does not print the path of its library"
+        );
         Some(Self { library })
     }
 
-    /// Gives a program that is about to start a clock of its own, which is right at first.
+    /// Gives a program that is about to start a separate clock, which is right at first.
     pub(crate) fn give(&self, command: &mut Command) -> Clock {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let clock = Clock { offset: folder.path().join("offset"), _folder: folder };
@@ -40,7 +44,7 @@ impl Clocks {
         command
             .env("LD_PRELOAD", &self.library)
             .env("FAKETIME_TIMESTAMP_FILE", &clock.offset)
-            // In seconds: how long a jump may take to be noticed.
+            // In seconds: how long it may take until a jump is noticed.
             .env("FAKETIME_CACHE_DURATION", "1")
             .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
             // Its older name.
@@ -57,23 +61,23 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Jumps, by what the dice say.
+    /// Jumps by a random amount.
     pub(crate) fn jump(&self, dice: usize) {
         self.set(JUMPS[dice % JUMPS.len()]);
     }
 
-    /// From now on it goes wrong by so many seconds.
+    /// From now on it is wrong by this number of seconds.
     fn set(&self, seconds: i64) {
-        // In one step, since the process may be reading it.
+        // In one step, because the process may be reading it.
         let new = self.offset.with_extension("new");
         fs::write(&new, format!("{seconds:+}\n")).expect("a temporary file");
         fs::rename(new, &self.offset).expect("a temporary file");
     }
 
-    /// Removes what the library leaves of a process that was killed.
+    /// Removes the files that the library leaves after a process was killed.
     pub(crate) fn forget(pid: u32) {
         for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
-            // A process that ended by itself has removed it.
+            // A process that exited has removed it.
             let _ = fs::remove_file(PathBuf::from("/dev/shm").join(name));
         }
     }
@@ -87,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// Prints both clocks again and again, until it is killed.
+    /// Prints both clocks repeatedly, until it is killed.
     const TELL: &str = "import time, select\n\
                         while True:\n print(int(time.time()), int(time.monotonic()), flush=True)\n select.select([], [], [], 0.05)";
 

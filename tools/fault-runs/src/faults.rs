@@ -1,57 +1,57 @@
-//! What is made to fail, and when.
+//! The kinds of failures, and their order.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A fault.
+/// A failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Kind {
     /// A relay is killed, and another one joins.
     RelayKilled,
-    /// A relay stands still for longer than its lease, and then goes on as if nothing had happened.
+    /// A relay is paused for longer than its lease, and then continues without noticing it.
     RelayStopped,
     /// A relay is asked to leave, and another one joins.
     RelayLeaves,
-    /// One relay more, or one less.
+    /// One more relay, or one fewer.
     RelayJoins,
-    /// The wall clock of a relay jumps, by seconds or by years, forth or back, and stays so.
+    /// The wall clock of a relay jumps, by seconds or by years, forward or back, and stays there.
     RelayClockJumps,
-    /// The tables are migrated while everything works.
+    /// The tables are migrated while everything runs.
     Migrated,
     /// The database is killed and starts again.
     DatabaseKilled,
-    /// The database stands still for a while.
+    /// The database is paused for a while.
     DatabaseStopped,
-    /// All connections of relays to the database are reset, and for a moment so are new ones.
+    /// All connections of relays to the database are reset, and for a moment new ones are too.
     DatabaseReset,
-    /// Nothing goes through between relays and database.
+    /// No data passes between relays and database.
     DatabaseBlackholed,
-    /// All connections of relays to the database die without a word, as if a host or a router had lost its power.
+    /// All connections of relays to the database die silently, as if a host or a router had lost its power.
     DatabaseVanishes,
     /// The link to the database is slow.
     DatabaseSlow,
-    /// The database does as it is asked to, and no relay learns of it.
+    /// The database executes requests, and no relay receives the answers.
     DatabaseAnswersLost,
     /// The broker is killed and starts again.
     BrokerKilled,
-    /// The broker stands still for a while.
+    /// The broker is paused for a while.
     BrokerStopped,
-    /// As of the database.
+    /// Like that of the database.
     BrokerReset,
-    /// As of the database.
+    /// Like that of the database.
     BrokerBlackholed,
-    /// As of the database.
+    /// Like that of the database.
     BrokerVanishes,
-    /// As of the database.
+    /// Like that of the database.
     BrokerSlow,
-    /// The broker takes messages, and no relay gets its confirms.
+    /// The broker accepts messages, and no relay receives its confirms.
     ConfirmsLost,
 }
 
 impl Kind {
-    /// What befalls relays, of which there are several.
+    /// Failures of relays, of which there are several.
     pub const OF_RELAYS: [Self; 6] = [
         Self::RelayKilled,
         Self::RelayStopped,
@@ -60,7 +60,7 @@ impl Kind {
         Self::RelayClockJumps,
         Self::Migrated,
     ];
-    /// What befalls servers and the links to them.
+    /// Failures of servers and the links to them.
     pub const OF_SERVERS: [Self; 14] = [
         Self::DatabaseKilled,
         Self::DatabaseStopped,
@@ -104,17 +104,17 @@ impl Kind {
         }
     }
 
-    /// Whether it needs a database that is a process.
+    /// Returns whether it needs a database that is a process.
     pub fn needs_database_process(self) -> bool {
         self.as_str().starts_with("database-")
     }
 
-    /// How many windows it may cause to be published again, for each relay there is. A relay that was killed or stood
-    /// still had one; whatever befalls a server befalls all relays.
+    /// Number of windows that it may cause to be published again, per relay. A relay that was killed or
+    /// paused had one; a failure of a server affects all relays.
     pub fn windows(self, relays: usize) -> usize {
         match self {
             Self::RelayKilled | Self::RelayStopped | Self::RelayLeaves => 1,
-            // No relay may look at its wall clock for anything that matters.
+            // A relay must not use its wall clock for anything important.
             Self::RelayJoins | Self::RelayClockJumps | Self::Migrated => 0,
             _ => relays,
         }
@@ -140,16 +140,16 @@ impl FromStr for Kind {
     }
 }
 
-/// A fault that has been.
+/// A failure that has happened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Past {
     pub(crate) kind: Kind,
-    /// From the beginning of the run.
+    /// From the start of the run.
     pub(crate) at: Duration,
     pub(crate) lasted: Duration,
-    /// How many messages had arrived when it began, and when it ended.
+    /// The number of arrived messages at its start and at its end.
     pub(crate) arrived: (usize, usize),
-    /// How many relays there were.
+    /// Number of relays.
     pub(crate) relays: usize,
 }
 
@@ -160,7 +160,8 @@ impl fmt::Display for Past {
     }
 }
 
-/// The order of faults: all kinds, shuffled, and then again, so that none is missing in a run that is long enough.
+/// The order of failures: all kinds, shuffled, repeatedly, so that a run that is long enough contains all of
+/// them.
 #[derive(Debug)]
 pub(crate) struct Deck {
     kinds: Vec<Kind>,
@@ -182,7 +183,7 @@ impl Deck {
         self.left.pop()
     }
 
-    /// A time between two.
+    /// A random duration between the two.
     pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
         least + (most - least).mul_f64(self.rng.f64())
     }

@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// A checker: to fail loudly, and at once, when its own tools break is its job.
+// A checker: it must fail clearly and immediately when the tools of a run break.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod books;

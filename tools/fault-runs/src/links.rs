@@ -5,7 +5,7 @@ use integration_tests::{Mode, Proxy};
 use crate::books::Books;
 use crate::brokers::Broker;
 
-/// Proxies before the servers, for relays only: who writes and who takes down has connections of his own.
+/// Proxies in front of the servers, for relays only: writers and consumers have direct connections.
 #[derive(Debug)]
 pub(crate) struct Links {
     /// Not for a database in a file.

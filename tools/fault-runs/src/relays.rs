@@ -8,10 +8,10 @@ use integration_tests::Subprocess;
 
 use crate::clock::{Clock, Clocks};
 
-/// How long a relay may take to stop when it is asked to, with a server that may not answer.
+/// How long a relay may take to stop when it is asked to, while a server may not answer.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Processes of the program itself.
+/// Processes of this program.
 #[derive(Debug)]
 pub(crate) struct Relays {
     program: PathBuf,
@@ -19,7 +19,7 @@ pub(crate) struct Relays {
     broker: String,
     clocks: Option<Clocks>,
     running: Vec<Running>,
-    /// What ended in a way that nobody asked for.
+    /// Relays that exited without being asked.
     failures: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ impl Drop for Running {
 }
 
 impl Relays {
-    /// None yet. With `clocks`, each relay has a wall clock of its own.
+    /// Starts without relays. With `clocks`, each relay has a separate wall clock.
     pub(crate) fn new(program: PathBuf, database: String, broker: String, clocks: Option<Clocks>) -> Self {
         Self { program, database, broker, clocks, running: Vec::new(), failures: Vec::new() }
     }
@@ -74,15 +74,15 @@ impl Relays {
         self.running[index].clock.as_ref().expect("it was given a clock").jump(dice);
     }
 
-    /// Asks one to leave. It may have to give up on what is in flight, if its servers do not answer, and says so by its
-    /// status; but it must end.
+    /// Asks one relay to leave. It may have to give up messages in flight if its servers do not answer, and
+    /// reports this by its status; but it must exit.
     pub(crate) async fn leave(&mut self, index: usize) {
         let mut relay = self.running.remove(index);
         relay.process.terminate();
         relay.process.wait(GRACE).await;
     }
 
-    /// Replaces those that have ended by themselves, and takes that down as a failure.
+    /// Replaces relays that have exited without being asked, and records this as a failure.
     pub(crate) fn look_after(&mut self) {
         for index in (0..self.running.len()).rev() {
             if let Some(status) = self.running[index].process.status() {
@@ -95,7 +95,7 @@ impl Relays {
         }
     }
 
-    /// Asks all to leave, which nothing keeps them from any more.
+    /// Asks all relays to leave, now without failures.
     pub(crate) async fn end(&mut self) {
         for relay in &self.running {
             relay.process.terminate();

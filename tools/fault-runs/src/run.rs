@@ -1,4 +1,4 @@
-//! A run: writers, relays and faults side by side, then peace, then the verdict.
+//! A run: writers, relays and failures concurrently, then recovery without failures, then the verdict.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,39 +21,39 @@ use crate::relay::{LEASE, WINDOW};
 use crate::relays::Relays;
 use crate::writers::{self, Progress};
 
-/// Relays at the beginning; later there are from two to five.
+/// Number of relays at the start; later there are two to five.
 const RELAYS: usize = 3;
-/// How long the outbox may take to drain when nothing fails any more. What waits then are retries, an open circuit and
-/// leases of the dead, all of them a matter of seconds, and what could not be published meanwhile.
+/// How long the outbox may take to drain after the failures. Retries, an open circuit and leases of dead
+/// relays take seconds; in addition there are the messages that could not be published meanwhile.
 const DRAIN: Duration = Duration::from_secs(600);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a run is to be.
+/// The plan of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Plan {
-    /// How many messages are committed at least.
+    /// Minimum number of committed messages.
     pub messages: u64,
-    /// How long it takes at least, up to the end of the faults.
+    /// Minimum duration, up to the end of the failures.
     pub time: Duration,
-    /// How many faults there are at least. Each kind is there at least once, too.
+    /// Minimum number of failures. Each kind also occurs at least once.
     pub faults: usize,
-    /// Which faults, of those that can be had.
+    /// The kinds of failures, if they are available.
     pub kinds: Vec<Kind>,
-    /// What makes relays' clocks jump; without it none does.
+    /// The tool for jumping clocks; without it no clock jumps.
     pub clocks: Option<Clocks>,
-    /// The longest pause between two faults of servers, and between two of relays.
+    /// The longest pause between two failures of servers, and between two of relays.
     pub pause: Duration,
-    /// Of all dice.
+    /// The random seed.
     pub seed: u64,
-    /// This very program, which relays are processes of, with the arguments `relay DATABASE BROKER`.
+    /// This program, of which relays are processes, with the arguments `relay DATABASE BROKER`.
     pub program: PathBuf,
-    /// Told now and then how it goes.
+    /// Called with progress reports.
     pub progress: fn(&str),
 }
 
 impl Plan {
-    /// A short run with all faults, which is silent.
+    /// A short run with all failures and without progress reports.
     pub fn new(program: PathBuf, seed: u64) -> Self {
         Self {
             messages: 20_000,
@@ -69,42 +69,42 @@ impl Plan {
     }
 }
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
-    /// Of the ledger.
+    /// The verdict of the ledger.
     pub verdict: Verdict,
-    /// What else went wrong: relays that ended by themselves, messages that are stuck.
+    /// Other errors: relays that exited without being asked, stuck messages.
     pub failures: Vec<String>,
-    /// How often each fault was.
+    /// Number of occurrences of each failure.
     pub faults: BTreeMap<Kind, usize>,
-    /// How many repeats the faults can explain.
+    /// Number of repeats that the failures can explain.
     pub explicable: u64,
-    /// From the beginning to the end of the faults.
+    /// From the start to the end of the failures.
     pub troubled: Duration,
-    /// From there until nothing was undelivered.
+    /// From then until no message was undelivered.
     pub drained: Duration,
-    /// The longest that the oldest undelivered message has waited.
+    /// The longest time that the oldest undelivered message has waited.
     pub worst_lag: Duration,
-    /// For each breach, the faults about that time.
+    /// For each breach, the failures around that time.
     pub circumstances: Vec<String>,
-    /// The dice.
+    /// The random seed.
     pub seed: u64,
 }
 
 impl Report {
-    /// Whether nothing at all was wrong.
+    /// Returns whether there was no error.
     pub fn is_clean(&self) -> bool {
         self.verdict.is_clean() && self.failures.is_empty()
     }
 
-    /// How many faults there were.
+    /// Returns the number of failures.
     pub fn fault_count(&self) -> usize {
         self.faults.values().sum()
     }
 
-    /// For machines, in one line.
+    /// Returns the report as one line of JSON.
     pub fn to_json(&self) -> serde_json::Value {
         let faults: BTreeMap<&str, usize> =
             self.faults.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
@@ -151,7 +151,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What the parts of a run share.
+/// The state that the parts of a run share.
 struct Scene {
     plan: Plan,
     books: Arc<dyn Books>,
@@ -160,7 +160,7 @@ struct Scene {
     relays: Mutex<Relays>,
     past: std::sync::Mutex<Vec<Past>>,
     progress: Arc<Progress>,
-    /// No further fault is to begin.
+    /// Set when no further failure may start.
     peace: AtomicBool,
     worst_lag: AtomicU64,
     began: Instant,
@@ -169,7 +169,7 @@ struct Scene {
 /// Runs a plan.
 ///
 /// # Panics
-/// If a server does not come back, or a tool of the run breaks: that says nothing about the outbox.
+/// If a server does not restart, or a tool of the run breaks: this means nothing for the outbox.
 pub async fn run(plan: Plan, books: Arc<dyn Books>, broker: Arc<dyn Broker>) -> Report {
     let links = Links::start(&*books, &*broker).await;
     let urls = (links.database_url(&*books), broker.url_through(&links.broker));
@@ -208,14 +208,14 @@ impl Scene {
         self.peace.load(Ordering::Relaxed)
     }
 
-    /// Decides when it is enough, and tells how it goes.
+    /// Decides when the run is long enough, and reports progress.
     async fn watch(&self) {
         let store = self.books.store();
         let mut told = Instant::now();
         let mut ticks = tokio::time::interval(SECOND);
         while !self.is_peace() {
             ticks.tick().await;
-            // The database may stand still.
+            // The database may be paused.
             let stats = tokio::time::timeout(SECOND, store.stats(1_000_000)).await;
             let stats = stats.ok().and_then(Result::ok);
             if let Some(lag) = stats.as_ref().and_then(|stats| stats.lag) {
@@ -248,7 +248,7 @@ impl Scene {
         self.possible().all(|kind| past.iter().any(|past| past.kind == kind))
     }
 
-    /// The faults of the plan that can be had here, with this database.
+    /// The failures of the plan that are available here, with this database.
     fn possible(&self) -> impl Iterator<Item = Kind> {
         let has_process = self.books.address().is_some();
         let has_clocks = self.plan.clocks.is_some();
@@ -266,7 +266,7 @@ impl Scene {
         Deck::new(self.possible().filter(|kind| of.contains(kind)).collect(), rng)
     }
 
-    /// Draws faults and has them, one after the other, with pauses, until it is enough.
+    /// Draws failures and executes them, one after the other, with pauses, until the run is long enough.
     async fn trouble_servers(&self, rng: fastrand::Rng) {
         let mut deck = self.deck(&Kind::OF_SERVERS, rng);
         while !self.is_peace() {
@@ -338,7 +338,7 @@ impl Scene {
                     Kind::BrokerBlackholed => links.broker.set(Mode::Blackhole).await,
                     Kind::BrokerVanishes => links.broker.set(Mode::Vanish).await,
                     Kind::BrokerSlow => links.broker.set(slow).await,
-                    // After what it takes to connect, so that something is published whose confirm is lost.
+                    // After the time for connecting, so that a message is published whose confirm is lost.
                     Kind::ConfirmsLost => links.broker.set(Mode::CutAnswersAfter(2_000)).await,
                     _ => unreachable!("{kind} is not of servers"),
                 }
@@ -374,14 +374,14 @@ impl Scene {
             }
             Kind::RelayClockJumps => relays.jump(victim, dice / count),
             Kind::Migrated => {
-                // The database may be down just then, which is another fault's doing.
+                // The database may be down at that moment because of another failure.
                 let _ = tokio::time::timeout(10 * SECOND, self.books.migrate()).await;
             }
             _ => unreachable!("{kind} is not of relays"),
         }
     }
 
-    /// Waits until nothing is undelivered, and tells what is, if it takes too long.
+    /// Waits until no message is undelivered, and reports the undelivered ones if it takes too long.
     async fn drain(&self) -> Option<String> {
         let store = self.books.store();
         let began = Instant::now();
@@ -416,7 +416,7 @@ impl Scene {
             let (key, number) = writers::entry(*key, *number);
             ledger.committed(key.as_deref(), number);
         }
-        // Confirmed is not yet consumed.
+        // Confirmed messages may not have been consumed yet.
         if failures.is_empty() {
             let all = async {
                 let mut ticks = tokio::time::interval(SECOND / 10);
@@ -424,7 +424,7 @@ impl Scene {
                     ticks.tick().await;
                 }
             };
-            // What is missing then, the ledger will tell.
+            // The ledger reports the messages that are still missing.
             let _ = tokio::time::timeout(60 * SECOND, all).await;
         }
         for payload in self.broker.arrivals() {
@@ -460,7 +460,7 @@ impl Scene {
     }
 }
 
-/// The faults about the time of each breach, or all of them where that is not known.
+/// The failures around the time of each breach, or all of them if that time is unknown.
 fn circumstances(verdict: &Verdict, past: &[Past]) -> Vec<String> {
     let at = verdict.breaches.iter().filter_map(|(breach, _)| match breach {
         Breach::Overtaken { at, .. } => Some(*at as usize),

@@ -1,4 +1,4 @@
-//! Who writes: transactions of several messages, some rolled back, some long, some committed late.
+//! The writers: transactions of several messages, some rolled back, some long, some committed late.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ const WRITERS: u64 = 8;
 const KEYS: u64 = 2_000;
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What all writers share.
+/// The shared state of the writers.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// Messages in transactions whose commit was answered.
+    /// Number of messages in transactions whose commit was answered.
     pub(crate) written: AtomicU64,
     /// Set when enough has been written, for long enough.
     pub(crate) enough: AtomicBool,
 }
 
-/// Starts the writers, each with keys of its own.
+/// Starts the writers, each with separate keys.
 pub(crate) fn start(
     books: &Arc<dyn Books>,
     topic: &str,
@@ -34,7 +34,7 @@ pub(crate) fn start(
     progress: &Arc<Progress>,
 ) -> JoinSet<()> {
     let mut writers = JoinSet::new();
-    // A file has one writer at a time, and whoever holds a transaction open there holds up everybody.
+    // A file has one writer at a time, and an open transaction there blocks all other writers.
     let most_late = if books.address().is_some() { 2 } else { 0 };
     for number in 0..WRITERS {
         let writer = Writer {
@@ -57,7 +57,7 @@ struct Writer {
     books: Arc<dyn Books>,
     topic: String,
     most_late: usize,
-    /// The last number given out for each key. Gaps are fine; order is what counts.
+    /// The last number used for each key. Gaps are allowed; only the order counts.
     counters: HashMap<i64, i64>,
     progress: Arc<Progress>,
 }
@@ -71,7 +71,7 @@ struct Late {
 }
 
 impl Writer {
-    /// The key of a message: one of this writer's, or its own negative one, which stands for none.
+    /// The key of a message: one of this writer's, or its own negative one, which stands for no key.
     fn key(&mut self) -> i64 {
         if self.rng.u32(0..20) == 0 {
             -1 - self.number as i64
@@ -80,8 +80,8 @@ impl Writer {
         }
     }
 
-    /// Writes some messages of keys that no open transaction writes to: a row lock would serialise two writers of one
-    /// key, and between concurrent transactions there is no order to keep.
+    /// Writes some messages with keys to which no open transaction writes: a row lock would serialise two
+    /// writers of one key, and concurrent transactions have no order to keep.
     async fn write(&mut self, page: &mut dyn Page, busy: &HashSet<i64>) -> Result<(HashSet<i64>, u64)> {
         let (mut messages, mut numbers) = (Vec::new(), Vec::new());
         for _ in 0..self.rng.usize(1..40) {
@@ -134,7 +134,7 @@ impl Writer {
         Ok(written)
     }
 
-    /// Goes on until it is enough, at so many messages a second.
+    /// Continues until the run is long enough, at this rate of messages per second.
     async fn run(mut self, rate: f64) {
         let mut late: Vec<Late> = Vec::new();
         let mut due = Instant::now();
@@ -143,11 +143,11 @@ impl Writer {
                 Ok(written) => {
                     self.progress.written.fetch_add(written, Ordering::Relaxed);
                     due += Duration::from_secs_f64(written as f64 / rate);
-                    // What an outage has cost is made up for, but not all at once.
+                    // The time lost in an outage is made up for, but not immediately.
                     due = due.max(Instant::now() - Duration::from_secs(30));
                     tokio::time::sleep_until(due).await;
                 }
-                // The database is down: what was open is gone, or committed without our knowing.
+                // The database is down: open transactions are lost, or were committed without an answer.
                 Err(_) => {
                     late.clear();
                     let books = self.books.clone();
@@ -164,8 +164,8 @@ impl Writer {
     }
 }
 
-/// The key and number that a payload tells, as a ledger takes them. Messages without a key have numbers that those of no
-/// other writer have.
+/// The key and number in a payload, as a ledger records them. Messages without a key have numbers that those
+/// of no other writer have.
 pub(crate) fn entry(key: i64, number: i64) -> (Option<String>, u64) {
     if key >= 0 {
         (Some(format!("key-{key}")), number as u64)
@@ -174,7 +174,7 @@ pub(crate) fn entry(key: i64, number: i64) -> (Option<String>, u64) {
     }
 }
 
-/// The same of a payload; `None` if it is none of ours.
+/// The same for a payload; `None` if this program did not write it.
 pub(crate) fn entry_of(payload: &str) -> Option<(Option<String>, u64)> {
     let mut parts = payload.splitn(3, ':').map(str::parse::<i64>);
     match (parts.next(), parts.next()) {

@@ -1,4 +1,5 @@
-//! A short run with every fault at least once, from two databases. `OUTBOX_LEDGER_SEED` sets the seed, which is printed.
+//! A short run with every failure at least once, from two databases. `OUTBOX_LEDGER_SEED` sets the seed,
+//! which is printed.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +17,7 @@ use fault_runs::brokers::OnRabbitMq;
 use fault_runs::{Clocks, Kind, Plan, run};
 
 async fn keep_the_ledger(books: Arc<dyn Books>) {
-    // One at a time, or they would take the machine from each other.
+    // One at a time, otherwise the tests compete for the machine.
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _turn = TURN.lock().await;
     let Some(broker) = OnRabbitMq::start().await else { return };

@@ -1,6 +1,7 @@
-//! Whatever the names of schema and tables, the statements stay what they are: those of the default names, with other names
-//! in the same quotes. And whatever a URL of a library's is, it is taken or refused. The input is a byte for the partitions,
-//! and then a prefix, a schema and a URL, each ended by a byte that is in no UTF-8.
+//! Whatever the names of schema and tables are, the statements stay the same: those of the default names,
+//! with other names in the same quotes. And every URL of a library is accepted or refused. The input is a
+//! byte for the partitions, and then a prefix, a schema and a URL, each ended by a byte that is not part of
+//! UTF-8.
 
 #![no_main]
 
@@ -59,7 +60,7 @@ statements!(postgres, outbox_postgres, schema);
 statements!(mysql, outbox_mysql, database);
 statements!(mssql, outbox_mssql, schema);
 
-/// It has no schemas, and its names are so plain that the table's needs no quotes.
+/// It has no schemas, and its names are so simple that the table's needs no quotes.
 fn sqlite(prefix: &str, _: Option<&str>, partitions: u16) -> Result<Vec<String>> {
     use outbox_sqlite::{Config, Inbox, Outbox};
     let config = Config::new().prefix(prefix).partitions(partitions);
@@ -67,11 +68,11 @@ fn sqlite(prefix: &str, _: Option<&str>, partitions: u16) -> Result<Vec<String>>
     Ok(vec![outbox.ddl(), inbox.ddl(), outbox.insert_sql().to_owned()])
 }
 
-/// How a database reads quotes.
+/// The quoting rules of a database.
 struct Dialect {
-    /// What a name begins and ends with.
+    /// The quotes around a name.
     name: (char, char),
-    /// Texts may hold statements, whose names are then quoted twice.
+    /// Strings may contain statements, whose names are then quoted twice.
     nested: bool,
 }
 
@@ -81,7 +82,7 @@ const MSSQL: Dialect = Dialect { name: ('[', ']'), nested: true };
 const SQLITE: Dialect = Dialect { name: ('"', '"'), nested: false };
 
 impl Dialect {
-    /// A statement with its names taken out, and what a hash of them is in.
+    /// A statement without its names, and the state of a hash of them.
     fn shape(&self, sql: &str) -> String {
         let mut shape = String::new();
         let mut rest = sql;
@@ -121,7 +122,8 @@ impl Dialect {
     }
 }
 
-/// What is between the quote at the beginning and the one that ends it, and what is behind. A quote that is meant is doubled.
+/// The text between the opening and the closing quote, and the text after it. A quote within a name is
+/// doubled.
 fn quoted(text: &str, end: char) -> Option<(String, &str)> {
     let mut inner = String::new();
     let mut characters = text.char_indices().skip(1).peekable();
@@ -137,7 +139,7 @@ fn quoted(text: &str, end: char) -> Option<(String, &str)> {
     None
 }
 
-/// What the libraries make of a URL. Neither connects yet.
+/// Parses a URL with the libraries. Neither of them connects yet.
 fn urls(url: &str) {
     use outbox_amqp::AmqpPublisher;
     use outbox_pubsub::PubSubPublisher;

@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(message) = builder.build() else { return };
 
     let set = Some(&destination).filter(|name| !name.is_empty());
-    // As the program tells one from the other.
+    // As the program distinguishes them.
     let stream =
         set.map(|name| if name.starts_with("arn:") { Stream::arn(name) } else { Stream::name(name) });
     let queue = set.map(|name| if name.contains("://") { Queue::url(name) } else { Queue::name(name) });
@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Options that were taken say the same once more when they are stored; a refusal has a reason, and holds for good unless
+/// Accepted options do not change when they are stored again. A refusal has a reason, and is permanent unless
 /// other settings may help.
 fn judge<O: PublisherOptions>(message: &Message, ready: Result<(), Error>) {
     match ready {

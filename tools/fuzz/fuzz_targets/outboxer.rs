@@ -1,5 +1,5 @@
-//! An event of outboxer that holds anything is a message for each publisher, or an error that names the event. The input is
-//! the options, the headers and the payload, each ended by a byte that is in no UTF-8.
+//! Any event of outboxer becomes a message for each publisher, or an error that names the event. The input is
+//! the options, the headers and the payload, each ended by a byte that is not part of UTF-8.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! A row that holds anything is a message, or malformed with a reason. The input is seven cells: a byte that says what a
-//! cell is, then its bytes up to a byte that ends it.
+//! Any row becomes a message, or is malformed with a reason. The input is seven cells: a byte for the type of
+//! a cell, then its bytes up to a byte that ends it.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use outbox_core::{Content, Message};
 use outbox_sql::row::{Cell, RawMessage};
 
-/// It is in no UTF-8, so that texts do not end too early.
+/// A byte that is not part of UTF-8, so that strings do not end too early.
 const END: u8 = 0xfe;
 
 fuzz_target!(|data: &[u8]| {
@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
     match raw.content(None) {
         Content::Malformed { reason, .. } => assert!(!reason.is_empty()),
         Content::Message(message) => {
-            // What a store hands out could have been enqueued.
+            // A message that a store returns could have been enqueued.
             let mut again = Message::bytes(message.topic(), message.payload().clone())
                 .id(message.id())
                 .headers(message.headers().clone())

@@ -1,6 +1,6 @@
-//! Whatever is in the file of settings, in variables and in flags: it is read, or each fault says where it is, and no secret
-//! is shown. The input is the file, and then variables (`name=value`) and flags (`--set …`), each ended by a byte that is in
-//! no UTF-8.
+//! Any content of the settings file, variables and flags is read, or each error names its place, and no
+//! secret is shown. The input is the file, and then variables (`name=value`) and flags (`--set …`), each
+//! ended by a byte that is not part of UTF-8.
 
 #![no_main]
 
@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let texts = || environment.values().chain(&flags).chain([&file]);
-    // Settings may name files, and some of those never end.
+    // Settings may name files, and some files never end.
     if ["/dev", "/proc", "/sys"].iter().any(|folder| texts().any(|text| text.contains(folder))) {
         return;
     }
@@ -56,16 +56,16 @@ fn names_a_place(fault: &str, file: &str, environment: &BTreeMap<String, String>
         || fault.strip_prefix("variable ").is_some_and(|rest| {
             environment.keys().any(|name| rest.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with(": ")))
         })
-        // What is in none of the three, such as a route that is missing.
+        // Errors that belong to none of the three, such as a missing route.
         || fault.starts_with("settings: ")
 }
 
-/// Whether all that is marked stands where a secret has to, on a line of its own.
+/// Returns whether all marked strings are in the place of a secret, on a separate line.
 fn holds_only_secrets(file: &str) -> bool {
     if !file.contains(MARK) {
         return true;
     }
-    // Texts of several lines may hold what only looks like settings.
+    // Strings of several lines may contain text that resembles settings.
     if file.contains("\"\"\"") || file.contains("'''") {
         return false;
     }
@@ -78,7 +78,7 @@ fn holds_only_secrets(file: &str) -> bool {
         if !line.contains(MARK) {
             return true;
         }
-        // There names are the user's own.
+        // There the user chooses the names.
         if section.contains("topics") || section.contains("resource") {
             return false;
         }
@@ -96,7 +96,7 @@ fn is_secret(name: &str, value: &str) -> bool {
     }
 }
 
-/// Of a URL, what is before the only `@` and behind the first colon is meant to be the password.
+/// In a URL, the part between the first colon and the only `@` is meant to be the password.
 fn is_password_of_url(url: &str) -> bool {
     let parts = || {
         let (before, behind) = url.split_once("://")?.1.split_once('@')?;
@@ -117,7 +117,7 @@ fn is_secret_variable(name: &str, value: &str) -> bool {
                 && !path.to_lowercase().contains("resource")
                 && steps.last().is_some_and(|field| is_secret(field, value))
         }
-        // Named by a setting, as the place of a secret.
+        // Named by a setting as the source of a secret.
         None => is_password_of_url(value),
     }
 }

@@ -1,5 +1,5 @@
-//! The trace of a message is whatever its row says. What is taken of it can be written once more, and is read the same. The
-//! input is the two headers, the first ended by a byte that is in no UTF-8.
+//! The trace of a message is read from its row. The accepted part can be written again and is read the same.
+//! The input is the two headers, the first ended by a byte that is not part of UTF-8.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let given = message.headers().clone();
     assert!(given.get(TRACEPARENT) == Some(&parent) && given.get(TRACESTATE) == state.as_ref());
-    // It goes on with the trace that it has.
+    // It continues the trace that it has.
     message.set_trace(Trace { parent: "another".to_owned(), state: Some("another".to_owned()) });
     assert!(message.headers() == &given);
 

@@ -1,4 +1,4 @@
-//! The broker, and a relay's way to it.
+//! The broker, and a relay's connection to it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +17,10 @@ use crate::trace::Trace;
 use crate::weather::{Conditions, Fate, Weather};
 use crate::witness::Witness;
 
-/// What the broker has taken, in its order: keys and numbers.
+/// The messages that the broker has accepted, in its order: keys and numbers.
 pub(crate) type Taken = Arc<Mutex<Vec<(Option<String>, u64)>>>;
 
-/// When the broker has dealt with all that it was sent, where it needs time for each message.
+/// When the broker has finished everything it was sent, if it needs time for each message.
 pub(crate) type FreeAt = Arc<Mutex<Option<Instant>>>;
 
 /// The broker as one relay sees it.
@@ -36,13 +36,13 @@ pub(crate) struct Link {
     pub(crate) ordered_batches: bool,
 }
 
-/// The number that is a message's payload.
+/// The number in a message's payload.
 pub(crate) fn number(message: &Message) -> u64 {
     std::str::from_utf8(message.payload()).expect("text").parse().expect("a number")
 }
 
 impl Link {
-    /// When the broker will have dealt with these messages, after all that it was sent before.
+    /// When the broker will have finished these messages, after everything it was sent before.
     fn queue(&self, messages: usize, pace: Duration) -> Instant {
         let now = Instant::now();
         let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ impl Link {
         end
     }
 
-    /// Has a slow broker take the batch, also if the call is given up meanwhile.
+    /// Lets a slow broker accept the batch, even if the call is given up meanwhile.
     async fn take_slowly(
         &self,
         batch: &[Message],
@@ -67,7 +67,7 @@ impl Link {
             sleep_until(end).await;
             let outcomes = take(&taken, &witness, &weather, &sent, conditions, ordered, &mut rng);
             drop(under_way);
-            // Nobody may be waiting any more.
+            // The caller may have stopped waiting.
             let _ = answer.send(outcomes);
         });
         answered.await.expect("the broker answers")
@@ -82,7 +82,8 @@ fn interrupted() -> Error {
     Error::new(ErrorKind::Interrupted, "the dice say that the answer is lost")
 }
 
-/// What the broker does with a batch. Nothing of a key follows what failed of it, where that is what it promises.
+/// The broker's handling of a batch. After a failed message of a key it accepts no later one, if it promises
+/// that.
 fn take(
     taken: &Taken,
     witness: &Witness,
@@ -157,14 +158,14 @@ impl Publisher for Link {
             self.weather.may_repeat();
         }
         if let Some(end) = batch.iter().position(|message| conditions.is_breaking(number(message))) {
-            // What was before it may have been taken.
+            // Messages before it may have been accepted.
             let end = if rng.bool() { end } else { 0 };
             self.weather.may_repeat();
             take(&self.taken, &self.witness, &self.weather, &batch[..end], conditions, true, &mut rng);
             return fail_all(batch, interrupted);
         }
         if fate.is_late {
-            // It has left, and is on its way while nobody waits for it any more.
+            // The request has left, and is on its way although the relay has stopped waiting for it.
             let (taken, sent, ordered) = (self.taken.clone(), batch.to_vec(), self.ordered_batches);
             let (witness, weather) = (self.witness.clone(), self.weather.clone());
             let late = Duration::from_millis(rng.u64(1..30_000));
@@ -173,7 +174,7 @@ impl Publisher for Link {
                 take(&taken, &witness, &weather, &sent, conditions, ordered, &mut rng);
                 drop(under_way);
             });
-            // The relay gives up on it before.
+            // The relay gives up before that.
             sleep(Duration::from_secs(3_600)).await;
             return fail_all(batch, interrupted);
         }

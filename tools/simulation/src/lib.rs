@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// A checker: to fail loudly when its own world breaks is its job.
+// A checker: it must fail clearly when the simulation itself breaks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod broker;

@@ -1,4 +1,4 @@
-//! A relay's way to the store, on which calls fail, are lost, late and slow.
+//! A relay's connection to the store, on which calls fail, lose their answers, and are late and slow.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The relay's own ids are new in each run, and shares are given out in the order of ids.
+    /// The relay's own ids are new in each run, and shares are assigned in the order of ids.
     fn id(&self) -> RelayId {
         RelayId(Uuid::from_u128(u128::from(self.relay)))
     }
@@ -91,7 +91,7 @@ impl Store for Link {
     async fn heartbeat(&self, _: RelayId, ttl: Duration) -> Result<Membership> {
         let fate = self.fate("heartbeat", 0);
         if fate.fails || fate.is_lost || fate.before + fate.after > Duration::from_secs(1) {
-            // The lease may run out.
+            // The lease may expire.
             self.weather.may_repeat();
         }
         let began = Instant::now();
@@ -190,11 +190,11 @@ impl Reader for LinkedReader {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
         let mut fate = self.link.fate("fetch", limit.messages as u64);
-        // A fetch whose answer is lost has not been: the next one brings the same rows.
+        // A fetch whose answer is lost has not happened: the next one returns the same rows.
         fate.fails |= fate.is_lost;
         fate.is_lost = false;
         let Self { link, reader } = self;
-        // Nor has one that nobody waited for until its answer came.
+        // The same holds for a fetch that was dropped before its answer arrived.
         let mut ahead = reader.clone();
         let answer = link.call(fate, ahead.fetch(limit, in_flight)).await?;
         *reader = ahead;
@@ -232,7 +232,7 @@ impl Wakeups for LinkedWakeups {
             return Err(Error::new(ErrorKind::Unavailable, "the dice say that wake-ups break off"));
         }
         if fate.is_lost {
-            // Hints may be lost. The next one may come.
+            // Hints may be lost. The next one may arrive.
             self.wakeups.wait().await?;
         }
         Ok(())

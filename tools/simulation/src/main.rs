@@ -10,24 +10,24 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use outbox_simulation::simulate;
 
-/// Runs the relay in worlds where everything fails, one for each seed.
+/// Runs the relay in simulations with random failures, one for each seed.
 ///
-/// Exit codes: 0 if no rule was broken in any of them, 1 if one was.
+/// Exit codes: 0 if no run broke a rule, 1 if one did.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many worlds.
+    /// Number of runs.
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
-    /// The first seed; each next one is one more. A new one by default, which is printed.
+    /// The first seed; each further run adds one. Default: a random seed, which is printed.
     #[arg(long)]
     first: Option<u64>,
-    /// This one world, with all that happens in it.
+    /// Run only this seed, and print all its events.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
-    /// Runs each world a second time, and fails if that one took another course.
+    /// Run each seed twice, and fail if the second run differs.
     #[arg(long)]
     twice: bool,
-    /// Goes on after a world in which a rule was broken.
+    /// Continue after a run that broke a rule.
     #[arg(long)]
     keep_going: bool,
 }

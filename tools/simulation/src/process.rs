@@ -1,5 +1,5 @@
-//! A relay as a process, and the seed as its scheduler: whoever is to run next may have to let others go first, the whole
-//! process may stand still, and it may end at any await, its own or one inside of a call.
+//! A relay as a process, with the seed as its scheduler: the next task may have to let others run first, the
+//! whole process may be paused, and it may end at any await, in the relay or within a call.
 
 use std::future::{pending, poll_fn};
 use std::pin::Pin;
@@ -12,42 +12,43 @@ use tokio::task::yield_now;
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// By itself, cleanly or with work in flight.
+    /// It exited, cleanly or with work in flight.
     Itself { cleanly: bool },
-    /// At an await, without a word.
+    /// At an await, without notice.
     Crash,
 }
 
-/// What a relay and its calls have in common. Clones are the same process.
+/// The shared state of a relay and its calls. Clones are the same process.
 #[derive(Clone, Debug)]
 pub(crate) struct Process(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Wakes whoever waits for the process to go on, in the order of their coming. tokio's `watch` has a random one.
+    /// Wakes the tasks that wait for the process to continue, in the order in which they started waiting.
+    /// tokio's `watch` uses a random order.
     thawed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     frozen: bool,
-    /// Steps until the crash, if there is to be one.
+    /// Steps until the crash, if there is one.
     steps_left: Option<u64>,
-    /// The most turns that a step may have to let others go first.
+    /// Maximum number of turns for which a step may let others run first.
     most_turns: u32,
     rng: fastrand::Rng,
-    /// Of the relay's own loop, for the crash inside of a call.
+    /// Of the relay's own loop, for a crash inside a call.
     waker: Option<Waker>,
 }
 
 impl State {
-    /// Whether the process is at its end.
+    /// Whether the process has ended.
     fn has_crashed(&self) -> bool {
         self.steps_left == Some(0)
     }
 
-    /// Counts one more step. Says whether the process survives it.
+    /// Counts one more step. Returns whether the process survives it.
     fn survives(&mut self) -> bool {
         if let Some(left) = &mut self.steps_left {
             *left = left.saturating_sub(1);
@@ -57,8 +58,8 @@ impl State {
 }
 
 impl Process {
-    /// A process that crashes after so many steps, if there is a number; each step lets others go first up to `most_turns`
-    /// times.
+    /// A process that crashes after this number of steps, if it is set; each step lets others run first up to
+    /// `most_turns` times.
     pub(crate) fn new(steps_left: Option<u64>, most_turns: u32, rng: fastrand::Rng) -> Self {
         let state = Mutex::new(State { frozen: false, steps_left, most_turns, rng, waker: None });
         Self(Arc::new(Shared { state, thawed: Notify::new() }))
@@ -79,14 +80,14 @@ impl Process {
         }
     }
 
-    /// Waits until the process goes on.
+    /// Waits until the process continues.
     async fn thaw(&self) {
         while self.is_frozen() {
             self.0.thawed.notified().await;
         }
     }
 
-    /// What may happen at an await within a call: others run first, the process stands still, or this is its end.
+    /// The events at an await within a call: others run first, the process is paused, or it ends here.
     pub(crate) async fn step(&self) {
         let (survives, turns) = {
             let mut state = self.lock();
@@ -97,7 +98,7 @@ impl Process {
             if let Some(waker) = self.lock().waker.take() {
                 waker.wake();
             }
-            // The relay's loop ends, and ends this with it.
+            // The relay's loop ends, and ends this task with it.
             pending::<()>().await;
         }
         for _ in 0..turns {

@@ -1,4 +1,4 @@
-//! What happened, in order: as a number that two equal runs have in common, and for people if they want to know.
+//! The sequence of events: as a number that two equal runs share, and optionally as text.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,13 +25,13 @@ fn mixed(hash: u64, number: u64) -> u64 {
 }
 
 impl Trace {
-    /// With `lines`, what happens is also kept as text.
+    /// With `lines`, the events are also kept as text.
     pub(crate) fn new(lines: bool) -> Self {
         let inner = Inner { began: Instant::now(), hash: 0xcbf2_9ce4_8422_2325, lines: lines.then(Vec::new) };
         Self { inner: Arc::new(Mutex::new(inner)), has_lines: lines }
     }
 
-    /// `who` is a relay, or 0 for the world.
+    /// `who` is a relay, or 0 for the environment.
     pub(crate) fn note(&self, who: u32, what: &'static str, detail: u64) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let at = inner.began.elapsed();
@@ -43,9 +43,9 @@ impl Trace {
         }
     }
 
-    /// For people only, and only if they want to know.
+    /// Only for the text, and only if it is kept.
     pub(crate) fn tell(&self, who: u32, text: impl FnOnce() -> String) {
-        // Asked for every row, and nearly always in vain.
+        // Called for every row, and nearly always without effect.
         if !self.has_lines {
             return;
         }

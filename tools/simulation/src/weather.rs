@@ -1,30 +1,31 @@
-//! How bad things are at the moment.
+//! The current failure rates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// A call that takes longer is counted while it is under way.
+/// A call that takes longer is counted while it runs.
 const LONG: Duration = Duration::from_secs(1);
 
-/// What may befall a call. Chances are of a thousand.
+/// The failures of a call. Chances are in thousandths.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chances {
-    /// It fails, and nothing was done.
+    /// It fails, and has no effect.
     pub(crate) fails: u32,
-    /// It is done, and the answer is lost.
+    /// It takes effect, and the answer is lost.
     pub(crate) is_lost: u32,
-    /// A publish only: it has left, and arrives when nobody waits for it any more.
+    /// Only for a publish: the request has left, and arrives after the relay has stopped waiting for it.
     pub(crate) is_late: u32,
     /// It takes very long.
     pub(crate) is_slow: u32,
-    /// The longest it takes otherwise, in milliseconds, before it takes effect and again before its answer.
+    /// The longest time it takes otherwise, in milliseconds, before it takes effect and again before its
+    /// answer.
     pub(crate) delay: u64,
 }
 
 impl Chances {
     pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
-        // Many worlds are calm in most respects, so that the rest shows.
+        // Many runs have few kinds of failures, so that the effects of the others show.
         let mut some = |most: u32| if rng.u32(0..3) == 0 { rng.u32(0..most) } else { 0 };
         let (fails, is_lost, is_late, is_slow) = (some(200), some(200), some(60), some(60));
         Self { fails, is_lost, is_late, is_slow, delay: [0, 0, 5, 50, 400][rng.usize(..5)] }
@@ -37,17 +38,17 @@ pub(crate) struct Conditions {
     pub(crate) broker: Chances,
     pub(crate) store_down: bool,
     pub(crate) broker_down: bool,
-    /// A message is refused for now, by chance.
+    /// A message is refused temporarily, at random.
     pub(crate) refuses: u32,
-    /// Numbers that divide by this are refused for good; 0 for none.
+    /// Numbers divisible by this are refused permanently; 0 for none.
     pub(crate) poison: u64,
-    /// The store refuses settlements of positions that divide by this; 0 for none.
+    /// The store refuses settlements of positions divisible by this; 0 for none.
     pub(crate) unsettled: i64,
     /// This kind of call to the store hangs.
     pub(crate) hangs: Option<&'static str>,
-    /// Numbers that divide by this make their call fail as a whole; 0 for none.
+    /// Numbers divisible by this make their call fail as a whole; 0 for none.
     pub(crate) breaks: u64,
-    /// Time that the broker needs for each message, one after the other, whoever sent it.
+    /// Time that the broker needs for each message, one after the other, for all relays together.
     pub(crate) pace: Duration,
 }
 
@@ -58,7 +59,7 @@ impl Conditions {
     }
 }
 
-/// The same conditions for everybody, and how often something happened that may cause repeats.
+/// The failure rates for all relays, and the number of events that may cause repeats.
 #[derive(Debug, Default)]
 pub(crate) struct Weather {
     now: Mutex<Conditions>,
@@ -76,7 +77,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// What is to befall one call.
+/// The failure of one call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fate {
     pub(crate) before: Duration,
@@ -99,17 +100,17 @@ impl Weather {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = conditions;
     }
 
-    /// Nothing fails any more.
+    /// Ends all failures.
     pub(crate) fn clear(&self) {
         self.set(Conditions::default());
     }
 
-    /// Something may have made a relay publish its window again.
+    /// Records an event that may have made a relay publish its window again.
     pub(crate) fn may_repeat(&self) {
         self.causes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a call that may go on when the weather is fine again.
+    /// Counts a call that may still run after the failures have ended.
     pub(crate) fn under_way(self: &Arc<Self>, fate: &Fate) -> Option<UnderWay> {
         let is_long = fate.is_late || fate.before + fate.after > LONG;
         is_long.then(|| {
@@ -118,7 +119,7 @@ impl Weather {
         })
     }
 
-    /// Counts a call that the broker has queued for so long.
+    /// Counts a call that the broker has queued for this long.
     pub(crate) fn queued(self: &Arc<Self>, wait: Duration) -> Option<UnderWay> {
         self.under_way(&Fate {
             before: wait,
@@ -139,7 +140,7 @@ impl Weather {
 }
 
 impl Fate {
-    /// Whether a relay may give the call up, or not learn what became of it.
+    /// Returns whether a relay may give the call up, or not learn its result.
     pub(crate) fn may_repeat(&self) -> bool {
         self.is_late || self.is_lost || self.before + self.after > LONG
     }

@@ -1,4 +1,5 @@
-//! Sees every call when it begins or takes effect, and holds the relays to what the ledger cannot see from outside.
+//! Sees every call when it begins or takes effect, and checks the rules that the ledger cannot check from
+//! outside.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,24 +18,24 @@ use crate::broker::number;
 /// - No attempt is counted unless the broker failed the message itself. While the broker is down none is counted either, but one
 ///   for two outages in each of which the message was sent alone, as ADR 0021 states.
 /// - A retry waits as its policy says.
-/// - In peace, nobody lets a lease run out.
-/// - Nobody fetches again and again while no time passes.
+/// - After the failures have ended, no relay lets a lease expire.
+/// - No relay fetches repeatedly while no time passes.
 ///
-/// Clones share what they have seen.
+/// Clones share their observations.
 #[derive(Clone, Debug)]
 pub(crate) struct Witness {
     seen: Arc<Mutex<Seen>>,
     publish_timeout: Duration,
 }
 
-/// More than a world has messages, many times over.
+/// Many times the number of messages in a run.
 const MOST_FETCHES_AT_ONCE: u32 = 10_000;
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// Of each relay, the moment of its last fetch, and how many it has made in that moment.
+    /// The moment of the last fetch of each relay, and the number of its fetches in that moment.
     fetches: BTreeMap<u32, (Option<Instant>, u32)>,
-    /// Who may publish what, and until when, as the store has it.
+    /// The owner of each partition, and the end of its lease, as recorded in the store.
     leases: BTreeMap<Partition, (u32, Instant)>,
     /// When the last heartbeat of each relay began and took effect.
     renewed: BTreeMap<u32, (Instant, Instant)>,
@@ -76,12 +77,12 @@ impl Drop for InFlight {
 
 impl Seen {
     fn breach(&mut self, rule: impl FnOnce() -> String) {
-        // The first one explains most.
+        // The first breach explains the most.
         self.breach.get_or_insert_with(rule);
     }
 }
 
-/// The bit of a message's key; the world numbers them.
+/// The bit of a message's key; the run numbers them.
 fn key_bit(message: &Message) -> u64 {
     let number =
         message.key().and_then(|key| key.rsplit('-').next()).and_then(|text| text.parse::<u32>().ok());
@@ -110,8 +111,8 @@ impl Witness {
         self.lock().breach.clone()
     }
 
-    /// A relay fetches. Says whether it does so without end, which has to be ended for it: time passes only when nobody does
-    /// anything.
+    /// A relay fetches. Returns whether it does so endlessly, so that it must be stopped: time passes only
+    /// when no task runs.
     pub(crate) fn spins(&self, relay: u32) -> bool {
         let now = Some(Instant::now());
         let mut seen = self.lock();
@@ -124,7 +125,7 @@ impl Witness {
         spins
     }
 
-    /// Nothing fails any more.
+    /// All failures have ended.
     pub(crate) fn peace(&self) {
         self.lock().peace_since = Some(Instant::now());
     }
@@ -134,7 +135,7 @@ impl Witness {
         let now = Instant::now();
         let mut seen = self.lock();
         let before = seen.renewed.insert(relay, (began, now));
-        // The answer of a call from before the peace may have been slow.
+        // The answer to a call from before that may have been slow.
         if let (Some((began, before)), Some(peace)) = (before, seen.peace_since)
             && began >= peace
             && now > before + ttl
@@ -146,7 +147,7 @@ impl Witness {
         }
     }
 
-    /// Leases were given back: these, or all of them.
+    /// Leases were released: these, or all of them.
     pub(crate) fn released(&self, relay: u32, partitions: Option<&[Partition]>) {
         let gone = |partition: &Partition| partitions.is_none_or(|partitions| partitions.contains(partition));
         self.lock().leases.retain(|partition, (owner, _)| *owner != relay || !gone(partition));
@@ -175,7 +176,7 @@ impl Witness {
             keys |= key_bit(message);
         }
         let rival = seen.flights.values().find(|flight| {
-            // A call that is older belongs to a process that stood still.
+            // An older call belongs to a process that was paused.
             flight.relay != relay && flight.keys & keys != 0 && now < flight.began + self.publish_timeout
         });
         if let Some(rival) = rival.map(|flight| flight.relay) {
@@ -186,7 +187,7 @@ impl Witness {
         }
         seen.broker_down = broker_down;
         if let [message] = batch {
-            // A message that is sent alone may be what breaks the connection.
+            // A message that is sent alone may be the one that breaks the connection.
             if broker_down {
                 let outage = seen.outages;
                 let alone_in = at(&mut seen.alone_in, number(message));
@@ -223,7 +224,7 @@ impl Witness {
             seen.breach(rule);
         }
         if let Settlement::Retry { after, attempts, error, .. } = &settle.settlement
-            // Recorded instead of an error that the store has refused.
+            // Recorded in place of an error that the store has refused.
             && !error.starts_with("the store refused")
         {
             let exponent = i32::try_from(*attempts).expect("a small number") - 1;

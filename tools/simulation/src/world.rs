@@ -1,4 +1,4 @@
-//! One run: writers, relays, weather, an operator, then peace, then the verdict.
+//! One run: writers, relays, failures and an operator, then recovery without failures, then the verdict.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,38 +20,38 @@ use crate::weather::{Chances, Conditions, Weather};
 use crate::witness::Witness;
 
 const KEYS: u64 = 8;
-/// The most that a relay has in flight here.
+/// Maximum number of messages that a relay has in flight here.
 const WINDOW: usize = 40;
-/// How long what is left may take when nothing fails any more: leases of the dead, an open circuit, retries that had been
-/// put off, and what a stopped process still had in hand. All of that is a matter of a minute or two.
+/// How long the remaining work may take after the failures have ended: leases of dead relays, an open
+/// circuit, postponed retries, and the work of a paused process. All of these take a minute or two.
 const DRAIN: Duration = Duration::from_secs(600);
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// Of the ledger.
+    /// The verdict of the ledger.
     pub verdict: Verdict,
-    /// What else went wrong, if anything did: a relay broke a rule that the ledger cannot see, something is stuck, or a relay
-    /// did not stop in peace.
+    /// The first other error: a relay broke a rule that the ledger cannot see, a message is stuck, or a relay
+    /// did not stop after the failures had ended.
     pub failure: Option<String>,
-    /// How long it took in virtual time from the beginning of the peace until nothing was undelivered.
+    /// Virtual time from the end of the failures until no message was undelivered.
     pub drained: Duration,
     /// All calls.
     pub trace: Trace,
 }
 
 impl Outcome {
-    /// Whether nothing at all was wrong.
+    /// Returns whether there was no error.
     pub fn is_clean(&self) -> bool {
         self.verdict.is_clean() && self.failure.is_none()
     }
 }
 
-/// Runs the world of this seed. With `lines`, the trace has text.
+/// Runs the simulation of this seed. With `lines`, the trace has text.
 ///
 /// # Panics
-/// If the world itself is broken.
+/// If the simulation itself is broken.
 pub fn simulate(seed: u64, lines: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -70,11 +70,11 @@ struct Member {
 
 struct World {
     rng: fastrand::Rng,
-    /// For what was added later, so that the worlds before keep their course.
+    /// For features that were added later, so that older seeds keep their course.
     more: fastrand::Rng,
     /// Most messages have the same key.
     is_hot: bool,
-    /// For the store's faults that a third of the worlds have.
+    /// For the store failures of a third of the runs.
     trouble: Option<fastrand::Rng>,
     store: MemoryStore,
     taken: Taken,
@@ -84,7 +84,7 @@ struct World {
     members: Vec<Member>,
     /// Relays that were asked to stop.
     leavers: Vec<JoinHandle<End>>,
-    /// How much the seed mixes the order in which tasks run.
+    /// How strongly the seed mixes the order in which tasks run.
     most_turns: u32,
     relays: u32,
     open: Vec<(MemoryTransaction, Vec<Message>)>,
@@ -145,7 +145,8 @@ impl World {
         settings.purge_interval = Duration::from_secs(self.rng.u64(1..60));
         settings.retention = self.rng.bool().then_some(Duration::from_secs(30));
         settings.stats_interval = None;
-        // Looking in vain is most of what a world costs, and it is all the same whether nobody listens to few events or many.
+        // Unsuccessful polling is most of the cost of a run, and its result is the same with few or many
+        // subscribers of events.
         settings.min_poll_interval = Duration::from_millis([2, 20, 200][self.rng.usize(..3)]);
         settings.poll_interval = Duration::from_secs(self.rng.u64(1..5));
         settings.event_capacity = 1;
@@ -162,7 +163,7 @@ impl World {
         let settings = self.settings();
         self.relays += 1;
         let relay = self.relays;
-        // It does not know yet how fast the broker is.
+        // The relay does not know yet how fast the broker is.
         self.weather.may_repeat();
         let steps = (self.rng.u32(0..3) == 0).then(|| self.rng.u64(1..1_000));
         if steps.is_some() {
@@ -226,8 +227,8 @@ impl World {
         }
     }
 
-    /// One transaction: several messages, of keys that no open transaction writes to. Between concurrent transactions of
-    /// one key there is no order to keep; a row lock of the business would serialise them.
+    /// One transaction: several messages, with keys to which no open transaction writes. Concurrent
+    /// transactions of one key have no order to keep; a row lock of the business would serialise them.
     fn write(&mut self) {
         let mut transaction = self.store.begin();
         let mut messages = Vec::new();
@@ -270,13 +271,13 @@ impl World {
             },
         };
         if now.pace != conditions.pace {
-            // What is in flight may not end in time any more, or what was sent so far takes long.
+            // Messages in flight may not be finished in time, or messages sent so far take long.
             self.weather.may_repeat();
         }
         self.weather.set(conditions);
     }
 
-    /// Some settlements are refused, one kind of call hangs, or relays are poked without end.
+    /// Some settlements are refused, one kind of call hangs, or relays are poked endlessly.
     async fn disturb_the_store(&mut self) {
         let Some(rng) = &mut self.trouble else { return };
         let now = self.weather.now();
@@ -292,7 +293,7 @@ impl World {
         }
     }
 
-    /// Something happens to a relay, or with the dead letters.
+    /// An event for a relay, or for the dead letters.
     async fn disturb(&mut self) {
         let some = (!self.members.is_empty()).then(|| self.rng.usize(..self.members.len().max(1)));
         match (self.rng.u32(0..12), some) {
@@ -304,7 +305,7 @@ impl World {
                 let _ = member.task.await;
             }
             (4, Some(leaver)) => {
-                // It may well have to give up on what is in flight.
+                // It may have to give up messages in flight.
                 self.weather.may_repeat();
                 let mut member = self.members.swap_remove(leaver);
                 member.process.freeze(false);
@@ -369,21 +370,21 @@ impl World {
             self.ledger.arrived(key.as_deref(), *number);
             self.trace.note(0, "arrived", *number);
         }
-        // With another choice than the strict one, order gives way to progress.
+        // With a setting other than strict order, later messages may overtake earlier ones.
         let most = (self.weather.causes() + 1) * WINDOW as u64;
         let rules = Rules::new().ordered(self.key_order == KeyOrder::Strict).most_duplicates(most);
         Outcome { verdict: self.ledger.verdict(&rules), failure, drained: drained_in, trace: self.trace }
     }
 
-    /// Until nothing is undelivered, nor dead.
+    /// Until no message is undelivered or dead.
     async fn drain(&mut self) {
         loop {
-            // Whoever crashed is replaced, as by any supervisor.
+            // A crashed relay is replaced, as by any supervisor.
             self.members.retain(|member| !member.task.is_finished());
             if self.members.is_empty() {
                 self.start_relay();
             }
-            // What waits behind a dead letter waits until somebody looks after it.
+            // Messages behind a dead letter wait until it is redriven or discarded.
             let redriven = self.redrive().await;
             let stats = self.store.stats(1).await.expect("the memory answers");
             if stats.backlog.value == 0 && redriven == 0 {
@@ -395,8 +396,8 @@ impl World {
 
     async fn stop_all(&mut self) -> Option<String> {
         let mut failure = None;
-        // Calls that were slow before the peace may still be on their way, and keep a relay from stopping cleanly; so does
-        // the pause after a failed one.
+        // Calls that were slow before the end of the failures may still run, and keep a relay from stopping
+        // cleanly. The pause after a failed call does the same.
         for _ in 0..180 {
             sleep(Duration::from_secs(1)).await;
             if self.weather.long_calls() == 0 {
@@ -405,7 +406,7 @@ impl World {
         }
         sleep(Duration::from_secs(10)).await;
         for leaver in self.leavers.drain(..) {
-            // These stopped among failures, and may say so.
+            // These relays stopped during failures, and may report this.
             match timeout(Duration::from_secs(120), leaver).await {
                 Ok(Ok(_)) => {}
                 other => failure = Some(format!("a relay did not stop: {other:?}")),

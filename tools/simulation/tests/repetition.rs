@@ -1,4 +1,4 @@
-//! A seed is all there is to a world: whenever and wherever it is run, the same happens in it.
+//! A seed determines a run completely: whenever and wherever it is run, the same events happen.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use outbox_simulation::simulate;
 
-/// Enough for a world in which the order of wake-ups decides something.
+/// Enough for a run in which the order of wake-ups matters.
 const SEEDS: u64 = 300;
 
 fn hashes(seeds: impl Iterator<Item = u64>) -> Vec<u64> {
@@ -18,7 +18,7 @@ fn every_world_repeats_on_another_thread_and_in_another_order() {
     let first = fastrand::u64(..1 << 48);
     println!("seeds from {first}");
     let seeds = first..first + SEEDS;
-    // Both at once, so that they disturb each other if anything but the seed decides.
+    // Both concurrently, so that they disturb each other if anything but the seed matters.
     let (forwards, mut backwards) = std::thread::scope(|scope| {
         let forwards = scope.spawn(|| hashes(seeds.clone()));
         let backwards = scope.spawn(|| hashes(seeds.clone().rev()));

@@ -1,5 +1,5 @@
-//! Worlds of dice. `OUTBOX_SIMULATION_SEEDS` sets how many; the first seed is printed. A world in which a rule was broken is
-//! told by its seed, and `cargo run -p outbox-simulation -- --seed …` shows all that happens in it.
+//! Simulated runs. `OUTBOX_SIMULATION_SEEDS` sets their number; the first seed is printed. A run that broke a
+//! rule is reported by its seed, and `cargo run -p outbox-simulation -- --seed …` shows all its events.
 
 #![allow(clippy::panic, clippy::print_stdout, reason = "the functions beside the tests are tests, too")]
 

@@ -1,4 +1,4 @@
-//! The database of a run: what is the same on every one of them.
+//! The database of a run: the parts that all databases share.
 
 mod on_mariadb;
 mod on_postgres;
@@ -16,43 +16,44 @@ pub use on_mariadb::OnMariaDb;
 pub use on_postgres::OnPostgres;
 pub use on_sqlite::OnSqlite;
 
-/// The business that writes messages, and numbers of its own beside them.
+/// The business that writes messages, and next to them its own numbers.
 #[async_trait]
 pub trait Books: Send + Sync {
     /// For relays in other processes.
     fn url(&self) -> String;
 
-    /// The same, through a proxy before the server.
+    /// The same, through a proxy in front of the server.
     fn url_through(&self, proxy: &Proxy) -> String;
 
-    /// Where the server is. `None` for a database that is a file, which has no process that could die, and no network.
+    /// The address of the server. `None` for a database in a file, which has no process that can be killed,
+    /// and no network.
     fn address(&self) -> Option<SocketAddr>;
 
     /// A store on the database.
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Makes the tables, which are there already.
+    /// Creates the tables, which exist already.
     async fn migrate(&self) -> Result<()>;
 
     /// Begins a transaction.
     async fn begin(&self) -> Result<Box<dyn Page>>;
 
-    /// Whether the database answers.
+    /// Returns whether the database answers.
     async fn answers(&self) -> bool;
 
-    /// What the database says was committed.
+    /// Returns the messages that the database reports as committed.
     async fn committed(&self) -> HashSet<(i64, i64)>;
 
-    /// Kills the server. Nothing for a file.
+    /// Kills the server. Does nothing for a file.
     async fn kill(&self);
 
     /// Starts it again.
     async fn restart(&self);
 
-    /// Stops it where it is.
+    /// Stops it.
     async fn stop(&self);
 
-    /// Lets it go on.
+    /// Continues it.
     async fn cont(&self);
 }
 

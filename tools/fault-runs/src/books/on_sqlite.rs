@@ -1,4 +1,4 @@
-//! The ledger's database in a file. Nobody kills it: it has no process of its own.
+//! The ledger's database in a file. It is never killed, because it has no process.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ pub struct OnSqlite {
 }
 
 impl OnSqlite {
-    /// Makes a file in a new folder.
+    /// Creates a file in a new folder.
     ///
     /// # Panics
     /// If it cannot.

@@ -1,6 +1,6 @@
-//! A FIFO queue of SQS. Its emulator forgets everything when it dies, so what counts as arrived is what the server has
-//! confirmed, in that order, as a gateway before it has seen it. That the service keeps what it has confirmed is Amazon's
-//! promise, and not shown here.
+//! A FIFO queue of SQS. Its emulator loses everything when it dies. Therefore a message counts as arrived
+//! when the server has confirmed it, in that order, as recorded by a gateway in front of it. That the service
+//! keeps confirmed messages is Amazon's promise, and not tested here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct OnSqs {
 }
 
 impl OnSqs {
-    /// Starts a server. `None` where there is no such server; the harness has said so.
+    /// Starts a server. Returns `None` if there is no such server; the harness has reported it.
     pub async fn start() -> Option<Self> {
         let server = Arc::new(Sqs::start().await?);
         let queue = Arc::new(server.fifo_queue().await);
@@ -42,7 +42,7 @@ impl Drop for OnSqs {
     }
 }
 
-/// Keeps the queue empty, so that the server's memory is.
+/// Keeps the queue empty, so that the server's memory does not grow.
 async fn empty(server: Arc<Sqs>, queue: Arc<Queue>) {
     let client = server.client();
     loop {
