@@ -1,4 +1,4 @@
-//! A figure, and how it is printed and kept.
+//! A figure, and how it is printed and stored.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,33 +18,33 @@ use crate::stats::Summary;
 pub struct Line {
     /// The scenario.
     pub scenario: String,
-    /// What was measured, such as `rate` or `p99`.
+    /// The measured quantity, such as `rate` or `p99`.
     pub metric: String,
-    /// Of what the figures are.
+    /// The unit.
     pub unit: String,
-    /// Who was measured.
+    /// The contender.
     pub contender: String,
-    /// Under which circumstances.
+    /// The circumstances.
     pub case: BTreeMap<String, Value>,
     /// The figures.
     #[serde(flatten)]
     pub summary: Summary,
-    /// In relation to another contender of the same run.
+    /// The relation to another contender of the same run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<Against>,
 }
 
-/// A figure in relation to another one.
+/// The relation of a figure to another one.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Against {
     /// The other contender.
     pub contender: String,
-    /// The quotients, round by round.
+    /// The ratios, round by round.
     pub ratio: Summary,
 }
 
 impl Line {
-    /// A figure, with what the options say of the circumstances.
+    /// Creates a figure with the circumstances that the options describe.
     pub fn new(
         scenario: &str,
         metric: impl Into<String>,
@@ -75,7 +75,7 @@ impl Line {
         self
     }
 
-    /// Puts it in relation to another contender's figures of the same rounds.
+    /// Relates it to another contender's figures of the same rounds.
     #[must_use]
     pub fn against(mut self, contender: impl Into<String>, rounds: &[f64]) -> Self {
         let ratio = Summary::ratio(&self.summary, &Summary::of(rounds));
@@ -84,7 +84,7 @@ impl Line {
     }
 }
 
-/// A figure as people read it. Three digits are all that a figure of this kind is worth.
+/// Formats a figure for people. Figures of this kind have three significant digits.
 pub fn short(value: f64) -> String {
     let digits = match value.abs() {
         large if large >= 100.0 => 0,
@@ -130,7 +130,7 @@ impl fmt::Display for Line {
     }
 }
 
-/// Where figures go.
+/// The destination of figures.
 #[derive(Clone, Debug)]
 pub struct Output {
     json: bool,
@@ -138,12 +138,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// As the options say.
+    /// Creates it from the options.
     pub fn new(common: &Common) -> Self {
         Self { json: common.json, save: common.save.clone() }
     }
 
-    /// Prints a figure, and keeps it.
+    /// Prints a figure, and stores it.
     ///
     /// # Errors
     /// If it cannot be written.

@@ -1,41 +1,41 @@
-//! What is relayed: numbered messages over a number of keys.
+//! The relayed messages: numbered, over a number of keys.
 
 use anyhow::{Context, Result};
 use outbox_core::Message;
 
 /// The topic of every message.
 pub const TOPIC: &str = "bench";
-/// The number at the beginning of a payload, in hexadecimal digits.
+/// The length of the number at the beginning of a payload, in hexadecimal digits.
 const DIGITS: usize = 16;
 
-/// How many messages of what kind. Message `n` has the key `n % keys`, so within a key numbers grow.
+/// The number and kind of messages. Message `n` has the key `n % keys`, so numbers grow within a key.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// How many messages.
+    /// Number of messages.
     pub messages: u64,
-    /// Bytes of a payload.
+    /// Size of a payload in bytes.
     pub payload: usize,
-    /// How many keys the messages are spread over.
+    /// Number of keys.
     pub keys: u64,
     filler: String,
 }
 
 impl Load {
-    /// Payloads of at least 16 bytes, since each begins with its number.
+    /// Payloads have at least 16 bytes, because each begins with its number.
     pub fn new(messages: u64, payload: usize, keys: u64) -> Self {
-        // Not compressible, or a database would store less of it than of what services send.
+        // Not compressible, otherwise a database would store less than for real messages.
         let mut dice = fastrand::Rng::with_seed(7);
         let filler = (0..payload.saturating_sub(DIGITS)).map(|_| dice.alphanumeric()).collect();
         Self { messages, payload: payload.max(DIGITS), keys: keys.max(1), filler }
     }
 
-    /// The same kind of messages, but at most so many.
+    /// Returns the same kind of messages, but at most this many.
     #[must_use]
     pub fn at_most(&self, messages: u64) -> Self {
         Self { messages: self.messages.min(messages), ..self.clone() }
     }
 
-    /// What follows the number in each payload.
+    /// The bytes after the number in each payload.
     pub fn filler(&self) -> &str {
         &self.filler
     }
@@ -53,7 +53,7 @@ impl Load {
     /// A message.
     ///
     /// # Errors
-    /// None that could happen.
+    /// Never.
     pub fn message(&self, number: u64) -> Result<Message> {
         Ok(Message::bytes(TOPIC, self.payload(number)).key(self.key(number)).build()?)
     }
@@ -62,7 +62,7 @@ impl Load {
 /// The number in a payload.
 ///
 /// # Errors
-/// If it is not one of ours.
+/// If the payload was not created by this module.
 pub fn number(payload: &[u8]) -> Result<u64> {
     let digits = payload.get(..DIGITS).context("the payload is too short")?;
     Ok(u64::from_str_radix(std::str::from_utf8(digits)?, 16)?)

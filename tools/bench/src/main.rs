@@ -25,11 +25,11 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Result<()> {
-    // Parts start no servers.
+    // Parts of scenarios start no servers.
     if let Scenario::Part(part) = &arguments.scenario {
         return scenarios::run_part(part);
     }
-    // The harness reads where to put data from the environment, which a program cannot change for itself.
+    // The harness reads the folder for data from the environment, which a program cannot change for itself.
     let folder = servers::folder(arguments.common.disk);
     if std::env::var_os(servers::TMPDIR).is_none_or(|set| set != folder) {
         let program = std::env::current_exe().context("cannot tell where this program is")?;
@@ -38,7 +38,7 @@ fn start(arguments: &Arguments) -> Result<()> {
         return Err(again.exec()).context("cannot run this program again");
     }
     let log = fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_filter(LevelFilter::WARN);
-    // To have each statement told costs something, so it is done for the one who wants it only.
+    // Logging each statement has a cost, so it is only done for the scenario that needs it.
     let counter = matches!(arguments.scenario, Scenario::Idle(_))
         .then(|| Counter.with_filter(filter_fn(|metadata| metadata.target() == statements::TARGET)));
     tracing_subscriber::registry().with(log).with(counter).init();

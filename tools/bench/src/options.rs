@@ -1,4 +1,4 @@
-//! What can be asked for.
+//! The options of the program.
 
 use std::path::PathBuf;
 
@@ -6,44 +6,44 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Measures the outbox against hand-written loops and the limits of databases and brokers.
 ///
-/// Every scenario starts its own servers, runs its contenders in turn for several rounds, and prints the median and the
-/// spread. It prints no figure if a run lost, repeated or reordered anything.
+/// Every scenario starts its own servers, alternates its contenders for several rounds, and prints the median
+/// and the spread. It prints no figure if a run lost, repeated or reordered a message.
 #[derive(Clone, Debug, Parser)]
 pub struct Arguments {
-    /// What to measure.
+    /// The scenario.
     #[command(subcommand)]
     pub scenario: Scenario,
-    /// What all scenarios have in common.
+    /// The common options of all scenarios.
     #[command(flatten)]
     pub common: Common,
 }
 
-/// What to measure.
+/// The scenario.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Scenario {
-    /// How fast a backlog goes to the broker.
+    /// Rate at which a backlog is published.
     Drain,
-    /// How long messages take from their commit to the confirmation, at a steady rate.
+    /// Time from a message's commit to its confirmation, at a steady rate.
     Steady(Steady),
-    /// How long the first message after a pause takes from its commit to the publisher.
+    /// Time from the commit to the publisher for the first message after a pause.
     Wakeup(Wakeup),
-    /// How fast a backlog is drained while another session holds an old snapshot.
+    /// Rate at which a backlog is drained while another session holds an old snapshot.
     HeldSnapshot,
-    /// How fast a small backlog and the beginning of a large one are drained.
+    /// Rate at which a small backlog and the beginning of a large one are drained.
     Backlog(Backlog),
-    /// What several relays make of it, and what they cost a database that has nothing for them.
+    /// Rate of several relays, and their load on an idle database.
     Relays(Relays),
-    /// What a message costs the transaction that enqueues it.
+    /// Cost of a message for the transaction that enqueues it.
     Enqueue(Enqueue),
-    /// What a relay with nothing to do asks of the database.
+    /// Load of an idle relay on the database.
     Idle(Idle),
-    /// How much memory a relay takes, against the backlog and the size of payloads.
+    /// Memory of a relay, by backlog and payload size.
     Memory(Memory),
-    /// How many instructions the engine spends on a message, with store and publisher in memory.
+    /// Instructions that the engine executes per message, with store and publisher in memory.
     Instructions(Instructions),
-    /// All of it, within a time, and docs/benchmarks.md written from it.
+    /// All scenarios, within a time limit; writes docs/benchmarks.md.
     Report(Report),
-    /// A part of a scenario that runs in a process of its own.
+    /// A part of a scenario that runs in a separate process.
     #[command(subcommand, hide = true)]
     Part(Part),
 }
@@ -51,13 +51,13 @@ pub enum Scenario {
 /// Settings of `steady`.
 #[derive(Clone, Debug, Args)]
 pub struct Steady {
-    /// The offered load, in per cent of the rate at which our relay drains a backlog.
+    /// Offered load, in per cent of the rate at which the relay drains a backlog.
     #[arg(long, value_delimiter = ',', default_value = "10,50,90")]
     pub percent: Vec<u32>,
-    /// How many messages in a second 100 per cent are. Measured by default.
+    /// Rate that corresponds to 100 per cent, in messages per second. Measured by default.
     #[arg(long)]
     pub rate: Option<f64>,
-    /// How many seconds a run takes.
+    /// Duration of a run, in seconds.
     #[arg(long, default_value_t = 5.0)]
     pub seconds: f64,
 }
@@ -65,7 +65,7 @@ pub struct Steady {
 /// Settings of `wakeup`.
 #[derive(Clone, Debug, Args)]
 pub struct Wakeup {
-    /// How many messages a round has.
+    /// Number of messages in a round.
     #[arg(long, default_value_t = 50)]
     pub commits: u64,
 }
@@ -73,10 +73,10 @@ pub struct Wakeup {
 /// Settings of `backlog`.
 #[derive(Clone, Debug, Args)]
 pub struct Backlog {
-    /// How many messages the large backlog has.
+    /// Number of messages in the large backlog.
     #[arg(long, default_value_t = 10_000_000)]
     pub large: u64,
-    /// How many messages the small one has.
+    /// Number of messages in the small backlog.
     #[arg(long, default_value_t = 10_000)]
     pub small: u64,
 }
@@ -84,10 +84,10 @@ pub struct Backlog {
 /// Settings of `relays`.
 #[derive(Clone, Debug, Args)]
 pub struct Relays {
-    /// How many relays.
+    /// Number of relays.
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,16")]
     pub counts: Vec<usize>,
-    /// How many seconds the idle ones are watched.
+    /// Seconds for which the idle relays are observed.
     #[arg(long, default_value_t = 15.0)]
     pub seconds: f64,
 }
@@ -95,13 +95,13 @@ pub struct Relays {
 /// Settings of `enqueue`.
 #[derive(Clone, Debug, Args)]
 pub struct Enqueue {
-    /// How many clients at the same time.
+    /// Number of concurrent clients.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
     pub clients: Vec<usize>,
     /// The driver of the service. All but sqlx need PostgreSQL.
     #[arg(long, value_enum, default_value = "sqlx")]
     pub driver: Driver,
-    /// How many seconds a run takes.
+    /// Duration of a run, in seconds.
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
 }
@@ -109,7 +109,7 @@ pub struct Enqueue {
 /// Settings of `idle`.
 #[derive(Clone, Debug, Args)]
 pub struct Idle {
-    /// How many seconds the relay is watched.
+    /// Seconds for which the relay is observed.
     #[arg(long, default_value_t = 20.0)]
     pub seconds: f64,
 }
@@ -117,10 +117,10 @@ pub struct Idle {
 /// Settings of `memory`.
 #[derive(Clone, Debug, Args)]
 pub struct Memory {
-    /// The backlogs.
+    /// Backlog sizes, in messages.
     #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
     pub backlogs: Vec<u64>,
-    /// The sizes of payloads.
+    /// Payload sizes, in bytes.
     #[arg(long, value_delimiter = ',', default_value = "200,1024,4096")]
     pub payloads: Vec<usize>,
 }
@@ -128,7 +128,7 @@ pub struct Memory {
 /// Settings of `instructions`.
 #[derive(Clone, Debug, Args)]
 pub struct Instructions {
-    /// Compares with the figure in this file, and fails if it is off by more than the file allows.
+    /// Compare with the figure in this file, and fail if the difference exceeds the tolerance in the file.
     #[arg(long)]
     pub check: Option<PathBuf>,
 }
@@ -136,77 +136,77 @@ pub struct Instructions {
 /// Settings of `report`.
 #[derive(Clone, Debug, Args)]
 pub struct Report {
-    /// Where the lines of each step are kept. What is there already is not measured again.
+    /// Folder for the lines of each step. Existing steps are not measured again.
     #[arg(long, default_value = "target/bench-report")]
     pub lines: PathBuf,
-    /// Where the page goes, and the plots beside it.
+    /// Path of the page. The plots go next to it.
     #[arg(long, default_value = "docs/benchmarks.md")]
     pub page: PathBuf,
-    /// Fewer rounds of fewer messages: some five minutes instead of some twenty-five.
+    /// Fewer rounds of fewer messages: about five minutes instead of twenty-five.
     #[arg(long)]
     pub quick: bool,
-    /// Only these steps, or those whose names contain one of these.
+    /// Only these steps, or steps whose names contain one of these strings.
     #[arg(long, value_delimiter = ',')]
     pub steps: Vec<String>,
-    /// Measures nothing, and writes the page from what is there.
+    /// Measure nothing, and write the page from the stored lines.
     #[arg(long)]
     pub render: bool,
 }
 
-/// A part of a scenario that runs in a process of its own.
+/// A part of a scenario that runs in a separate process.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Part {
-    /// Drains a database, and says how much memory that took.
+    /// Drain a database, and print the memory that this took.
     Drain {
         /// The database.
         url: String,
-        /// How many messages there are.
+        /// Number of messages.
         messages: u64,
-        /// Over how many keys.
+        /// Number of keys.
         keys: u64,
     },
-    /// Runs the engine in memory.
+    /// Run the engine in memory.
     Engine {
-        /// How many messages.
+        /// Number of messages.
         messages: u64,
     },
 }
 
-/// What all scenarios have in common.
+/// The common options of all scenarios.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     /// The database.
     #[arg(long, value_enum, default_value = "postgres", global = true)]
     pub store: Store,
-    /// The broker. `noop` is none: what it is given has arrived.
+    /// The broker. `noop` is a publisher without a broker.
     #[arg(long, value_enum, default_value = "noop", global = true)]
     pub publisher: Publisher,
-    /// The kind of queue at RabbitMQ.
+    /// Kind of queue at RabbitMQ.
     #[arg(long, value_enum, default_value = "classic", global = true)]
     pub queue: Queue,
-    /// How many messages a run has.
+    /// Number of messages in a run.
     #[arg(long, global = true)]
     pub messages: Option<u64>,
-    /// How many bytes a payload has; at least 16.
+    /// Payload size in bytes; at least 16.
     #[arg(long, default_value_t = 200, global = true)]
     pub payload: usize,
-    /// How many keys the messages are spread over.
+    /// Number of keys.
     #[arg(long, default_value_t = 10_000, global = true)]
     pub keys: u64,
-    /// How often each contender runs.
+    /// Number of runs of each contender.
     #[arg(long, default_value_t = 5, global = true)]
     pub rounds: usize,
-    /// Only these contenders, by their names. All by default.
+    /// Only these contenders, by name. Default: all.
     #[arg(long, value_delimiter = ',', global = true)]
     pub only: Vec<String>,
-    /// Keeps the servers' data on the disk, with every commit synced. By default it is in memory (tmpfs), and what is
-    /// compared is processor time.
+    /// Keep the servers' data on the disk, with every commit synced. By default it is in memory (tmpfs), so
+    /// that the comparison is about processor time.
     #[arg(long, global = true)]
     pub disk: bool,
-    /// Prints one JSON object a line, and nothing else, on standard output.
+    /// Print one JSON object per line, and nothing else, on standard output.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Adds the lines of JSON to this file as well.
+    /// Also append the lines of JSON to this file.
     #[arg(long, global = true)]
     pub save: Option<PathBuf>,
 }
@@ -223,7 +223,7 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// As in `--driver`.
+    /// The name in `--driver`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sqlx => "sqlx",

@@ -1,4 +1,4 @@
-//! Counts the statements that go to databases, by what the driver says of them.
+//! Counts the statements to databases, from the driver's log events.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,12 +6,12 @@ use tracing_subscriber::layer::{Context, Layer};
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// How many there were so far, if [`Counter`] is in place.
+/// The number of statements so far, if [`Counter`] is installed.
 pub fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-/// The target under which sqlx speaks of each statement, at the level of debugging.
+/// The target of sqlx's log event for each statement, at the level `debug`.
 pub const TARGET: &str = "sqlx::query";
 
 /// Counts them.

@@ -1,4 +1,4 @@
-//! Numbers of several rounds, and what is said of them.
+//! Figures of several rounds, and their statistics.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// What came of the rounds of one contender.
+/// The results of the rounds of one contender.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Summary {
-    /// The middle one.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub min: f64,
-    /// The greatest.
+    /// The maximum.
     pub max: f64,
-    /// All of them, in the order of the rounds.
+    /// All results, in the order of the rounds.
     pub rounds: Vec<f64>,
 }
 
 impl Summary {
-    /// Of at least one round.
+    /// Creates it from at least one round.
     pub fn of(rounds: &[f64]) -> Self {
         let mut sorted = rounds.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -34,36 +34,37 @@ impl Summary {
         Self { median, min: end(sorted.first()), max: end(sorted.last()), rounds: rounds.to_vec() }
     }
 
-    /// Of the quotients of two contenders in the same rounds, which are nearer to each other than the rounds are.
+    /// Creates it from the ratios of two contenders in the same rounds, which vary less than the rounds
+    /// themselves.
     pub fn ratio(of: &Self, to: &Self) -> Self {
         Self::of(&of.rounds.iter().zip(&to.rounds).map(|(of, to)| of / to).collect::<Vec<_>>())
     }
 }
 
-/// Latencies, to a thousandth of their size.
+/// Latencies, with a relative precision of a thousandth.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    /// None yet. From a microsecond to a minute.
+    /// Creates it empty. The range is from a microsecond to a minute.
     ///
     /// # Errors
-    /// None that could happen.
+    /// Never.
     pub fn new() -> Result<Self> {
         Ok(Self(Histogram::new_with_bounds(1, 60_000_000, 3)?))
     }
 
-    /// Adds one. What is longer than a minute counts as a minute.
+    /// Adds a latency. A longer one than a minute counts as a minute.
     pub fn record(&mut self, latency: Duration) {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// How many there are.
+    /// Returns their number.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The latency, in milliseconds, that this part of them does not exceed.
+    /// Returns the latency, in milliseconds, that this fraction of them does not exceed.
     pub fn quantile(&self, part: f64) -> f64 {
         self.0.value_at_quantile(part) as f64 / 1_000.0
     }

@@ -1,4 +1,4 @@
-//! What arrived, and whether that is what had to: no figure without it.
+//! The messages that arrived, and the check that they are correct: without it there is no figure.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use crate::load::{Load, number};
 
-/// Stands between a contender and the broker, or for the broker: counts what is confirmed, and knows when it is all.
+/// Wraps the publisher of a contender, or replaces it: counts confirmed messages, and detects when all are
+/// confirmed.
 pub struct Watched {
     inner: Option<Arc<dyn Publisher>>,
     delay: Option<Duration>,
@@ -31,12 +32,13 @@ impl std::fmt::Debug for Watched {
 }
 
 impl Watched {
-    /// A publisher without a broker: what it is given has arrived. `delay` is how long each call takes.
+    /// A publisher without a broker: every message it receives has arrived. `delay` is the duration of each
+    /// call.
     pub fn noop(target: u64, delay: Option<Duration>) -> Arc<Self> {
         Arc::new(Self::new(None, target, delay))
     }
 
-    /// In front of a real publisher.
+    /// Wraps a real publisher.
     pub fn before(inner: Arc<dyn Publisher>, target: u64) -> Arc<Self> {
         Arc::new(Self::new(Some(inner), target, None))
     }
@@ -55,22 +57,23 @@ impl Watched {
         }
     }
 
-    /// A publisher without a broker of which each call takes a time, and takes so many messages at most.
+    /// A publisher without a broker, with a duration and a maximum number of messages of each call.
     pub fn slow(target: u64, delay: Duration, most: usize) -> Arc<Self> {
         Arc::new(Self { most: Some(most), ..Self::new(None, target, Some(delay)) })
     }
 
-    /// Has something done for each message that is confirmed, by its number. Only the first call counts.
+    /// Sets a function that is called for each confirmed message, with its number. Only the first call of
+    /// this method has an effect.
     pub fn on_confirm(&self, act: impl Fn(u64) + Send + Sync + 'static) {
         let _ = self.on_confirm.set(Box::new(act));
     }
 
-    /// How many messages have been confirmed.
+    /// Returns the number of confirmed messages.
     pub fn confirmed(&self) -> u64 {
         self.confirmed.load(Ordering::Acquire)
     }
 
-    /// Waits until as many messages are confirmed as there are.
+    /// Waits until all messages are confirmed.
     pub async fn all_confirmed(&self) {
         loop {
             let reached = self.reached.notified();
@@ -81,14 +84,14 @@ impl Watched {
         }
     }
 
-    /// Waits until at least so many messages are confirmed, looking often.
+    /// Waits until at least this many messages are confirmed, with frequent polling.
     pub async fn some_confirmed(&self, messages: u64) {
         while self.confirmed() < messages {
             tokio::time::sleep(Duration::from_micros(500)).await;
         }
     }
 
-    /// The numbers of the messages in the order of their arrival, if there is no real broker.
+    /// Returns the numbers of the messages in the order of their arrival, if there is no real broker.
     pub fn arrivals(&self) -> Vec<u64> {
         std::mem::take(&mut self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -146,8 +149,9 @@ impl Publisher for Watched {
     }
 }
 
-/// A publisher without a broker that judges as it goes, in constant memory and a few instructions: each message must be
-/// the next one of its key. For runs in which to keep the numbers of all messages would be most of what is measured.
+/// A publisher without a broker that checks each message immediately, in constant memory and with few
+/// instructions: each message must be the next one of its key. For runs in which storing the numbers of all
+/// messages would dominate the measurement.
 #[derive(Debug)]
 pub struct InOrder {
     keys: u64,
@@ -158,32 +162,32 @@ pub struct InOrder {
 
 #[derive(Debug)]
 struct Books {
-    /// Of each key, the number that must come next.
+    /// The expected next number of each key.
     next: Vec<u64>,
     count: u64,
     breach: Option<String>,
 }
 
 impl InOrder {
-    /// Expects all of so many messages over so many keys, numbered as those of a [`Load`].
+    /// Expects this number of messages over this number of keys, numbered as those of a [`Load`].
     ///
     /// # Errors
-    /// If there are so many keys that they would be most of what is measured.
+    /// If there are so many keys that they would dominate the measurement.
     pub fn new(target: u64, keys: u64) -> Result<Self> {
         ensure!(keys > 0 && keys <= 1_000_000, "too many keys");
         let books = Books { next: (0..keys).collect(), count: 0, breach: None };
         Ok(Self { keys, target, books: Mutex::new(books), reached: Notify::new() })
     }
 
-    /// Waits until all have come, or one has come that was not the next.
+    /// Waits until all messages have arrived, or one that was not the next.
     pub async fn all_confirmed(&self) {
         self.reached.notified().await;
     }
 
-    /// Whether all came, and in order.
+    /// Checks that all arrived, and in order.
     ///
     /// # Errors
-    /// What was wrong.
+    /// The first error.
     pub fn verdict(&self) -> Result<()> {
         let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(breach) = &books.breach {
@@ -225,10 +229,10 @@ impl Publisher for InOrder {
     }
 }
 
-/// Refuses a run in which something was lost, invented, repeated, or came out of order.
+/// Returns an error if a message was lost, invented, repeated or reordered.
 ///
 /// # Errors
-/// What was wrong.
+/// The error that was found.
 pub fn verify(load: &Load, arrivals: &[u64], ordered: bool) -> Result<()> {
     let mut ledger = Ledger::new();
     for number in 0..load.messages {
@@ -242,10 +246,10 @@ pub fn verify(load: &Load, arrivals: &[u64], ordered: bool) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a part of a run in which something was repeated or came out of order.
+/// Returns an error if a part of a run repeated or reordered a message.
 ///
 /// # Errors
-/// What was wrong.
+/// The error that was found.
 pub fn verify_part(load: &Load, arrivals: &[u64]) -> Result<()> {
     let mut ledger = Ledger::new();
     for number in arrivals {

@@ -1,4 +1,4 @@
-//! The program measures, and refuses to where a run is not right.
+//! The program measures, and refuses a run that is not correct.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -59,13 +59,13 @@ fn sqlite_is_drained_and_measured() {
 
 #[tokio::test]
 async fn postgres_is_drained_and_measured() {
-    // To be skipped, or to fail, as everywhere where there is no server.
+    // Is skipped, or fails, as everywhere if there is no server.
     let Some(_) = Postgres::shared().await else { return };
     let output = tokio::task::spawn_blocking(|| bench(&["drain", "--store", "postgres"])).await.unwrap();
     check_drain(&lines(&output), "postgres");
 }
 
-/// What a broken contender does with a batch before it publishes it.
+/// The defect of a broken contender: its change to a batch before publishing.
 #[derive(Clone, Copy)]
 struct Broken(fn(&mut Vec<Message>));
 

@@ -17,12 +17,12 @@ use outbox_core::{MessageId, Publisher};
 use super::{Broker, Place, shared_out};
 use crate::load::{Load, TOPIC, number};
 
-/// What our relay has in flight by default: so many calls, and so many messages in each.
+/// The relay's default number of messages in flight: the number of calls, and of messages in each.
 const CALLS: usize = 4;
 const WINDOW: usize = 500;
-/// How long nothing may arrive until what is missing counts as lost.
+/// How long no message may arrive until the missing ones count as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A repeat would come right behind.
+/// A repeat would follow immediately.
 const MORE: Duration = Duration::from_millis(50);
 
 /// The kind of a queue.
@@ -34,7 +34,7 @@ pub enum Queue {
     Quorum,
 }
 
-/// A server of our own.
+/// A server of this program.
 #[derive(Debug)]
 pub struct OnRabbitMq {
     server: RabbitMq,
@@ -45,7 +45,7 @@ impl OnRabbitMq {
     /// Starts a server.
     ///
     /// # Errors
-    /// If there is none to start.
+    /// If no server can be started.
     pub async fn start(environment: Environment, queue: Queue) -> Result<Self> {
         let server = RabbitMq::try_start(environment).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(Self { server, queue })
@@ -113,7 +113,7 @@ impl Place for InVhost {
                 anyhow::Ok(channel)
             }));
         }
-        // A channel closes when it is dropped, and a connection that is closed meanwhile fails.
+        // A dropped channel is closed; if the connection is closed meanwhile, this fails.
         let mut open = Vec::new();
         for channel in channels {
             open.push(channel.await??);

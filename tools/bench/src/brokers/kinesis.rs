@@ -16,11 +16,11 @@ use super::{Broker, Place, shared_out};
 use crate::load::{Load, number};
 
 const SHARDS: i32 = 4;
-/// As many requests as our relay has under way by default, and as many records in each.
+/// The relay's default number of concurrent requests, and of records in each.
 const REQUESTS: usize = 4;
 const BATCH: usize = 500;
 
-/// A server of our own.
+/// A server of this program.
 #[derive(Debug)]
 pub struct OnKinesis {
     server: Arc<Kinesis>,
@@ -89,7 +89,7 @@ impl Place for InStream {
     }
 }
 
-/// Ours is an envelope, the driver's own is the payload alone.
+/// The relay's record is an envelope, the driver's own record is the payload alone.
 fn read(data: &[u8]) -> Result<u64> {
     if data.first() != Some(&b'{') {
         return number(data);

@@ -13,13 +13,13 @@ use outbox_pubsub::{PubSubPublisher, Topic};
 use super::{Broker, Place};
 use crate::load::{Load, TOPIC, number};
 
-/// What our relay has in flight by default: so many calls, and so many messages in each.
+/// The relay's default number of messages in flight: the number of calls, and of messages in each.
 const CALLS: u64 = 4;
 const WINDOW: usize = 500;
-/// An answer without messages says little: so many of them in a row say that there are none.
+/// A single response without messages proves little: this many in a row show that there are none.
 const EMPTY_ANSWERS: u32 = 3;
 
-/// A server of our own.
+/// A server of this program.
 #[derive(Debug)]
 pub struct OnPubSub {
     server: PubSub,
@@ -29,7 +29,7 @@ impl OnPubSub {
     /// Starts a server.
     ///
     /// # Errors
-    /// If there is none to start.
+    /// If no server can be started.
     pub async fn start(environment: Environment) -> Result<Self> {
         let server = PubSub::try_start(environment).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(Self { server })
@@ -59,7 +59,7 @@ impl Place for InTopic {
         Ok(Arc::new(builder.route(TOPIC, Topic::full(self.topic.name())).build()?))
     }
 
-    /// By our own publisher: Google's client batches by time, and would be measured by its timer.
+    /// With the project's own publisher: Google's client batches by time, so its timer would be measured.
     async fn publish_alone(&self, load: &Load) -> Result<Duration> {
         let publisher = self.publisher()?;
         let mut shares: Vec<Vec<Message>> = (0..CALLS).map(|_| Vec::new()).collect();

@@ -14,14 +14,14 @@ use outbox_sqs::{Queue, SqsPublisher};
 use super::{Broker, Place, shared_out};
 use crate::load::{Load, number};
 
-/// As many requests as our relay has under way by default: four calls of eight requests.
+/// The relay's default number of concurrent requests: four calls of eight requests.
 const REQUESTS: usize = 32;
-/// As many messages as a request has at most.
+/// Maximum number of messages in a request.
 const BATCH: usize = 10;
-/// An answer without messages says little: so many of them in a row say that there are none.
+/// A single response without messages proves little: this many in a row show that there are none.
 const EMPTY_ANSWERS: u32 = 2;
 
-/// A server of our own.
+/// A server of this program.
 #[derive(Debug)]
 pub struct OnSqs {
     server: Arc<Sqs>,
@@ -31,7 +31,7 @@ impl OnSqs {
     /// Starts a server.
     ///
     /// # Errors
-    /// If there is none to start.
+    /// If no server can be started.
     pub async fn start(environment: Environment) -> Result<Self> {
         let server = Sqs::try_start(environment).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(Self { server: Arc::new(server) })
@@ -98,7 +98,7 @@ impl Place for InQueue {
     async fn arrivals(&self, expected: u64) -> Result<Vec<u64>> {
         let client = self.server.client();
         let (mut arrivals, mut empty) = (Vec::new(), 0);
-        // Behind the last one that is expected there is nothing but repeats.
+        // After the last expected message only repeats can follow.
         while empty < EMPTY_ANSWERS {
             let messages = self.queue.receive(&client).await?;
             empty = if messages.is_empty() { empty + 1 } else { 0 };

@@ -1,4 +1,4 @@
-//! What libraries for several workers do.
+//! The method of libraries for several workers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use super::{BATCH, Contender, publish};
 use crate::databases::{Database, Table};
 use crate::verify::Watched;
 
-/// Claims rows by `FOR UPDATE SKIP LOCKED` for a time, publishes them as one batch, deletes them. One worker: with
-/// several, keys would lose their order.
+/// Claims rows with `FOR UPDATE SKIP LOCKED` for a time, publishes them as one batch, and deletes them. One
+/// worker: with several, keys would lose their order.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim;
 

@@ -1,4 +1,5 @@
-//! The least work that could be correct, on a quiet day: one reader with a cursor, no retries, no leases.
+//! The smallest amount of work that could be correct without failures: one reader with a cursor, no retries,
+//! no leases.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use super::{BATCH, Contender, publish};
 use crate::databases::{Database, Row, Table};
 use crate::verify::Watched;
 
-/// Reads past a cursor, publishes, deletes by ids. The three overlap, each one on a connection of its own.
+/// Reads past a cursor, publishes, and deletes by id. The three run concurrently, each on a separate
+/// connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Floor;
 

@@ -1,4 +1,4 @@
-//! Ways to get messages from a database to a broker: ours, and what it is measured against.
+//! Methods of moving messages from a database to a broker: the relay, and the ones it is compared with.
 
 mod claim;
 mod floor;
@@ -20,10 +20,10 @@ pub use ours::Ours;
 use crate::databases::{Database, Table};
 use crate::verify::Watched;
 
-/// As many as our relay fetches at a time by default.
+/// The relay's default fetch size.
 const BATCH: usize = 1_000;
 
-/// A way to get messages from a database to a broker.
+/// A method of moving messages from a database to a broker.
 #[async_trait]
 pub trait Contender: Send + Sync {
     /// Its name in the output.
@@ -32,22 +32,23 @@ pub trait Contender: Send + Sync {
     /// The table it works on.
     fn table(&self) -> Table;
 
-    /// The most messages it is asked to drain. A slow one would take too long with all of them; it is told by its rate,
-    /// and fewer messages only help it.
+    /// Maximum number of messages that it drains. A slow one would take too long with all of them; its result
+    /// is a rate, and fewer messages can only improve it.
     fn most(&self) -> u64 {
         u64::MAX
     }
 
-    /// Empties its table into the publisher. Returns when everything is confirmed and recorded, with the time it took.
+    /// Empties its table into the publisher. Returns the time it took until everything was confirmed and
+    /// recorded.
     async fn drain(&self, database: Arc<dyn Database>, publisher: Arc<Watched>) -> Result<Duration>;
 }
 
-/// All of those that work on a database.
+/// All contenders that work on a database.
 pub fn all() -> Vec<Arc<dyn Contender>> {
     vec![Arc::new(Ours::default()), Arc::new(Floor), Arc::new(Naive), Arc::new(Claim)]
 }
 
-/// Publishes, and stops the run at the first failure: there are none to be expected.
+/// Publishes, and stops the run at the first failure: none is expected.
 async fn publish(publisher: &Watched, batch: &[Message]) -> Result<()> {
     for outcome in publisher.publish(batch).await {
         if let Err(error) = outcome {

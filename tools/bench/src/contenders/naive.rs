@@ -1,4 +1,4 @@
-//! What simple libraries do.
+//! The method of simple libraries.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::{Contender, publish};
 use crate::databases::{Database, Table};
 use crate::verify::Watched;
 
-/// As many as such loops read at a time.
+/// The typical batch size of such loops.
 const BATCH: usize = 100;
 
 /// Polls, publishes one by one, and updates each row.

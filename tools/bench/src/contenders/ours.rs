@@ -1,4 +1,4 @@
-//! Our relay.
+//! The relay of this project.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::Contender;
 use crate::databases::{Database, Table};
 use crate::verify::Watched;
 
-/// Our relay, with its default settings unless others are given.
+/// The relay of this project, with its default settings unless others are given.
 #[derive(Clone, Debug, Default)]
 pub struct Ours {
     settings: Settings,
@@ -40,7 +40,7 @@ impl Contender for Ours {
             Relay::builder(database.store(), publisher.clone()).settings(self.settings.clone()).build()?;
         let relay = relay.spawn();
         publisher.all_confirmed().await;
-        // Settles what is not settled yet.
+        // Waits until all messages are settled.
         relay.shutdown().await?;
         Ok(started.elapsed())
     }

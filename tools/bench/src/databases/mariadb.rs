@@ -17,10 +17,10 @@ use uuid::Uuid;
 use super::{Database, Row, Table, Write, Writer};
 use crate::load::{Load, TOPIC};
 
-/// The store has connections of its own beside this pool.
+/// The store has its own connections in addition to this pool.
 const POOL: u32 = 2;
 
-/// A server of our own, and a database in it.
+/// A server of this program, and a database in it.
 #[derive(Debug)]
 pub struct OnMariaDb {
     pool: MySqlPool,
@@ -33,7 +33,7 @@ impl OnMariaDb {
     /// Starts a server.
     ///
     /// # Errors
-    /// If there is none to start.
+    /// If no server can be started.
     pub async fn start(environment: Environment) -> Result<Self> {
         let server = MariaDb::try_start(environment).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         let database = server.database().await;
@@ -66,7 +66,7 @@ impl OnMariaDb {
         Ok(())
     }
 
-    /// A statement with so many places for positions.
+    /// A statement with this number of placeholders for positions.
     async fn change(&self, before: &str, positions: &[i64]) -> Result<()> {
         let mut query = QueryBuilder::<MySql>::new(before);
         let mut list = query.separated(", ");
@@ -225,7 +225,7 @@ impl Database for OnMariaDb {
     }
 
     async fn claim(&self, limit: usize) -> Result<Vec<Row>> {
-        // MariaDB returns nothing from an update, so there are two statements.
+        // MariaDB cannot return rows from an update, so there are two statements.
         let mut transaction = self.pool.begin().await?;
         let rows = sqlx::query(AssertSqlSafe(format!(
             "SELECT {COLUMNS} FROM claimed WHERE claimed_until IS NULL OR claimed_until < NOW(6) ORDER BY id LIMIT ? \

@@ -1,4 +1,4 @@
-//! Databases in which contenders work: our outbox, and the tables of those who write their own.
+//! Databases for the contenders: the outbox of this project, and the tables of hand-written solutions.
 
 mod mariadb;
 mod postgres;
@@ -20,16 +20,16 @@ pub use tokio_postgres::TokioPostgres;
 
 use crate::load::Load;
 
-/// Which tables a contender works on.
+/// The tables of a contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
-    /// Ours.
+    /// The outbox.
     Outbox,
-    /// A table with no more than messages.
+    /// A table that contains only messages.
     Plain,
-    /// The same with a column that says that a message was published.
+    /// The same with a column that marks a published message.
     Marked,
-    /// The same with a column that says until when somebody has a message.
+    /// The same with a column that records until when a worker has claimed a message.
     Claimed,
 }
 
@@ -45,21 +45,21 @@ impl Table {
     }
 }
 
-/// What a transaction of a service writes.
+/// The rows that a transaction of a service writes.
 #[derive(Clone, Copy, Debug)]
 pub enum Write<'a> {
-    /// A row of its own.
+    /// One business row.
     Business(&'a [u8]),
-    /// A row as large as a message, in [`Table::Plain`], by a bare insert. Several go in one statement.
+    /// A row as large as a message, in [`Table::Plain`], by a bare insert. Several rows go in one statement.
     Bare(&'a [Message]),
-    /// Messages in our outbox: one by `enqueue`, several by `enqueue_batch`.
+    /// Messages in the outbox: one by `enqueue`, several by `enqueue_batch`.
     Enqueue(&'a [Message]),
 }
 
 /// A row of a hand-written table.
 pub type Row = (i64, Message);
 
-/// Commits the transactions of a service by one driver.
+/// Commits the transactions of a service with one driver.
 #[async_trait]
 pub trait Writer: Send + Sync {
     /// Commits a transaction. Returns the time at which the commit was sent.
@@ -72,51 +72,51 @@ pub trait Database: Writer {
     /// As in `--store`.
     fn name(&self) -> &'static str;
 
-    /// Where a process of its own finds it.
+    /// The address for a separate process.
     fn url(&self) -> String;
 
-    /// Our store.
+    /// The store of this project.
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Our store with connections of its own, as a relay in another process has it.
+    /// The store with its own connections, as in a relay in another process.
     async fn own_store(&self) -> Result<Arc<dyn Store>>;
 
-    /// The processor time of the server so far, or `None` where the database is a part of the program.
+    /// The processor time of the server so far, or `None` if the database is a part of the program.
     fn cpu_time(&self) -> Result<Option<Duration>>;
 
-    /// Has another session look at the database as it is now, until the value is dropped.
+    /// Holds a snapshot of the current state of the database in another session, until the value is dropped.
     async fn hold_snapshot(&self) -> Result<Box<dyn Any + Send>>;
 
-    /// Empties all tables, and has the database tidy up.
+    /// Empties all tables, and makes the database clean up.
     async fn clear(&self) -> Result<()>;
 
-    /// Puts messages into a table, and commits so many at a time.
+    /// Inserts messages into a table, and commits this many at a time.
     async fn insert(&self, table: Table, load: &Load, chunk: u64) -> Result<()>;
 
-    /// Has the database do to a table what it would do in its own time.
+    /// Makes the database do its background work on a table now.
     async fn tidy(&self, table: Table) -> Result<()>;
 
-    /// Fills a table, and leaves the database at rest.
+    /// Fills a table, and leaves the database idle.
     async fn fill(&self, table: Table, load: &Load) -> Result<()> {
         self.insert(table, load, 50_000).await?;
         self.tidy(table).await
     }
 
-    /// How many messages of a table are not delivered.
+    /// Returns the number of undelivered messages of a table.
     async fn waiting(&self, table: Table) -> Result<u64>;
 
-    /// Messages of [`Table::Plain`] behind a position, in order.
+    /// Returns messages of [`Table::Plain`] after a position, in order.
     async fn read_after(&self, position: i64, limit: usize) -> Result<Vec<Row>>;
 
     /// Deletes from [`Table::Plain`] or [`Table::Claimed`].
     async fn delete(&self, table: Table, positions: Vec<i64>) -> Result<()>;
 
-    /// Messages of [`Table::Marked`] that are not marked, in order.
+    /// Returns unmarked messages of [`Table::Marked`], in order.
     async fn unmarked(&self, limit: usize) -> Result<Vec<Row>>;
 
     /// Marks one message of [`Table::Marked`].
     async fn mark(&self, position: i64) -> Result<()>;
 
-    /// Takes messages of [`Table::Claimed`] for half a minute, in order.
+    /// Claims messages of [`Table::Claimed`] for half a minute, in order.
     async fn claim(&self, limit: usize) -> Result<Vec<Row>>;
 }

@@ -17,10 +17,10 @@ use uuid::Uuid;
 use super::{Database, Row, Table, Write, Writer};
 use crate::load::{Load, TOPIC};
 
-/// What the documentation recommends for a relay's pool, and one more.
+/// The documented recommendation for a relay's pool, and one more.
 const POOL: u32 = 5;
 
-/// A server of our own, and a database in it.
+/// A server of this program, and a database in it.
 #[derive(Debug)]
 pub struct OnPostgres {
     pool: PgPool,
@@ -33,7 +33,7 @@ impl OnPostgres {
     /// Starts a server.
     ///
     /// # Errors
-    /// If there is none to start.
+    /// If no server can be started.
     pub async fn start(environment: Environment) -> Result<Self> {
         let server = Postgres::try_start(environment).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         let database = server.database().await;
@@ -43,7 +43,7 @@ impl OnPostgres {
         let own = "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, message_id uuid NOT NULL DEFAULT \
                    gen_random_uuid(), topic text NOT NULL, key text, payload bytea NOT NULL, \
                    created_at timestamptz NOT NULL DEFAULT now()";
-        // The same settings as our table's, so that nobody is helped or hindered by vacuum.
+        // The same settings as those of the outbox table, so that vacuum gives no contender an advantage.
         let storage = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, \
                        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000, \
                        autovacuum_vacuum_cost_delay = 0";

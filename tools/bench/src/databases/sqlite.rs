@@ -28,10 +28,11 @@ pub struct OnSqlite {
 }
 
 impl OnSqlite {
-    /// Makes the file below this folder, with the settings that the store recommends: every commit is on the disk.
+    /// Creates the file below this folder, with the settings that the store recommends: every commit is on
+    /// the disk.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub async fn start(below: &Path) -> Result<Self> {
         fs::create_dir_all(below)?;
         let folder = tempfile::Builder::new().prefix("outbox-bench-").tempdir_in(below)?;
@@ -138,7 +139,7 @@ impl Database for OnSqlite {
     }
 
     async fn own_store(&self) -> Result<Arc<dyn Store>> {
-        // An outbox of its own as well: what another process enqueues rings no bell here.
+        // With a separate outbox value too: an enqueue of another process does not wake relays here.
         let pool = OpenOptions::new(self.file()).open().await?;
         Ok(Arc::new(Outbox::new(Config::new())?.store(pool)))
     }
@@ -229,7 +230,7 @@ impl Database for OnSqlite {
     }
 
     async fn claim(&self, limit: usize) -> Result<Vec<Row>> {
-        // There are no locks to skip: one writer at a time.
+        // There are no locks to skip, because there is one writer at a time.
         let rows = sqlx::query(AssertSqlSafe(format!(
             "UPDATE claimed SET claimed_until = unixepoch() + 30, attempts = attempts + 1 WHERE id IN \
              (SELECT id FROM claimed WHERE claimed_until IS NULL OR claimed_until < unixepoch() ORDER BY id LIMIT ?1) \

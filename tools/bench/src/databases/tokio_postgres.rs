@@ -1,4 +1,4 @@
-//! PostgreSQL by tokio-postgres.
+//! PostgreSQL through tokio-postgres.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ const BARE: &str = "INSERT INTO plain (message_id, topic, key, payload) VALUES (
 const BARE_BATCH: &str = "INSERT INTO plain (message_id, topic, key, payload) \
                           SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[])";
 
-/// A service that has tokio-postgres and a pool.
+/// A service with tokio-postgres and a pool.
 #[derive(Debug)]
 pub struct TokioPostgres {
     pool: Pool,
@@ -27,8 +27,8 @@ pub struct TokioPostgres {
 }
 
 impl TokioPostgres {
-    /// A service with as many connections, which prepares its statements or does not. The bare insert and ours are sent in the
-    /// same way.
+    /// A service with this number of connections, with or without prepared statements. The bare insert and
+    /// the outbox insert are sent in the same way.
     ///
     /// # Errors
     /// If the URL is invalid.

@@ -1,4 +1,4 @@
-//! Everything, one step after the other, and a page of it.
+//! All scenarios, one step after the other, and a page of the results.
 
 mod goals;
 mod machine;
@@ -18,12 +18,12 @@ use crate::line::Line;
 use crate::options::Report;
 use crate::scenarios::say;
 
-/// The machine, as it was when its figures were measured.
+/// The machine at the time of the measurements.
 const MACHINE: &str = "machine.txt";
 
-/// Measures what has not been measured yet, and writes the page from all there is.
+/// Measures the missing steps, and writes the page from all lines.
 ///
-/// A step that fails is told of, on the page as well, and keeps none of the others from being measured.
+/// A step that fails is reported, also on the page, and does not prevent the others.
 ///
 /// # Errors
 /// If a file cannot be read or written.
@@ -57,7 +57,7 @@ fn file(folder: &Path, step: &Step) -> PathBuf {
     folder.join(format!("{}.jsonl", step.name))
 }
 
-/// Runs a step in a process of its own, so that its servers and its memory go with it.
+/// Runs a step in a separate process, so that its servers and its memory are released with it.
 async fn measure(folder: &Path, step: &Step) -> Result<()> {
     let unfinished = folder.join(format!("{}.unfinished", step.name));
     if unfinished.exists() {
@@ -66,7 +66,7 @@ async fn measure(folder: &Path, step: &Step) -> Result<()> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let mut command = tokio::process::Command::new(program);
     command.args(&step.arguments).arg("--save").arg(&unfinished).stdin(Stdio::null()).kill_on_drop(true);
-    // Where data goes is for the step to say.
+    // The step decides where data goes.
     command.env_remove(crate::servers::TMPDIR);
     let mut child = command.spawn()?;
     match tokio::time::timeout(step.limit, child.wait()).await {

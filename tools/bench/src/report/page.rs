@@ -34,7 +34,7 @@ commit waits for it.
 
 ";
 
-/// What each scenario is about, in the order of the page.
+/// The description of each scenario, in the order of the page.
 const SCENARIOS: [(&str, &str, &str); 10] = [
     (
         "drain",
@@ -72,7 +72,7 @@ const SCENARIOS: [(&str, &str, &str); 10] = [
     ),
 ];
 
-/// What is said of all figures of a plot instead of each.
+/// Scenarios whose figures are described once for the plot instead of individually.
 const PLOTTED: [&str; 3] = ["drain", "relays", "held-snapshot"];
 
 pub(super) fn write(page: &Path, machine: &str, lines: &[Line], failures: &[(String, String)]) -> Result<()> {
@@ -108,7 +108,7 @@ pub(super) fn write(page: &Path, machine: &str, lines: &[Line], failures: &[(Str
     fs::write(page, text).with_context(|| page.display().to_string())
 }
 
-/// One for each store, publisher and kind of data, where there are several bars to compare.
+/// One plot for each store, publisher and kind of data, if there are several bars to compare.
 fn pictures(scenario: &str, lines: &[&Line]) -> Vec<(String, String)> {
     let mut groups: BTreeMap<String, Vec<&Line>> = BTreeMap::new();
     for line in lines.iter().filter(|line| line.metric == "rate") {
@@ -147,7 +147,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// One row a line, with a column for each circumstance that any of them has.
+/// One row per line, with a column for each circumstance that any of them has.
 fn table(lines: &[&Line]) -> String {
     let mut names: Vec<&String> = lines.iter().flat_map(|line| line.case.keys()).collect();
     names.sort_unstable();

@@ -1,4 +1,4 @@
-//! Plots: as much of SVG as they need.
+//! Plots: the part of SVG that they need.
 
 use std::fmt::Write;
 
@@ -22,7 +22,8 @@ const BAR: f64 = 16.0;
 /// Readable on white and on black.
 const COLOURS: [&str; 4] = ["#2f7ed8", "#7f8c8d", "#e08e0b", "#8e5bb5"];
 
-/// Horizontal bars, one below the other. Colours go by what is before the first comma of a label, in order of appearance.
+/// Horizontal bars, one below the other. The text before the first comma of a label selects the colour, in
+/// order of appearance.
 pub(super) fn bars(title: &str, unit: &str, bars: &[Bar]) -> String {
     let height = TOP + ROW * bars.len() as f64 + 12.0;
     let most = bars.iter().map(|bar| bar.max).fold(f64::MIN_POSITIVE, f64::max);

@@ -1,4 +1,4 @@
-//! How fast a small backlog and the beginning of a large one are drained.
+//! The rate at which a small backlog and the beginning of a large one are drained.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,20 +15,21 @@ use crate::options::{Backlog, Common};
 use crate::servers;
 use crate::verify::{Watched, verify_part};
 
-/// So many of the large backlog are measured; so many small ones are drained in a round for one figure.
+/// This many messages of the large backlog are measured; this many small backlogs are drained in a round for
+/// one figure.
 const PART: u64 = 200_000;
 const SMALL_ONES: u64 = 5;
 
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common, options: &Backlog) -> Result<()> {
     let database = servers::database(common).await?;
     let load = |messages| Load::new(messages, common.payload, common.keys);
     let mut rates: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    // The large one is filled once for all rounds, since that takes minutes: each round takes a part of it away. For the
-    // small ones the server is another one, so that they find the database as small as they are.
+    // The large backlog is filled once for all rounds, because that takes minutes; each round takes a part of
+    // it away. The small ones use another server, so that the database stays small.
     let small_database = servers::database(common).await?;
     database.clear().await?;
     say(format_args!("filling {} messages", options.large));
@@ -64,14 +65,15 @@ pub async fn run(common: &Common, options: &Backlog) -> Result<()> {
 }
 
 struct Measured {
-    /// From the first call to the publisher to the last one that counts, and the messages after the first call.
+    /// From the first call to the publisher to the last one that counts, and the messages after the first
+    /// call.
     seconds: f64,
     messages: u64,
-    /// Of all messages, those as well that were in flight when the relay was stopped.
+    /// All messages, including those in flight when the relay was stopped.
     confirmed: u64,
 }
 
-/// Drains a part, from the first call to the publisher on, so that the start of a relay does not count.
+/// Drains a part, measured from the first call to the publisher, so that the start of a relay does not count.
 async fn measure(database: &Arc<dyn Database>, load: &Load, taken: u64, part: u64) -> Result<Measured> {
     let publisher = Watched::noop(part, None);
     let relay = Relay::builder(database.store(), publisher.clone()).build()?.spawn();

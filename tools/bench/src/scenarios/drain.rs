@@ -1,4 +1,4 @@
-//! How fast a backlog goes to the broker.
+//! The rate at which a backlog is published.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::options::Common;
 use crate::servers;
 use crate::verify::{Watched, verify};
 
-/// The driver alone, from memory: the floor where there is a broker.
+/// The driver alone, from memory: the reference if there is a broker.
 const MEMORY: &str = "memory";
 const MESSAGES: u64 = 100_000;
 
-/// One who takes part.
+/// A participant.
 #[derive(Clone)]
 enum Entrant {
     Database(Arc<dyn Contender>),
@@ -38,17 +38,17 @@ impl Entrant {
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common) -> Result<()> {
     let database = servers::database(common).await?;
     let broker = servers::broker(common).await?;
     compare(common, &contenders::all(), database, broker).await
 }
 
-/// Runs these contenders in turn, and prints what came of it.
+/// Alternates these contenders, and prints the results.
 ///
 /// # Errors
-/// If a run was not right.
+/// If a run was not correct.
 pub async fn compare(
     common: &Common,
     contenders: &[Arc<dyn Contender>],
@@ -66,7 +66,7 @@ pub async fn compare(
 
     let mut rates: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for round in 0..common.rounds {
-        // In turn, and not always the same one first.
+        // Alternating, and not always the same one first.
         entrants.rotate_left(usize::from(round > 0));
         for entrant in &entrants {
             let rate = match entrant {
@@ -98,7 +98,7 @@ pub async fn compare(
     Ok(())
 }
 
-/// One run of one contender: messages in a second.
+/// One run of one contender, in messages per second.
 pub(super) async fn drain(
     contender: &dyn Contender,
     database: &Arc<dyn Database>,

@@ -1,4 +1,4 @@
-//! What a message costs the transaction that enqueues it.
+//! The cost of a message for the transaction that enqueues it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::options::{Common, Driver, Enqueue, Store};
 use crate::servers;
 use crate::verify::{Watched, verify};
 
-/// What a transaction writes beside its messages.
+/// The rows that a transaction writes next to its messages.
 const BUSINESS: [u8; 200] = [b'b'; 200];
 const BATCH: u64 = 100;
 
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common, options: &Enqueue) -> Result<()> {
     let database = servers::database(common).await?;
     let writer = writer(common, options, &database)?;
@@ -65,7 +65,7 @@ pub async fn run(common: &Common, options: &Enqueue) -> Result<()> {
     Ok(())
 }
 
-/// What commits the transactions of the clients.
+/// Commits the transactions of the clients.
 fn writer(common: &Common, options: &Enqueue, database: &Arc<dyn Database>) -> Result<Arc<dyn Writer>> {
     let connections = options.clients.iter().copied().max().unwrap_or(1);
     Ok(match (options.driver, common.store) {
@@ -90,7 +90,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Transactions in a second.
+    /// Transactions per second.
     async fn measure(&self, name: &str) -> Result<f64> {
         self.database.clear().await?;
         let publisher = Watched::noop(0, None);
@@ -130,7 +130,7 @@ impl Run<'_> {
         if let Some(relay) = relay {
             publisher.some_confirmed(messages).await;
             relay.shutdown().await?;
-            // Neighbours of a key may be committed in either order where there are few keys.
+            // With few keys, neighbouring messages of a key may be committed in either order.
             let load = Load::new(messages, self.common.payload, self.common.keys);
             verify(&load, &publisher.arrivals(), false)?;
             ensure!(self.database.waiting(table).await? == 0, "no figure: messages are left in the table");

@@ -1,4 +1,5 @@
-//! How fast a backlog is drained while another session holds an old snapshot, so that nothing dead is cleared away.
+//! The rate at which a backlog is drained while another session holds an old snapshot, so that dead rows
+//! cannot be removed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,13 +17,13 @@ use crate::servers;
 use crate::verify::{Watched, verify, verify_part};
 
 const MESSAGES: u64 = 200_000;
-/// Whoever has not finished by then is stopped, and is told by how far it came.
+/// A contender that has not finished by then is stopped, and is measured by its progress.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common) -> Result<()> {
     let database = servers::database(common).await?;
     let load = Load::new(common.messages.unwrap_or(MESSAGES), common.payload, common.keys);

@@ -1,4 +1,4 @@
-//! What a relay with nothing to do asks of the database.
+//! The load of an idle relay on the database.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::verify::Watched;
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had.
+/// If a server is unavailable.
 pub async fn run(common: &Common, options: &Idle) -> Result<()> {
     let database = servers::database(common).await?;
     let time = Duration::from_secs_f64(options.seconds);
@@ -23,7 +23,7 @@ pub async fn run(common: &Common, options: &Idle) -> Result<()> {
     for round in 0..common.rounds {
         let relay = Relay::builder(database.own_store().await?, Watched::noop(1, None)).build()?.spawn();
         relay.status().wait_for(|status| !status.owned.is_empty()).await?;
-        // It has fallen asleep by then.
+        // The relay is sleeping by then.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let before = (statements::count(), database.cpu_time()?, own_cpu_time()?, Instant::now());
         tokio::time::sleep(time).await;

@@ -1,5 +1,5 @@
-//! How many instructions the engine spends on a message, with store and publisher in memory: a figure that noise does
-//! not touch, and so a gate.
+//! The number of instructions that the engine executes per message, with store and publisher in memory. Noise
+//! does not affect this figure, so it can serve as a gate.
 
 use std::fs;
 use std::path::Path;
@@ -18,24 +18,24 @@ use crate::load::Load;
 use crate::options::{Common, Instructions};
 use crate::verify::InOrder;
 
-/// Two sizes, so that what does not depend on the number of messages falls out of the difference.
+/// Two sizes, so that the part that does not depend on the number of messages cancels out in the difference.
 const FEW: u64 = 10_000;
 const MANY: u64 = 30_000;
 const KEYS: u64 = 1_000;
 
-/// What is expected.
+/// The expected figure.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
     instructions_per_message: f64,
-    /// How much more or less is no news.
+    /// The tolerance.
     tolerance: f64,
 }
 
-/// Runs it, and compares if asked to.
+/// Runs it, and compares if requested.
 ///
 /// # Errors
-/// If there is no valgrind, or the figure is not what it was.
+/// If valgrind is missing, or the figure has changed.
 pub async fn run(common: &Common, options: &Instructions) -> Result<()> {
     let mut rounds = Vec::new();
     for _ in 0..common.rounds {
@@ -91,10 +91,10 @@ async fn count(messages: u64) -> Result<f64> {
     Ok(number.trim().parse()?)
 }
 
-/// What runs below valgrind: a relay on a full store.
+/// The program that runs below valgrind: a relay on a full store.
 ///
 /// # Errors
-/// If the run was not right.
+/// If the run was not correct.
 pub fn part(messages: u64) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let load = Load::new(messages, 200, KEYS);
@@ -112,7 +112,7 @@ pub fn part(messages: u64) -> Result<()> {
     publisher.verdict()
 }
 
-/// What is counted. Valgrind knows it by its name.
+/// The counted function. Valgrind identifies it by its name.
 #[inline(never)]
 fn measured(
     runtime: &Runtime,

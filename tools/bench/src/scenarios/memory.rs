@@ -1,4 +1,4 @@
-//! How much memory a relay takes, against the backlog and the size of payloads.
+//! The memory of a relay, by backlog and payload size.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const POOL: u32 = 5;
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common, options: &Memory) -> Result<()> {
     let database = servers::database(common).await?;
     let output = Output::new(common);
@@ -50,22 +50,22 @@ pub async fn run(common: &Common, options: &Memory) -> Result<()> {
     Ok(())
 }
 
-/// Runs the relay in a process of its own, and gives its peak of resident memory in MiB.
+/// Runs the relay in a separate process, and returns its peak resident memory in MiB.
 async fn child(url: &str, load: &Load) -> Result<f64> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
     let mut command = tokio::process::Command::new(program);
     command.args(["part", "drain", url, &load.messages.to_string(), &load.keys.to_string()]);
-    // It starts no servers, and so does not need to know where data goes.
+    // It starts no servers, so it does not need the folder for data.
     command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = command.output().await?;
     ensure!(output.status.success(), "the relay's process failed: {}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim().parse::<f64>()? / 1024.0)
 }
 
-/// What that process does. Prints the peak in KiB.
+/// The work of that process. Prints the peak in KiB.
 ///
 /// # Errors
-/// If the run was not right.
+/// If the run was not correct.
 #[allow(clippy::print_stdout, reason = "it is what its parent asked for")]
 pub async fn part(url: &str, messages: u64, keys: u64) -> Result<()> {
     let publisher = Arc::new(InOrder::new(messages, keys)?);

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The scenarios.
 
 pub mod backlog;
 pub mod drain;
@@ -20,7 +20,7 @@ use crate::verify::Watched;
 /// Runs a scenario.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(arguments: &Arguments) -> Result<()> {
     let common = &arguments.common;
     match &arguments.scenario {
@@ -39,10 +39,10 @@ pub async fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Runs a part of a scenario, in a process of its own.
+/// Runs a part of a scenario, in a separate process.
 ///
 /// # Errors
-/// If it cannot be run, or was not right.
+/// If it cannot be run, or was not correct.
 pub fn run_part(part: &Part) -> Result<()> {
     match part {
         Part::Drain { url, messages, keys } => {
@@ -53,13 +53,13 @@ pub fn run_part(part: &Part) -> Result<()> {
     }
 }
 
-/// Says what is going on, apart from the figures.
+/// Prints progress, apart from the figures.
 #[allow(clippy::print_stderr, reason = "whoever waits for minutes wants to know what for")]
 pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("{text}");
 }
 
-/// Who takes part, in the order of the next round.
+/// The participants, in the order of the next round.
 struct Entrants {
     names: Vec<&'static str>,
 }
@@ -73,14 +73,14 @@ impl Entrants {
         Ok(Self { names })
     }
 
-    /// In turn, and not always the same one first.
+    /// Alternating, and not always the same one first.
     fn next_round(&mut self) -> Vec<&'static str> {
         self.names.rotate_left(1);
         self.names.clone()
     }
 }
 
-/// What arrived at the broker, or where there is none.
+/// The messages that arrived at the broker, or at the publisher without one.
 async fn arrivals(place: Option<&dyn Place>, publisher: &Watched, messages: u64) -> Result<Vec<u64>> {
     match place {
         Some(place) => place.arrivals(messages).await,

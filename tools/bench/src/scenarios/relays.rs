@@ -1,4 +1,4 @@
-//! What several relays make of it, and what they cost a database that has nothing for them.
+//! The rate of several relays, and their load on an idle database.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::options::{Common, Relays};
 use crate::servers;
 use crate::verify::{Watched, verify};
 
-/// What a call of the slow publisher takes, and how many messages it has at most: a service over the internet whose
-/// requests hold ten messages, as those of Amazon SQS do.
+/// The duration of a call of the slow publisher, and its maximum number of messages: a service on the
+/// internet whose requests hold ten messages, like Amazon SQS.
 const DELAY: Duration = Duration::from_millis(10);
 const MOST: usize = 10;
-/// With the slow publisher a relay passes on 4 000 messages in a second at most.
+/// With the slow publisher a relay publishes at most 4 000 messages per second.
 const SLOW_MESSAGES: u64 = 12_000;
 const MESSAGES: u64 = 100_000;
 /// How long it may take until every relay has its share.
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common, options: &Relays) -> Result<()> {
     let database = servers::database(common).await?;
     let output = Output::new(common);
@@ -70,7 +70,7 @@ pub async fn run(common: &Common, options: &Relays) -> Result<()> {
     Ok(())
 }
 
-/// Relays that share the partitions evenly by the time they are returned.
+/// Returns relays that share the partitions evenly.
 async fn start(
     database: &Arc<dyn Database>,
     publisher: &Arc<Watched>,
@@ -93,7 +93,7 @@ async fn start(
     Ok(relays)
 }
 
-/// The relays are there and have their shares before the backlog is.
+/// The relays run and have their shares before the backlog exists.
 async fn drain(database: &Arc<dyn Database>, load: &Load, count: usize, slow: bool) -> Result<f64> {
     database.clear().await?;
     let publisher = match slow {
@@ -101,7 +101,7 @@ async fn drain(database: &Arc<dyn Database>, load: &Load, count: usize, slow: bo
         false => Watched::noop(load.messages, None),
     };
     let relays = start(database, &publisher, count).await?;
-    // In one transaction: it is there all at once, when the clock is started.
+    // In one transaction, so that the whole backlog appears when the clock is started.
     database.insert(Table::Outbox, load, load.messages).await?;
     let (before, started) = (publisher.confirmed(), Instant::now());
     publisher.all_confirmed().await;
@@ -115,10 +115,10 @@ async fn drain(database: &Arc<dyn Database>, load: &Load, count: usize, slow: bo
     Ok(messages as f64 / took.as_secs_f64())
 }
 
-/// What sleeping relays cost the server, in per cent of a core. `None` where there is no server.
+/// The load of sleeping relays on the server, in per cent of a core. `None` if there is no server.
 async fn idle(database: &Arc<dyn Database>, count: usize, time: Duration) -> Result<Option<f64>> {
     let relays = start(database, &Watched::noop(1, None), count).await?;
-    // They have said that they sleep by then.
+    // They have recorded that they sleep by then.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (before, started) = (database.cpu_time()?, Instant::now());
     tokio::time::sleep(time).await;

@@ -1,4 +1,4 @@
-//! How long a message takes from its commit to the broker's confirmation, while messages come at a steady rate.
+//! The time from a message's commit to the broker's confirmation, while messages arrive at a steady rate.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +20,11 @@ use crate::servers;
 use crate::stats::Latencies;
 use crate::verify::{Watched, verify};
 
-/// Clients that commit at the same time.
+/// Number of concurrent clients.
 const CLIENTS: u64 = 4;
-/// More commits in a second than this would measure the clients. Beyond, a transaction has several messages.
+/// At a higher commit rate the clients would be measured. Beyond it, a transaction has several messages.
 const TRANSACTIONS: f64 = 400.0;
-/// What a transaction writes beside its messages.
+/// The rows that a transaction writes next to its messages.
 const BUSINESS: [u8; 200] = [b'b'; 200];
 /// The first messages find cold caches and are not counted.
 const WARM_UP: f64 = 0.1;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common, options: &Steady) -> Result<()> {
     let database = servers::database(common).await?;
     let broker = servers::broker(common).await?;
@@ -80,7 +80,7 @@ pub async fn run(common: &Common, options: &Steady) -> Result<()> {
     Ok(())
 }
 
-/// The rate at which our relay drains a backlog, which percentages are of.
+/// The rate at which the relay drains a backlog, to which percentages refer.
 async fn full_rate(
     common: &Common,
     database: &Arc<dyn Database>,
@@ -146,18 +146,18 @@ impl Run<'_> {
                 "no figure: messages are left in the table"
             );
         }
-        // Several clients that publish directly keep no order, and make no claim to.
+        // Several clients that publish directly keep no order, and do not claim to.
         verify(&load, &super::arrivals(place.as_deref(), &publisher, messages).await?, !directly)?;
         clocks.latencies()
     }
 }
 
-/// When each message was committed, and how long it took from then.
+/// The commit time of each message, and the time it took from then.
 struct Clocks {
     zero: Instant,
     committed: Vec<AtomicU64>,
     latencies: Mutex<Latencies>,
-    /// Of messages that were confirmed before their client had said when it told the database to commit.
+    /// Messages that were confirmed before their client had recorded when it sent the commit.
     early: Mutex<Vec<(u64, Instant)>>,
     first_counted: u64,
 }
@@ -175,7 +175,7 @@ impl Clocks {
 
     fn committed(&self, number: u64, at: Instant) {
         if let Some(clock) = usize::try_from(number).ok().and_then(|number| self.committed.get(number)) {
-            // Never zero, which means that nobody knows yet.
+            // Never zero, which means that the time is unknown.
             let nanos = at.duration_since(self.zero).as_nanos().max(1);
             clock.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Release);
         }
@@ -191,7 +191,7 @@ impl Clocks {
         }
     }
 
-    /// Says whether the time of the commit was known.
+    /// Returns whether the time of the commit was known.
     fn count(&self, number: u64, at: Instant) -> bool {
         let clock = usize::try_from(number).ok().and_then(|number| self.committed.get(number));
         let nanos = clock.map_or(0, |clock| clock.load(Ordering::Acquire));
@@ -218,8 +218,8 @@ struct Pace {
     transactions: u64,
 }
 
-/// Commits messages at their times, whether or not earlier ones have been delivered. With `directly`, what was
-/// committed is published by whoever committed it, and is no more than a business row in the database.
+/// Commits messages at their times, whether or not earlier ones have been delivered. With `directly`, the
+/// client publishes the message after the commit, and the database gets only a business row.
 async fn write(
     database: &Arc<dyn Database>,
     load: &Load,

@@ -1,4 +1,4 @@
-//! How long the first message after a pause takes from its commit to the call to the publisher.
+//! The time from the commit to the call to the publisher for the first message after a pause.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::verify::{Watched, verify};
 
 /// Long enough for a relay to fall asleep.
 const PAUSE: std::ops::Range<u64> = 150..250;
-/// What no delivery takes.
+/// A time that no delivery takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs it with the options' servers.
 ///
 /// # Errors
-/// If a server cannot be had, or a run was not right.
+/// If a server is unavailable, or a run was not correct.
 pub async fn run(common: &Common, options: &Wakeup) -> Result<()> {
     let database = servers::database(common).await?;
     let mut entrants = Entrants::new(common, &["ours", "floor"])?;

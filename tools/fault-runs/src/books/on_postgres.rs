@@ -1,4 +1,4 @@
-//! PostgreSQL, in a server of its own.
+//! PostgreSQL, in a separate server.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ pub struct OnPostgres {
 }
 
 impl OnPostgres {
-    /// Starts a server. `None` where there is no such server; the harness has said so.
+    /// Starts a server. Returns `None` if there is no such server; the harness has reported it.
     ///
     /// # Panics
-    /// If the tables cannot be made.
+    /// If the tables cannot be created.
     pub async fn start() -> Option<Self> {
         let server = Postgres::start().await?;
         let database = server.database().await;
