@@ -50,7 +50,8 @@ pub(crate) fn with_libraries_of(root: &Path, program: &Path) -> Result<(PathBuf,
     Ok((loader, arguments.to_vec()))
 }
 
-/// The checksum that the program `cksum` prints, which `scripts/fetch-servers` and `scripts/container-images` use.
+/// The checksum that the program `cksum` prints, which `scripts/fetch-servers` and `scripts/container-images`
+/// use.
 #[cfg(feature = "pubsub")]
 pub(crate) fn cksum(bytes: &[u8]) -> u32 {
     // The length follows the bytes: as many bytes as it needs, the lowest one first.

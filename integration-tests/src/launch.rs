@@ -36,7 +36,7 @@ impl User {
         }
         let user = Self::called(name)?.or(Self::called("nobody")?);
         user.map(Some)
-            .with_context(|| format!("we are root, and no user {name} is there to run the server as"))
+            .with_context(|| format!("running as root, and there is no user {name} to run the server as"))
     }
 
     fn called(name: &str) -> Result<Option<Self>> {

@@ -1,4 +1,4 @@
-//! A program of ours as a process of its own, to be killed.
+//! A program of this repository as a separate process, which a test can kill.
 
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::process::Process;
 use crate::scratch::Scratch;
 use crate::signal;
 
-/// A process of a program of ours, such as a relay, which a test can kill. It is killed when dropped, and does not
-/// outlive the test process. If the test fails, the end of its log is shown.
+/// A process of a program of this repository, such as a relay, which a test can kill. It is killed when
+/// dropped, and does not outlive the test process. If the test fails, the end of its log is shown.
 ///
-/// All methods panic when the system refuses what was asked for.
+/// All methods panic when the system refuses the operation.
 ///
 /// ```no_run
 /// use std::process::Command;
@@ -28,15 +28,15 @@ use crate::signal;
 pub struct Subprocess {
     process: Process,
     name: String,
-    // Behind the process: the folder goes when the process is gone.
+    // Declared after the process: the folder is removed when the process is gone.
     _scratch: Scratch,
 }
 
 impl Subprocess {
-    /// Starts a process without an input. What it prints goes to its [`log`](Self::log).
+    /// Starts a process without an input. Its output goes to its [`log`](Self::log).
     ///
     /// # Panics
-    /// If there is no such program.
+    /// If the program does not exist.
     pub fn start(name: &str, command: Command) -> Self {
         let start = || {
             let scratch = Scratch::new(name)?;
@@ -46,19 +46,19 @@ impl Subprocess {
         start().unwrap_or_else(|error| panic!("cannot start {name}: {error:#}"))
     }
 
-    /// The process's number.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What it has printed so far, on both of its outputs.
+    /// Returns its output so far, from both streams.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// How the process ended, or `None` while it runs.
+    /// Returns how the process exited, or `None` while it runs.
     pub fn status(&mut self) -> Option<ExitStatus> {
-        self.process.status().unwrap_or_else(|error| panic!("cannot look after {}: {error}", self.name))
+        self.process.status().unwrap_or_else(|error| panic!("cannot query {}: {error}", self.name))
     }
 
     /// Kills the process and its descendants (`SIGKILL`), and returns when they have ended.
@@ -66,17 +66,17 @@ impl Subprocess {
         self.process.kill().unwrap_or_else(|error| panic!("cannot kill {}: {error:#}", self.name))
     }
 
-    /// Kills the process and lets its descendants be (`SIGKILL`): what they do then is up to them.
+    /// Kills the process but not its descendants (`SIGKILL`).
     pub fn kill_alone(&mut self) -> ExitStatus {
         self.process.kill_alone().unwrap_or_else(|error| panic!("cannot kill {}: {error}", self.name))
     }
 
-    /// Stops the process and its descendants where they are (`SIGSTOP`).
+    /// Stops the process and its descendants (`SIGSTOP`).
     pub fn stop(&self) {
         signal::stop_tree(self.pid());
     }
 
-    /// Lets a stopped process go on (`SIGCONT`).
+    /// Continues a stopped process (`SIGCONT`).
     pub fn cont(&self) {
         signal::continue_tree(self.pid());
     }
@@ -86,10 +86,10 @@ impl Subprocess {
         signal::terminate(self.pid());
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits until the process exits.
     ///
     /// # Panics
-    /// If it has not when `deadline` has passed. The message has the end of its log.
+    /// If it has not exited when `deadline` has passed. The message contains the end of its log.
     pub async fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let this = std::sync::Mutex::new(&mut *self);
         let status = poll_until(deadline, || async {
@@ -107,8 +107,8 @@ impl Subprocess {
 }
 
 impl Drop for Subprocess {
-    /// A test that fails has waited for the process to do something; what it did instead is in its log.
-    #[allow(clippy::print_stderr, reason = "a test's output is captured, and shown where it fails")]
+    /// A failed test has waited for an action of the process; its log shows what it did instead.
+    #[allow(clippy::print_stderr, reason = "a test's output is captured, and shown if it fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("The end of the log of {}:\n{}", self.name, self.process.log_tail());
@@ -159,7 +159,7 @@ mod tests {
         let mut process = shell("trap 'echo asked; exit' TERM; echo up; while :; do sleep 0.01; done");
         says(&process, "up").await;
         process.stop();
-        // Delivered when it goes on.
+        // Delivered when it continues.
         process.terminate();
         assert!(tokio::time::timeout(Duration::from_millis(200), process.wait(DEADLINE)).await.is_err());
         process.cont();

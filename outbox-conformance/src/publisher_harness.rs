@@ -139,8 +139,9 @@ pub struct PublisherTraits {
     pub empty_payload: bool,
     /// Size of a large payload that must still work. Default: 200 KiB.
     pub payload_bytes: usize,
-    /// Maximum time for a call, and for a condition that the broker fulfils without further calls, including recovery
-    /// from a healed fault. Only a failing case waits this long. Default: 2 minutes, for slow and busy machines.
+    /// Maximum time for a call, and for a condition that the broker fulfils without further calls, including
+    /// recovery from a healed fault. Only a failing case waits this long. Default: 2 minutes, for slow and
+    /// busy machines.
     pub deadline: Duration,
 }
 

@@ -16,7 +16,8 @@ pub trait StoreHarness: Send + Sync {
     /// Any error; the case fails with it.
     async fn create(&self) -> Result<Box<dyn StoreFixture>>;
 
-    /// The names of the cases that do not apply to this store, such as `"reading::late_commits_are_delivered"`.
+    /// The names of the cases that do not apply to this store, such as
+    /// `"reading::late_commits_are_delivered"`.
     ///
     /// A case that does not apply and is not listed here fails, so that no case is skipped silently. A listed
     /// case that does apply fails too. Default: none.
@@ -120,8 +121,8 @@ pub struct StoreTraits {
     pub dead_letters: bool,
     /// The largest payload to try. Default: 1 MiB.
     pub payload_bytes: usize,
-    /// Maximum time to wait for a condition that the store fulfils without further calls. Only a failing case waits
-    /// this long. Default: 2 minutes, for slow and busy machines.
+    /// Maximum time to wait for a condition that the store fulfils without further calls. Only a failing case
+    /// waits this long. Default: 2 minutes, for slow and busy machines.
     pub deadline: Duration,
 }
 

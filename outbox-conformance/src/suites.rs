@@ -29,11 +29,12 @@ macro_rules! store_tests {
     };
 }
 
-/// Makes every case about enqueueing a test of its own: the first group of [`store_tests!`](crate::store_tests), for a crate
-/// that enqueues and has no store.
+/// Makes every case about enqueueing a test of its own: the first group of
+/// [`store_tests!`](crate::store_tests), for a crate that enqueues and has no store.
 ///
-/// The argument is an expression that gives a value implementing [`StoreHarness`](crate::StoreHarness); it is evaluated in each
-/// test. Its store reads what the crate under test has enqueued. Use the macro once per module.
+/// The argument is an expression that gives a value implementing [`StoreHarness`](crate::StoreHarness); it is
+/// evaluated in each test. Its store reads what the crate under test has enqueued. Use the macro once per
+/// module.
 #[macro_export]
 macro_rules! enqueueing_tests {
     ($harness:expr) => {
@@ -55,7 +56,8 @@ macro_rules! inbox_tests {
 /// Makes every case for publishers a test of its own, in modules named after the groups of cases.
 ///
 /// The argument is an expression that gives a value implementing
-/// [`PublisherHarness`](crate::PublisherHarness); it is evaluated in each test. Use the macro once per module.
+/// [`PublisherHarness`](crate::PublisherHarness); it is evaluated in each test. Use the macro once per
+/// module.
 #[macro_export]
 macro_rules! publisher_tests {
     ($harness:expr) => {

@@ -18,7 +18,8 @@ const PROGRAM: &str = "pubsub-server";
 /// The source of the program.
 const SOURCE: &str = include_str!("server/main.go");
 
-/// The version of the program: the checksum of its source, which is in the name of its folder and of its image.
+/// The version of the program: the checksum of its source, which is in the name of its folder and of its
+/// image.
 pub(super) fn source_version() -> u32 {
     downloads::cksum(SOURCE.as_bytes())
 }

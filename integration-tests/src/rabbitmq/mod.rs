@@ -21,7 +21,8 @@ use crate::instance::Instance;
 use crate::server::Server;
 use crate::service::Service;
 
-/// The management interface of the server in the URL variable, if it is not on the usual port of the same host.
+/// The management interface of the server in the URL variable, if it is not on the usual port of the same
+/// host.
 const MANAGEMENT_URL: &str = "OUTBOX_TEST_RABBITMQ_MANAGEMENT_URL";
 const AMQP_PORT: u16 = 5672;
 const MANAGEMENT_PORT: u16 = 15672;

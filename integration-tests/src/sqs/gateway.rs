@@ -108,8 +108,8 @@ impl Gateway {
         self.state.lock().log.get_or_insert_default();
     }
 
-    /// The bodies of the messages that the server has confirmed since [`keep_log`](Self::keep_log), in the order of its
-    /// answers.
+    /// The bodies of the messages that the server has confirmed since [`keep_log`](Self::keep_log), in the
+    /// order of its answers.
     pub fn log(&self) -> Vec<String> {
         self.state.lock().log.clone().unwrap_or_default()
     }

@@ -1,7 +1,8 @@
 //! No case depends on the speed of the machine.
 //!
-//! The backends in memory run on a paused clock, and every call to them may take up to [`pace::LONGEST_STEP`] longer,
-//! before it takes effect or after. A case that fails here fails on a busy machine, too. The delays cost no real time.
+//! The backends in memory run on a paused clock, and every call to them may take up to [`pace::LONGEST_STEP`]
+//! longer, before it takes effect or after. A case that fails here fails on a busy machine, too. The delays
+//! cost no real time.
 
 #![allow(clippy::unwrap_used)] // All of this is test code; a panic in it fails a test.
 
@@ -18,7 +19,8 @@ use std::sync::{Arc, Mutex};
 use outbox_conformance::{CaseResult, Stop, publisher_suite, store_suite};
 use pace::Pace;
 
-/// How many single steps of each case are tried. Long cases repeat themselves, so a sample of their steps is enough.
+/// How many single steps of each case are tried. Long cases repeat themselves, so a sample of their steps is
+/// enough.
 const SAMPLED_STEPS: usize = 16;
 
 /// How many times each case runs with delays at random.

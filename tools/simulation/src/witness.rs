@@ -15,8 +15,8 @@ use crate::broker::number;
 ///
 /// - A publish call begins only under a lease on its messages that lasts for the whole call.
 /// - No key is in calls of two relays at a time.
-/// - No attempt is counted unless the broker failed the message itself. While the broker is down none is counted either, but one
-///   for two outages in each of which the message was sent alone, as ADR 0021 states.
+/// - No attempt is counted unless the broker failed the message itself. While the broker is down none is
+///   counted either, but one for two outages in each of which the message was sent alone, as ADR 0021 states.
 /// - A retry waits as its policy says.
 /// - After the failures have ended, no relay lets a lease expire.
 /// - No relay fetches repeatedly while no time passes.

@@ -34,12 +34,12 @@ fn no_world_loses_invents_reorders_or_gets_stuck() {
 
 #[test]
 fn what_was_found_once_stays_mended() {
-    // 5046, 7257: a relay held a message that was due, and the store left due what was due behind it.
-    // 31289, 88265: a retry was recorded and the answer lost; the message was due, and was fetched again and again, since it was in
-    // memory, while the settle waited for its next try.
-    // 850, 9562: where these two are noticed in worlds with the pauses that there are now.
-    // 40000932: of a failed call, what waited behind a failure was held before what came back from the call.
-    // 4038: a relay that stopped gave up a refused outcome, and recorded the held rows of its key without it.
+    // 5046, 7257: a relay held a message that was due, and the store left due what was due behind it. 31289,
+    // 88265: a retry was recorded and the answer lost; the message was due, and was fetched again and again,
+    // since it was in memory, while the settle waited for its next try. 850, 9562: where these two are
+    // noticed in worlds with the pauses that there are now. 40000932: of a failed call, what waited behind a
+    // failure was held before what came back from the call. 4038: a relay that stopped gave up a refused
+    // outcome, and recorded the held rows of its key without it.
     for seed in [5046, 7257, 31_289, 88_265, 850, 9562, 40_000_932, 4038] {
         check(seed);
     }

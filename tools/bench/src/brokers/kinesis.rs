@@ -1,4 +1,5 @@
-//! An emulator of Amazon Kinesis, in threads of this process: full batches to a stream of four shards, without quotas.
+//! An emulator of Amazon Kinesis, in threads of this process: full batches to a stream of four shards,
+//! without quotas.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
