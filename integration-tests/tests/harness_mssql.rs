@@ -1,6 +1,6 @@
 //! The harness itself, on a real SQL Server.
 
-#![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
+#![allow(clippy::unwrap_used, reason = "the functions next to the tests are test code")]
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The harness itself, on a real PostgreSQL: a test that relies on a failure must be able to rely on the
 //! harness. Most promises are functions, and are tested on both versions.
 
-#![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
+#![allow(clippy::unwrap_used, reason = "the functions next to the tests are test code")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

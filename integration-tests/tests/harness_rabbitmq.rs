@@ -1,7 +1,7 @@
 //! The harness itself, on a real RabbitMQ: a test that relies on a failure must be able to rely on the
 //! harness.
 
-#![allow(clippy::unwrap_used, reason = "the functions beside the tests are tests, too")]
+#![allow(clippy::unwrap_used, reason = "the functions next to the tests are test code")]
 
 use std::time::Duration;
 

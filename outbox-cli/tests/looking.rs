@@ -5,7 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "the functions beside the tests are tests, too; and figures are to be read"
+    reason = "the functions next to the tests are test code; and figures are to be read"
 )]
 
 mod support;

@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "the functions beside the tests are tests, too"
+    reason = "the functions next to the tests are test code"
 )]
 
 mod support;

@@ -5,7 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "the functions beside the tests are tests, too; ratios are for people"
+    reason = "the functions next to the tests are test code; ratios are for people"
 )]
 
 mod support;

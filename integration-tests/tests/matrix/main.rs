@@ -11,7 +11,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "the functions beside the tests are tests, too"
+    reason = "the functions next to the tests are test code"
 )]
 
 mod ends;

@@ -1,7 +1,7 @@
 //! Simulated runs. `OUTBOX_SIMULATION_SEEDS` sets their number; the first seed is printed. A run that broke a
 //! rule is reported by its seed, and `cargo run -p outbox-simulation -- --seed …` shows all its events.
 
-#![allow(clippy::panic, clippy::print_stdout, reason = "the functions beside the tests are tests, too")]
+#![allow(clippy::panic, clippy::print_stdout, reason = "the functions next to the tests are test code")]
 
 use outbox_simulation::simulate;
 
