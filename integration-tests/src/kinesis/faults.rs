@@ -76,7 +76,7 @@ fn action(headers: &HeaderMap) -> String {
 }
 
 fn refused(kind: &str) -> Response {
-    let body = json!({ "__type": kind, "message": "the emulator was told so" }).to_string();
+    let body = json!({ "__type": kind, "message": "the mode allows this request" }).to_string();
     (StatusCode::BAD_REQUEST, [(header::CONTENT_TYPE, "application/x-amz-json-1.1")], body).into_response()
 }
 

@@ -27,7 +27,7 @@ pub(super) async fn wait_until_active(client: &Client, stream: &str) {
 }
 
 pub(super) async fn records(client: &Client, stream: &str) -> Vec<Record> {
-    let shards = client.list_shards().stream_name(stream).send().await.expect("the shards are told");
+    let shards = client.list_shards().stream_name(stream).send().await.expect("the shards are listed");
     let mut records = Vec::new();
     for shard in shards.shards() {
         let shard = shard.shard_id();

@@ -61,7 +61,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let mut writers = write(&books, "anything", goal, seed, &written, &faults_are_over);
     // Killed twice while messages are unpublished, whatever the speed of this machine is.
     for part in [1, 2] {
-        eventually("the relay to get on", PATIENCE, || async {
+        eventually("the relay to make progress", PATIENCE, || async {
             let waiting = store.stats(10 * goal).await.ok()?.backlog.value;
             (written.load(Ordering::Relaxed) >= goal * part / 3 + waiting).then_some(())
         })
@@ -79,7 +79,11 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     .await;
     let drained = started.elapsed();
     relay.shutdown().await.unwrap();
-    assert_eq!(store.stats(1_000).await.unwrap().dead_letters.value, 0, "busy shards and outages end nobody");
+    assert_eq!(
+        store.stats(1_000).await.unwrap().dead_letters.value,
+        0,
+        "busy shards and outages must not stop the relay"
+    );
 
     let committed = books.committed().await;
     let bodies: Vec<String> = kinesis
@@ -90,7 +94,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
         .collect();
     let (came, repeats) = audit("the stream", &bodies, &committed);
     let missing: Vec<_> = committed.difference(&came).take(10).collect();
-    assert!(missing.is_empty(), "committed and never taken, among others: {missing:?} (seed {seed})");
+    assert!(missing.is_empty(), "committed and never accepted, among others: {missing:?} (seed {seed})");
     assert!(repeats <= 2 * WINDOW, "{repeats} were sent again after two faults (seed {seed})");
     println!(
         "{} committed, {} in the stream, {repeats} of them again; {} requests; {drained:.1?}",

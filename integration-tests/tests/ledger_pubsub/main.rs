@@ -45,7 +45,7 @@ fn payloads(entries: &[Entry]) -> Vec<String> {
 }
 
 async fn taken(topic: &Topic, at_least: u64) {
-    eventually("the relay to get on", PATIENCE, || async {
+    eventually("the relay to make progress", PATIENCE, || async {
         (payloads(&topic.books()).len() as u64 >= at_least).then_some(())
     })
     .await;
@@ -118,7 +118,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let log = payloads(&entries);
     let (arrived, repeats) = audit("the server's books", &log, &committed);
     let missing: Vec<_> = committed.difference(&arrived).take(10).collect();
-    assert!(missing.is_empty(), "committed and never taken, among others: {missing:?} (seed {seed})");
+    assert!(missing.is_empty(), "committed and never accepted, among others: {missing:?} (seed {seed})");
     assert!(repeats > 0, "no answer was lost (seed {seed})");
     assert!(repeats <= 4 * WINDOW, "{repeats} were sent again after four faults (seed {seed})");
     assert!(entries.len() > former_lives, "the second kill came too late to show anything");

@@ -82,7 +82,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     // Killed twice while messages are unpublished, whatever the speed of this machine is.
     let mut confirmed_before = 0;
     for part in [1, 2] {
-        eventually("the relay to get on", PATIENCE, || async {
+        eventually("the relay to make progress", PATIENCE, || async {
             (gateway.log().len() as u64 >= goal * part / 3).then_some(())
         })
         .await;
@@ -118,7 +118,7 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
     let log = gateway.log();
     let (confirmed, repeats) = audit("the gateway's log", &log, &committed);
     let missing: Vec<_> = committed.difference(&confirmed).take(10).collect();
-    assert!(missing.is_empty(), "committed and never taken, among others: {missing:?} (seed {seed})");
+    assert!(missing.is_empty(), "committed and never accepted, among others: {missing:?} (seed {seed})");
     assert!(repeats > 0, "no answer was lost (seed {seed})");
     assert!(repeats <= 3 * WINDOW, "{repeats} were sent again after three faults (seed {seed})");
     assert!(log.len() > confirmed_before, "the second kill came too late to show anything");

@@ -51,7 +51,7 @@ pub(crate) async fn dead_letters(pair: &Pair) {
     let attempts = |message: &Message| {
         listed.iter().find(|letter| letter.id == Some(message.id())).map(|letter| letter.attempts)
     };
-    assert_eq!(attempts(&astray), Some(ATTEMPTS), "what may pass is tried as often as it was said");
+    assert_eq!(attempts(&astray), Some(ATTEMPTS), "a temporary refusal is retried as often as configured");
 
     // A redriven message becomes a dead letter again, and a discarded one releases its key.
     assert_eq!(letters.redrive(&DeadLetterFilter::all().id(invalid.id()), 1).await.unwrap(), 1);

@@ -85,7 +85,7 @@ pub(crate) async fn unicode_keys(pair: &Pair) {
         let rounds: Vec<_> = (0..3)
             .map(|round| received.iter().position(|one| one.payload.as_ref() == of(round)).unwrap())
             .collect();
-        assert!(rounds.is_sorted(), "the messages of {key:?} came at {rounds:?}");
+        assert!(rounds.is_sorted(), "the messages of {key:?} arrived in the order {rounds:?}");
     }
     pair.wait_for_counts(0, 0).await;
     relay.shutdown().await.unwrap();

@@ -157,7 +157,7 @@ impl Pair {
         // Not assert_eq, which would print megabytes.
         assert!(
             arrived.payload == message.payload(),
-            "{message:?} has come with {} bytes that are not its payload",
+            "{message:?} arrived with {} bytes that are not its payload",
             arrived.payload.len()
         );
         if traits.topic {

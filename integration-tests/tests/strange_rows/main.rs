@@ -192,10 +192,15 @@ async fn none_stops_the_relay(rows: &dyn Rows, corpus: &str) {
     // They can be redriven, and become dead letters again; and they can be discarded.
     let all = DeadLetterFilter::all();
     assert_eq!(letters.redrive(&all, COUNT as usize).await.unwrap(), expected.1);
-    eventually("the dead to die again", DEADLINE, async || (counts().await == expected).then_some(())).await;
+    eventually("the redriven messages to become dead letters again", DEADLINE, async || {
+        (counts().await == expected).then_some(())
+    })
+    .await;
     assert_eq!(letters.discard(&all, COUNT as usize).await.unwrap(), expected.1);
-    eventually("the dead to be gone", DEADLINE, async || (counts().await == (waiting, 0)).then_some(()))
-        .await;
+    eventually("the dead letters to be discarded", DEADLINE, async || {
+        (counts().await == (waiting, 0)).then_some(())
+    })
+    .await;
     relay.shutdown().await.unwrap();
 }
 

@@ -13,7 +13,7 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-#[allow(clippy::print_stderr, reason = "to say what went wrong is its job")]
+#[allow(clippy::print_stderr, reason = "the program prints its error")]
 fn main() -> ExitCode {
     match start(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -215,7 +215,7 @@ impl Publisher for InOrder {
             let place = usize::try_from(number % self.keys).unwrap_or_default();
             let expected = books.next.get(place).copied().unwrap_or_default();
             if number != expected && books.breach.is_none() {
-                books.breach = Some(format!("{number} came where {expected} had to"));
+                books.breach = Some(format!("{number} arrived in place of {expected}"));
             }
             if let Some(next) = books.next.get_mut(place) {
                 *next = number.saturating_add(self.keys);

@@ -259,7 +259,7 @@ impl Scene {
     }
 
     fn past(&self) -> std::sync::MutexGuard<'_, Vec<Past>> {
-        self.past.lock().expect("nobody panics with the list of faults")
+        self.past.lock().expect("no code panics while it holds the list of faults")
     }
 
     fn deck(&self, of: &[Kind], rng: fastrand::Rng) -> Deck {
@@ -430,10 +430,11 @@ impl Scene {
         for payload in self.broker.arrivals() {
             match writers::entry_of(&payload) {
                 Some((key, number)) => ledger.arrived(key.as_deref(), number),
-                None => failures.push(format!("not ours: {payload}")),
+                None => failures.push(format!("not written by this run: {payload}")),
             }
         }
-        let past = std::mem::take(&mut *self.past.lock().expect("nobody panics with the list of faults"));
+        let past =
+            std::mem::take(&mut *self.past.lock().expect("no code panics while it holds the list of faults"));
         let windows: usize = past.iter().map(|past| past.kind.windows(past.relays)).sum();
         let explicable = (windows * WINDOW) as u64;
         let verdict = ledger.verdict(&Rules::new().most_duplicates(explicable));

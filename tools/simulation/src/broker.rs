@@ -79,7 +79,7 @@ impl Link {
 }
 
 fn interrupted() -> Error {
-    Error::new(ErrorKind::Interrupted, "the dice say that the answer is lost")
+    Error::new(ErrorKind::Interrupted, "simulated: the answer is lost")
 }
 
 /// The broker's handling of a batch. After a failed message of a key it accepts no later one, if it promises
@@ -105,14 +105,14 @@ fn take(
         let number = number(message);
         let poisoned = conditions.poison != 0 && number.is_multiple_of(conditions.poison);
         let outcome = if poisoned {
-            Err(Error::new(ErrorKind::Malformed, "the dice say that it is poison"))
+            Err(Error::new(ErrorKind::Malformed, "simulated: the message breaks its call"))
         } else if rng.u32(0..1_000) < conditions.refuses {
-            Err(Error::new(ErrorKind::Rejected, "the dice say not now"))
+            Err(Error::new(ErrorKind::Rejected, "simulated: refused for now"))
         } else {
             taken.push((message.key().map(str::to_owned), number));
             if rng.u32(0..1_000) < conditions.broker.is_lost / 4 {
                 weather.may_repeat();
-                Err(Error::new(ErrorKind::Timeout, "the dice say that the confirm is lost")
+                Err(Error::new(ErrorKind::Timeout, "simulated: the confirm is lost")
                     .with_scope(Scope::Message)
                     .with_verdict(Verdict::Unknown))
             } else {
@@ -151,7 +151,7 @@ impl Publisher for Link {
         self.process.step().await;
         if fate.fails {
             return fail_all(batch, || {
-                Error::new(ErrorKind::Unavailable, "the dice say that the broker is not there")
+                Error::new(ErrorKind::Unavailable, "simulated: the broker is unavailable")
             });
         }
         if fate.may_repeat() {

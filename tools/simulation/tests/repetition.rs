@@ -26,7 +26,7 @@ fn every_world_repeats_on_another_thread_and_in_another_order() {
     });
     backwards.reverse();
     for (seed, (once, again)) in seeds.zip(forwards.into_iter().zip(backwards)) {
-        assert_eq!(once, again, "seed {seed} took another course the second time");
+        assert_eq!(once, again, "seed {seed} behaved differently the second time");
     }
 }
 

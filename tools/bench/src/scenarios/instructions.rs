@@ -87,7 +87,7 @@ async fn count(messages: u64) -> Result<f64> {
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "valgrind failed: {text}");
     let collected = text.lines().rev().find_map(|line| line.split_once("Collected :"));
-    let (_, number) = collected.with_context(|| format!("valgrind told no figure: {text}"))?;
+    let (_, number) = collected.with_context(|| format!("valgrind printed no figure: {text}"))?;
     Ok(number.trim().parse()?)
 }
 

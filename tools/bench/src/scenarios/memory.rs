@@ -66,7 +66,7 @@ async fn child(url: &str, load: &Load) -> Result<f64> {
 ///
 /// # Errors
 /// If the run was not correct.
-#[allow(clippy::print_stdout, reason = "it is what its parent asked for")]
+#[allow(clippy::print_stdout, reason = "the parent process reads this output")]
 pub async fn part(url: &str, messages: u64, keys: u64) -> Result<()> {
     let publisher = Arc::new(InOrder::new(messages, keys)?);
     let relay = Relay::builder(store(url).await?, publisher.clone()).build()?.spawn();
@@ -74,7 +74,7 @@ pub async fn part(url: &str, messages: u64, keys: u64) -> Result<()> {
     relay.shutdown().await?;
     publisher.verdict()?;
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak is told")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the peak is missing")?;
     println!("{}", peak.trim().trim_end_matches("kB").trim());
     Ok(())
 }

@@ -54,7 +54,7 @@ pub fn run_part(part: &Part) -> Result<()> {
 }
 
 /// Prints progress, apart from the figures.
-#[allow(clippy::print_stderr, reason = "whoever waits for minutes wants to know what for")]
+#[allow(clippy::print_stderr, reason = "a run takes minutes, so it reports progress")]
 pub(crate) fn say(text: impl std::fmt::Display) {
     eprintln!("{text}");
 }

@@ -205,7 +205,7 @@ impl Clocks {
 
     fn latencies(&self) -> Result<Latencies> {
         for (number, at) in self.early.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            ensure!(self.count(number, at), "message {number} was confirmed and never committed");
+            ensure!(self.count(number, at), "message {number} was confirmed but never committed");
         }
         Ok(self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
