@@ -49,6 +49,19 @@ impl Unavailable {
         let (name, reasons) = (tool.name(), vec![reason]);
         Self { name, title: name.to_owned(), remedy, reasons, part_of_all: true }
     }
+
+    /// An image of the list that neither the daemon nor a registry has.
+    #[cfg(feature = "containers")]
+    pub(crate) fn image(name: &str, reason: String) -> Self {
+        let remedy = format!("run scripts/container-images {name}");
+        let title = format!("the image {name}");
+        Self { name: Tool::Docker.name(), title, remedy, reasons: vec![reason], part_of_all: true }
+    }
+
+    /// The same, and not part of `all`: nothing on this machine could have led to it.
+    pub(crate) fn out_of_reach(self) -> Self {
+        Self { part_of_all: false, ..self }
+    }
 }
 
 impl fmt::Display for Unavailable {

@@ -200,6 +200,10 @@ impl Container {
         Arc::clone(self.container.as_ref().expect("emptied only when dropped"))
     }
 
+    pub(crate) fn id(&self) -> String {
+        self.container().id().to_owned()
+    }
+
     /// Returns an error with the end of the log if the container has ended.
     pub(crate) async fn check(&self) -> Result<()> {
         let container = self.container();
@@ -358,7 +362,7 @@ mod tests {
             Err(error) if error.is::<Definite>() => return,
             Err(error) => panic!("{error:?}"),
         };
-        let id = container.container().id().to_owned();
+        let id = container.id();
         let published = runtime::run(async move {
             let docker = docker_client_instance().await.unwrap();
             let container = docker.inspect_container(&id, None).await.unwrap();

@@ -37,6 +37,15 @@ impl Instance {
         matches!(self.0, Kind::External)
     }
 
+    /// The id of the server's container, if it runs in one.
+    #[cfg(feature = "containers")]
+    pub fn container_id(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Container(container) => Some(container.id()),
+            _ => None,
+        }
+    }
+
     /// An error if the server has ended by itself.
     pub(crate) async fn check(&self) -> Result<()> {
         match &self.0 {

@@ -28,6 +28,8 @@ mod tool;
 
 #[cfg(feature = "containers")]
 mod container;
+#[cfg(feature = "containers")]
+pub mod docker;
 #[cfg(any(feature = "rabbitmq", feature = "sqs"))]
 mod http;
 #[cfg(feature = "kinesis")]

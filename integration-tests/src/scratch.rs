@@ -1,7 +1,7 @@
 //! Temporary folders, and the promise that nothing outlives the test process.
 //!
-//! A test process keeps everything it makes below one folder: data directories, and a record of each process and
-//! container it has started. Normally a value's `Drop` cleans up after it. But a static is never dropped, and a
+//! A test process keeps everything it makes below one folder: data directories, and a record of each process,
+//! container, network and image it has made. Normally a value's `Drop` cleans up after it. But a static is never dropped, and a
 //! process that is killed drops nothing at all. So a small shell script waits at the end of a pipe for the test
 //! process to end, in whatever way, and then ends and removes what the records name. Should that script be killed
 //! as well, the next test process runs it on the folders which it finds without an owner.
@@ -77,7 +77,7 @@ impl Owner {
     }
 }
 
-fn cleanup(folder: &Path) -> Command {
+pub(crate) fn cleanup(folder: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", CLEANUP, "cleanup"]).arg(folder).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -131,6 +131,31 @@ impl Scratch {
     #[cfg(feature = "containers")]
     pub(crate) fn record_container(&self, id: &str) -> io::Result<Record> {
         self.record(&format!("{id}.container"), &format!("{id}\n"))
+    }
+
+    /// Has the network removed when the test process ends.
+    #[cfg(feature = "containers")]
+    pub(crate) fn record_network(&self, name: &str) -> io::Result<Record> {
+        self.record(&format!("{name}.network"), &format!("{name}\n"))
+    }
+
+    /// Has the image removed when the test process ends.
+    #[cfg(feature = "containers")]
+    pub(crate) fn record_image(&self, name: &str) -> io::Result<Record> {
+        self.record(&format!("{}.image", name.replace(['/', ':'], "-")), &format!("{name}\n"))
+    }
+
+    /// Has the containers, networks and volumes of a project of Docker Compose removed when the test process ends.
+    #[cfg(feature = "containers")]
+    pub(crate) fn record_project(&self, name: &str) -> io::Result<Record> {
+        self.record(&format!("{name}.project"), &format!("{name}\n"))
+    }
+
+    /// Leaves the folder and its records to the script that cleans up after the test process.
+    #[cfg(feature = "containers")]
+    pub(crate) fn leave(self, record: Record) {
+        std::mem::forget(record);
+        std::mem::forget(self);
     }
 
     fn record(&self, file: &str, text: &str) -> io::Result<Record> {

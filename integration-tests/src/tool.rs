@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use crate::availability::{Unavailable, available};
+use anyhow::{Context, Result, ensure};
+
+use crate::availability::{Unavailable, Ways, available};
 use crate::downloads;
 use crate::environment::Environment;
 
@@ -18,6 +21,11 @@ pub enum Tool {
     Chromium,
     /// What drives the browser.
     Chromedriver,
+    /// Docker Compose.
+    Compose,
+    /// The client of Docker, and a daemon that answers it. Not part of `all` on a machine without one, or where
+    /// `OUTBOX_TEST_MODE` rules containers out.
+    Docker,
     /// What gives a program another wall clock.
     Faketime,
     /// Go, with the driver for PostgreSQL that Debian packages for it.
@@ -44,9 +52,11 @@ pub enum Tool {
 
 impl Tool {
     /// Every tool.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Chromium,
         Self::Chromedriver,
+        Self::Compose,
+        Self::Docker,
         Self::Faketime,
         Self::Go,
         Self::Node,
@@ -65,6 +75,8 @@ impl Tool {
         match self {
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromedriver",
+            Self::Compose => "compose",
+            Self::Docker => "docker",
             Self::Faketime => "faketime",
             Self::Go => "go",
             Self::Node => "node",
@@ -84,10 +96,11 @@ impl Tool {
         match self {
             Self::Chromium => "chromium",
             Self::Chromedriver => "chromium-driver",
+            Self::Docker => "docker.io",
             Self::Faketime => "faketime",
             Self::Go => "golang-go golang-github-lib-pq-dev",
             Self::Node => "nodejs",
-            Self::NodePg | Self::PgBouncer => "debian-archive-keyring",
+            Self::Compose | Self::NodePg | Self::PgBouncer => "debian-archive-keyring",
             Self::Prometheus | Self::Promtool => "prometheus",
             Self::Psql => "postgresql-client",
             Self::Python3 => "python3",
@@ -115,8 +128,15 @@ impl Tool {
         available(self.locate(environment), environment)
     }
 
-    fn locate(self, environment: &Environment) -> Result<PathBuf, Unavailable> {
+    fn locate(self, environment: &Environment) -> std::result::Result<PathBuf, Unavailable> {
         let name = self.name();
+        match self {
+            Self::Docker => return docker(environment),
+            Self::Compose => {
+                return compose(environment).map_err(|error| Unavailable::tool(self, format!("{error:#}")));
+            }
+            _ => {}
+        }
         if matches!(self, Self::NodePg | Self::PgBouncer | Self::PythonPsycopg) {
             return downloads::folder(environment, name)
                 .map_err(|error| Unavailable::tool(self, format!("{error:#}")));
@@ -133,6 +153,55 @@ impl Tool {
         let found = environment.find_program(name).or_else(elsewhere);
         found.ok_or_else(|| Unavailable::tool(self, format!("no program {name} in any folder of PATH")))
     }
+}
+
+/// The client of Docker. Its absence is not part of `all`: many machines have no daemon, and a test cannot install one.
+fn docker(environment: &Environment) -> std::result::Result<PathBuf, Unavailable> {
+    let without = |reason: String| Unavailable::tool(Tool::Docker, reason).out_of_reach();
+    if !Ways::of(environment).container {
+        return Err(without("OUTBOX_TEST_MODE does not allow containers".to_owned()));
+    }
+    let program = environment.find_program(Tool::Docker.name());
+    let program = program.ok_or_else(|| without("no program docker in any folder of PATH".to_owned()))?;
+    output(Command::new("timeout").arg("20").arg(&program).args([
+        "version",
+        "--format",
+        "{{.Server.Version}}",
+    ]))
+    .map_err(|error| without(format!("no Docker daemon answers: {error:#}")))?;
+    Ok(program)
+}
+
+/// The oldest version of Docker Compose with which the tests run. `scripts/fetch-servers` has the same.
+const COMPOSE: [u32; 2] = [2, 26];
+
+/// The program of Docker Compose: the one that was fetched, or the plugin of Docker, which also runs alone.
+fn compose(environment: &Environment) -> Result<PathBuf> {
+    let program = match downloads::folder(environment, Tool::Compose.name()) {
+        Ok(folder) => folder.join("docker-compose"),
+        Err(error) => {
+            let plugin = "{{range .ClientInfo.Plugins}}{{if eq .Name \"compose\"}}{{.Path}}{{end}}{{end}}";
+            let found = output(Command::new("docker").args(["info", "--format", plugin])).unwrap_or_default();
+            ensure!(!found.is_empty(), "Docker has no plugin for Compose, and {error:#}");
+            PathBuf::from(found)
+        }
+    };
+    let version = output(Command::new(&program).args(["version", "--short"]))?;
+    let numbers: Vec<u32> =
+        version.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok()).collect();
+    ensure!(
+        numbers.as_slice() >= &COMPOSE[..],
+        "{} is of version {version}, and 2.26 is needed",
+        program.display()
+    );
+    Ok(program)
+}
+
+/// What a command prints, without the line break at its end. An error if it fails, with what it said.
+fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Where Debian puts the programs of PostgreSQL, the newest version first.
@@ -184,6 +253,22 @@ mod tests {
         let program = folder.path().join("sqlite3");
         fs::write(&program, "").unwrap();
         assert_eq!(Tool::Sqlite3.locate(&environment).unwrap(), program);
+    }
+
+    #[test]
+    fn a_machine_without_docker_has_all_that_it_could_have() {
+        let environment = Environment::from_pairs([("PATH", "/nonexistent"), ("OUTBOX_TEST_REQUIRE", "all")]);
+        assert_eq!(Tool::Docker.find_in(&environment), None);
+        let processes = Environment::of_process().with("OUTBOX_TEST_MODE", "process");
+        let refusal = Tool::Docker.locate(&processes).unwrap_err().to_string();
+        assert!(refusal.contains("OUTBOX_TEST_MODE does not allow containers"), "{refusal}");
+    }
+
+    #[test]
+    #[should_panic(expected = "OUTBOX_TEST_REQUIRE names docker, which cannot be had")]
+    fn docker_that_is_required_is_not_skipped() {
+        Tool::Docker
+            .find_in(&Environment::from_pairs([("OUTBOX_TEST_REQUIRE", "docker"), ("PATH", "/nonexistent")]));
     }
 
     #[test]
