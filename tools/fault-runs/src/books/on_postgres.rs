@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use integration_tests::{Postgres, Proxy, Server, postgres};
+use integration_tests::{Environment, Postgres, Proxy, Server, postgres};
 use outbox_core::{Message, Result, Store};
 use sqlx::{PgPool, Row, Transaction};
 
@@ -26,7 +26,15 @@ impl OnPostgres {
     /// # Panics
     /// If the tables cannot be created.
     pub async fn start() -> Option<Self> {
-        let server = Postgres::start().await?;
+        Self::start_in(Environment::of_process()).await
+    }
+
+    /// As [`start`](Self::start), with variables of the caller's choice.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_in(environment: Environment) -> Option<Self> {
+        let server = Postgres::start_in(environment).await?;
         let database = server.database().await;
         let pool = database.pool(40).await;
         let outbox = outbox_postgres::Outbox::new(outbox_postgres::Config::new()).unwrap();
@@ -36,6 +44,11 @@ impl OnPostgres {
             .await
             .unwrap();
         Some(Self { server, database, pool, outbox })
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Postgres {
+        &self.server
     }
 }
 

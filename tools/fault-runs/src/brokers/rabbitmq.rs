@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use integration_tests::rabbitmq::Vhost;
-use integration_tests::{Proxy, RabbitMq, Server, eventually};
+use integration_tests::{Environment, Proxy, RabbitMq, Server, eventually};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -62,13 +62,36 @@ impl OnRabbitMq {
     /// # Panics
     /// If the queue cannot be made.
     pub async fn start() -> Option<Self> {
-        let server = RabbitMq::start().await?;
+        Self::start_in(Environment::of_process()).await
+    }
+
+    /// As [`start`](Self::start), with variables of the caller's choice.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn start_in(environment: Environment) -> Option<Self> {
+        let server = RabbitMq::start_in(environment).await?;
         let vhost = server.vhost().await;
         vhost.declare_queue(QUEUE).await;
         server.sync_declarations().await;
         let taken = Arc::new(Mutex::new(Taken::default()));
         let consumer = tokio::spawn(consume(vhost.uri().to_owned(), taken.clone()));
         Some(Self { server, vhost, taken, consumer })
+    }
+
+    /// The server.
+    pub fn server(&self) -> &RabbitMq {
+        &self.server
+    }
+
+    /// The AMQP URI of the virtual host that has the queue.
+    pub fn uri(&self) -> &str {
+        self.vhost.uri()
+    }
+
+    /// As [`arrivals`](Broker::arrivals), without the first `seen`.
+    pub fn arrivals_after(&self, seen: usize) -> Vec<String> {
+        self.taken().payloads[seen..].to_vec()
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
