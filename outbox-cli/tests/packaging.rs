@@ -158,7 +158,8 @@ fn the_image_is_built_of_features_that_there_are() {
     let file = text("Dockerfile");
     let features = file.lines().find_map(|line| line.strip_prefix("ARG FEATURES=")).unwrap();
     let build = file.lines().find_map(|line| line.strip_prefix("RUN cargo build ")).unwrap();
-    let build = build.trim_end_matches(" \\").replace("\"$FEATURES\"", features).replace(" --release", "");
+    let build =
+        build.trim_end_matches(" \\").replace("\"$FEATURES\"", features).replace(" --profile dist", "");
     // Resolves the same packages and features, and compiles nothing.
     let mut tree = Command::new(env!("CARGO"));
     tree.args(["tree", "--offline", "--depth", "0", "--edges", "normal"]).args(build.split(' '));
