@@ -52,7 +52,7 @@ impl Container {
         self.docker.run(&["pause", &self.name]);
     }
 
-    /// Lets a paused container go on.
+    /// Resumes a paused container.
     ///
     /// # Panics
     /// If it was not paused.

@@ -31,18 +31,22 @@ impl Docker {
     /// The daemon of this machine.
     ///
     /// `None` means that the test is to return, because no daemon answers or `OUTBOX_TEST_MODE` does not allow containers, and
-    /// nobody requires one; the skip has been reported already.
+    /// `OUTBOX_TEST_REQUIRE` does not name it; the skip has been reported already.
     ///
     /// # Panics
     /// If no daemon answers and `OUTBOX_TEST_REQUIRE` names `docker`.
     pub fn find() -> Option<Self> {
-        Some(Self { program: Tool::Docker.find()? })
+        Self::find_in(&Environment::of_process())
+    }
+
+    pub(crate) fn find_in(environment: &Environment) -> Option<Self> {
+        Some(Self { program: Tool::Docker.find_in(environment)? })
     }
 
     /// The full names of images, given by their names in `images/list`. An image that the daemon does not have is pulled.
     ///
-    /// `None` means that the test is to return, because an image can neither be found nor pulled, and nobody requires it;
-    /// the skip has been reported already.
+    /// `None` means that the test is to return, because an image can neither be found nor pulled, and `OUTBOX_TEST_REQUIRE`
+    /// does not demand it; the skip has been reported already.
     ///
     /// # Panics
     /// If an image is missing and `OUTBOX_TEST_REQUIRE` is `all` or names `docker`.
@@ -58,7 +62,9 @@ impl Docker {
                 pulled.map(|_| image).map_err(|said| {
                     Unavailable::image(
                         name,
-                        format!("there is no image {image}, and its registry does not offer it ({said})"),
+                        format!(
+                            "the daemon has no image {image}, and its registry does not offer it ({said})"
+                        ),
                     )
                 }),
                 &environment,
@@ -87,7 +93,7 @@ impl Docker {
     /// What the daemon knows about a container, an image or a network, in the form of one of Go's templates.
     ///
     /// # Panics
-    /// If there is no such object.
+    /// If the object does not exist.
     pub fn inspect(&self, name: &str, template: &str) -> String {
         self.run(&["inspect", "--format", template, name])
     }
@@ -119,27 +125,47 @@ mod tests {
     /// As the script does it after a test process that was killed.
     #[test]
     fn what_a_killed_test_has_made_is_removed() {
-        let Some(docker) = Docker::find() else { return };
+        // No server is needed, and so no image: this runs wherever there is a daemon.
+        let environment =
+            Environment::of_process().with("OUTBOX_TEST_MODE", "").with("OUTBOX_TEST_REQUIRE", "");
+        let Some(docker) = Docker::find_in(&environment) else { return };
         let folder = Scratch::new("killed").unwrap();
-        let mut made = Vec::new();
-        for kind in ["image", "network"] {
+        let [image, network, project] = ["image", "network", "project"].map(|kind| {
             let name = fresh_name();
             let server = folder.path().join(kind);
             fs::create_dir(&server).unwrap();
             fs::write(server.join(format!("{name}.{kind}")), format!("{name}\n")).unwrap();
-            made.push((kind, name));
-        }
+            name
+        });
         let context = folder.path().join("context");
         fs::create_dir(&context).unwrap();
         fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY Dockerfile /\n").unwrap();
-        docker.run(&["build", "--quiet", "--tag", &made[0].1, context.to_str().unwrap()]);
-        docker.run(&["network", "create", &made[1].1]);
+        docker.run(&["build", "--quiet", "--tag", &image, context.to_str().unwrap()]);
+        docker.run(&["network", "create", &network]);
+        let label = format!("com.docker.compose.project={project}");
+        docker.run(&["network", "create", "--label", &label, &project]);
+        docker.run(&["volume", "create", "--label", &label, &project]);
+        docker.run(&[
+            "create",
+            "--label",
+            &label,
+            "--name",
+            &project,
+            "--network",
+            &project,
+            &image,
+            "program",
+        ]);
+
+        let made = [("image", &image), ("network", &network)].into_iter();
+        let made: Vec<_> =
+            made.chain(["container", "network", "volume"].map(|kind| (kind, &project))).collect();
         for (kind, name) in &made {
             docker.run(&[kind, "inspect", name]);
         }
         assert!(cleanup(folder.path()).status().unwrap().success());
         for (kind, name) in &made {
-            docker.try_run(&[kind, "inspect", name]).expect_err(name);
+            docker.try_run(&[kind, "inspect", name]).expect_err(kind);
         }
     }
 

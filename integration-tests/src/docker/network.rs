@@ -3,8 +3,8 @@
 use super::{Docker, fresh_name};
 use crate::scratch::{Record, Scratch};
 
-/// A network of its own, on which containers know each other by names. It is removed when dropped, and containers that are
-/// still on it are disconnected before.
+/// A network on which containers know each other by names. It is removed when dropped, after the containers that are still on
+/// it have been disconnected.
 #[derive(Debug)]
 pub struct Network {
     docker: Docker,
@@ -41,8 +41,8 @@ impl Network {
         self.docker.run(&["network", "connect", "--alias", alias, &self.name, container]);
     }
 
-    /// Takes a container off the network. Its connections stay open, and nobody on either side hears anything more of the
-    /// other: what a cable that was pulled out does.
+    /// Takes a container off the network. Its connections stay open, and neither side hears from the other any more, as when
+    /// a cable is pulled out.
     ///
     /// # Panics
     /// If it is not connected.

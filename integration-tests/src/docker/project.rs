@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Docker, finish, fresh_name};
-use crate::ports;
 use crate::scratch::{Record, Scratch};
 use crate::tool::Tool;
 
@@ -24,8 +23,8 @@ pub struct Project {
 impl Docker {
     /// A project of this compose file, of which nothing runs yet.
     ///
-    /// `None` means that the test is to return, because there is no Docker Compose that is new enough and nobody requires it;
-    /// the skip has been reported already.
+    /// `None` means that the test is to return, because there is no Docker Compose that is new enough and
+    /// `OUTBOX_TEST_REQUIRE` does not name it; the skip has been reported already.
     ///
     /// # Panics
     /// If there is none and `OUTBOX_TEST_REQUIRE` names `compose`.
@@ -45,11 +44,14 @@ impl Project {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Sets a variable of the file to a free port of this machine, and returns the port.
-    pub fn set_free_port(&mut self, name: &str) -> u16 {
-        let port = ports::free();
-        self.set(name, &port.to_string());
-        port
+    /// Returns the port of this machine that leads to a port of a service. Docker has chosen it if the file asks for port 0.
+    ///
+    /// # Panics
+    /// If the service does not run, or does not publish the port.
+    pub fn port(&self, service: &str, port: u16) -> u16 {
+        let address = self.run(&["port", service, &port.to_string()]);
+        let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
+        port.unwrap_or_else(|| panic!("{address:?} is not an address"))
     }
 
     /// Runs Docker Compose with these arguments, and returns what it printed.
@@ -62,7 +64,7 @@ impl Project {
 
     fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.compose);
-        // Variables of whoever runs the tests would take precedence over those beside the file.
+        // The variables of the test process would take precedence over those in `.env`.
         command.env_clear().envs(
             ["PATH", "HOME", "DOCKER_HOST"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))),
         );

@@ -73,13 +73,18 @@ pub(crate) fn served_at(log: &str) -> Option<String> {
 
 /// The body of the answer to a plain request.
 pub(crate) fn get(address: &str, path: &str) -> String {
+    try_get(address, path).unwrap()
+}
+
+/// As [`get`], from a server that may not be there yet.
+pub(crate) fn try_get(address: &str, path: &str) -> std::io::Result<String> {
     use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
     // In version 1.0 the answer ends with the connection, and is not cut in chunks.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }

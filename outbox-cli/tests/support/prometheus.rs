@@ -1,23 +1,33 @@
 //! A real Prometheus, and what somebody asks of it.
 
+#![allow(dead_code, reason = "every test binary uses another part of it")]
+
 use std::process::Command;
 
 use integration_tests::{Subprocess, Tool, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, get};
+use crate::support::{DEADLINE, get, try_get};
 
-/// A Prometheus that watches over one relay, and ends with the test.
+/// A Prometheus, which ends with the test.
 pub(crate) struct Prometheus {
     address: String,
-    _process: Subprocess,
-    // Behind the process: the folder goes when the process is gone.
-    _folder: TempDir,
+    // The folder goes when the process is gone. `None` if it runs in a container.
+    _process: Option<(Subprocess, TempDir)>,
 }
 
 impl Prometheus {
-    /// Has it scrape what is at `target`, as the job `job`, and watch by these rules. `None` if there is no Prometheus
+    /// Uses the one at this address, which runs already. Waits until it is ready.
+    pub(crate) async fn at(address: String) -> Self {
+        eventually("Prometheus", DEADLINE, || async {
+            try_get(&address, "/-/ready").is_ok_and(|answer| answer.contains("Ready")).then_some(())
+        })
+        .await;
+        Self { address, _process: None }
+    }
+
+    /// Starts one that watches over one relay. Has it scrape what is at `target`, as the job `job`, and watch by these rules. `None` if there is no Prometheus
     /// here, and nobody requires one.
     pub(crate) async fn watch(job: &str, target: &str, rules: &str) -> Option<Self> {
         let program = Tool::Prometheus.find()?;
@@ -41,7 +51,7 @@ impl Prometheus {
             log.contains("ready to receive web requests").then_some(address)
         })
         .await;
-        Some(Self { address, _process: process, _folder: folder })
+        Some(Self { address, _process: Some((process, folder)) })
     }
 
     /// What its interface says at this path below `/api/v1/`.
