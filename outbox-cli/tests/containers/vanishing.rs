@@ -1,5 +1,6 @@
 //! Two relays in containers, with the database and the broker on separate networks. A relay loses its network or
-//! is paused, and so are the servers, while messages are written at a steady rate.
+//! is paused, and so are the servers, while messages are written at a steady rate. `OUTBOX_LEDGER_SEED` sets the seed of their
+//! keys, which is printed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -110,6 +111,10 @@ fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
 
 /// Writes three messages at a time, and the numbers of the ledger in the same transaction, until it is enough.
 async fn write(books: Arc<OnPostgres>, topic: String, journal: Arc<Mutex<Journal>>, enough: Arc<AtomicBool>) {
+    let seed = std::env::var("OUTBOX_LEDGER_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
     let mut numbers = vec![0; usize::try_from(KEYS).unwrap()];
     let mut timer = tokio::time::interval(PAUSE);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -117,7 +122,7 @@ async fn write(books: Arc<OnPostgres>, topic: String, journal: Arc<Mutex<Journal
         timer.tick().await;
         let entries: Vec<Entry> = (0..3)
             .map(|_| {
-                let key = fastrand::i64(0..KEYS);
+                let key = rng.i64(0..KEYS);
                 let number = &mut numbers[usize::try_from(key).unwrap()];
                 *number += 1;
                 (key, *number)
