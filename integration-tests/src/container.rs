@@ -115,20 +115,20 @@ impl Published {
     async fn address(self, docker: &Docker) -> Result<Option<String>> {
         match self {
             Self::Loopback => Ok(Some(Ipv4Addr::LOCALHOST.to_string())),
-            Self::Gateway => gateway(docker).await.map(Some),
+            // Some daemons report no gateway. Then testcontainers connects to the loopback address.
+            Self::Gateway => {
+                Ok(Some(gateway(docker).await?.unwrap_or_else(|| Ipv4Addr::LOCALHOST.to_string())))
+            }
             Self::Everywhere => Ok(None),
         }
     }
 }
 
-/// Returns the address of the daemon's machine in the network that containers get by default.
-async fn gateway(docker: &Docker) -> Result<String> {
+/// Returns the address of the daemon's machine in the network that containers get by default, if the daemon reports it.
+async fn gateway(docker: &Docker) -> Result<Option<String>> {
     let network = docker.inspect_network("bridge", None).await.context("Docker's network \"bridge\"")?;
     let configs = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    configs
-        .into_iter()
-        .find_map(|config| config.gateway)
-        .context("Docker's network \"bridge\" has no gateway, so there is no address to publish ports on")
+    Ok(configs.into_iter().find_map(|config| config.gateway.filter(|gateway| !gateway.is_empty())))
 }
 
 /// A container, which is removed when dropped, or else when the test process ends.
@@ -373,7 +373,8 @@ mod tests {
             published.into_values().flatten().flatten().map(|binding| binding.host_ip.unwrap()).collect();
         let expected = match Published::new(None, Path::new("/.dockerenv").exists()) {
             Published::Loopback => "127.0.0.1",
-            Published::Gateway => container.host(),
+            Published::Gateway if container.host() != "localhost" => container.host(),
+            Published::Gateway => "127.0.0.1",
             Published::Everywhere => panic!("DOCKER_HOST is not set"),
         };
         assert_eq!(addresses, [expected]);
