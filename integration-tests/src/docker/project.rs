@@ -7,7 +7,7 @@ use super::{Docker, finish, fresh_name};
 use crate::scratch::{Record, Scratch};
 use crate::tool::Tool;
 
-/// Containers, networks and volumes of a compose file, under a name of their own. They are removed when it is dropped, or
+/// Containers, networks and volumes of a compose file, under a unique name. They are removed when it is dropped, or
 /// else when the test process ends.
 #[derive(Debug)]
 pub struct Project {
@@ -23,11 +23,11 @@ pub struct Project {
 impl Docker {
     /// A project of this compose file, of which nothing runs yet.
     ///
-    /// `None` means that the test is to return, because there is no Docker Compose that is new enough and
+    /// `None` means that the test is to return, because a Docker Compose that is new enough is missing and
     /// `OUTBOX_TEST_REQUIRE` does not name it; the skip has been reported already.
     ///
     /// # Panics
-    /// If there is none and `OUTBOX_TEST_REQUIRE` names `compose`.
+    /// If it is missing and `OUTBOX_TEST_REQUIRE` names `compose`.
     pub fn compose(&self, file: &Path) -> Option<Project> {
         let compose = Tool::Compose.find()?;
         let name = fresh_name();
@@ -97,7 +97,7 @@ impl Drop for Project {
             let state = self.try_run(&["ps", "--all"]).unwrap_or_else(|said| said);
             eprintln!("The containers of the project, and the ends of their logs:\n{state}\n{log}");
         }
-        // Killed first: nobody waits for an orderly end here.
+        // Killed first, because an orderly end would take longer.
         let _ = self.try_run(&["kill"]);
         let removed = self.try_run(&["down", "--volumes", "--timeout", "1"]).is_ok();
         let label = format!("label=com.docker.compose.project={}", self.name);

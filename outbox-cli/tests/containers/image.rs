@@ -65,7 +65,7 @@ fn the_image_holds_the_program_and_nothing_else() {
     // The program that cargo builds for tests is not optimized, and larger.
     assert!(!is_given() || size < MOST_BYTES, "{size} bytes, more than {MOST_BYTES}");
 
-    // Variables are no place for a secret: everybody who has the image can read them.
+    // Everyone who has the image can read its variables, so they must not hold a secret.
     assert_eq!(image_configuration["Config"]["Env"], base["Config"]["Env"]);
 }
 
