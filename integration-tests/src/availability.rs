@@ -1,5 +1,5 @@
-//! What happens when a test needs something which cannot be had: a skip that nobody can overlook, or a failure
-//! where it is required.
+//! Handles a test whose service is unavailable: a clearly visible skip, or a failure if the service is
+//! required.
 
 use std::fmt;
 use std::io::Write;
@@ -11,28 +11,28 @@ use crate::report;
 use crate::service::Service;
 use crate::tool::Tool;
 
-/// Names the services and tools that must be there: a comma-separated list, or `all`.
+/// The required services and tools: a comma-separated list, or `all`.
 const REQUIRE: &str = "OUTBOX_TEST_REQUIRE";
-/// A file to which every skip appends one line, so that whoever runs several test binaries can count them.
+/// A file to which every skip appends one line, so that a runner of several test binaries can count them.
 const SKIP_REPORT: &str = "OUTBOX_TEST_SKIP_REPORT";
-/// `container` or `process`: the only way in which servers may be started.
+/// `container` or `process`: the only mode in which servers may be started.
 const MODE: &str = "OUTBOX_TEST_MODE";
 
-/// Why something a test needs cannot be had: every way that was tried, with what came of it.
+/// The reasons why a service or tool is unavailable: every method that was tried, and its result.
 #[derive(Clone, Debug)]
 pub struct Unavailable {
-    /// In `OUTBOX_TEST_REQUIRE`.
+    /// The name in `OUTBOX_TEST_REQUIRE`.
     name: &'static str,
-    /// For people.
+    /// The name for messages.
     title: String,
     remedy: String,
     reasons: Vec<String>,
-    /// Whether `all` means this, too.
+    /// Whether `all` includes it.
     part_of_all: bool,
 }
 
 impl Unavailable {
-    /// `within_reach` says whether there was a way that ought to have led to the service, on this machine and with
+    /// `within_reach` is true if one of the methods should have led to the service, on this machine and with
     /// these variables.
     pub(crate) fn service(service: Service, reasons: Vec<String>, within_reach: bool) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Unavailable {
         Self { name: Tool::Docker.name(), title, remedy, reasons: vec![reason], part_of_all: true }
     }
 
-    /// The same, and not part of `all`: nothing on this machine could have led to it.
+    /// The same, but not part of `all`: no method on this machine could have led to it.
     pub(crate) fn out_of_reach(self) -> Self {
         Self { part_of_all: false, ..self }
     }
@@ -93,7 +93,7 @@ impl Ways {
     }
 }
 
-/// What a test does that asked for something in vain.
+/// The reaction of a test to an unavailable service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Skip,
@@ -117,7 +117,8 @@ pub(crate) fn decide(environment: &Environment, unavailable: &Unavailable) -> De
     decision
 }
 
-/// Hands out what there is. Otherwise panics if it is required, and reports a skip if it is not.
+/// Returns the service if it is available. Otherwise panics if it is required, and reports a skip if it is
+/// not.
 pub(crate) fn available<T>(result: Result<T, Unavailable>, environment: &Environment) -> Option<T> {
     let unavailable = match result {
         Ok(value) => return Some(value),
@@ -139,8 +140,8 @@ fn report_skip(unavailable: &Unavailable, environment: &Environment) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
     let text = notice(unavailable, test, count);
-    // The test runner captures what a test prints with `eprintln!`, and shows it only if the test fails. What is
-    // written to the stream itself is always shown. One write keeps the lines together.
+    // The test runner captures the output of `eprintln!`, and shows it only if the test fails. Output written
+    // to the stream itself is always shown. One write keeps the lines together.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
     if let Some(file) = environment.get(SKIP_REPORT) {
         let reasons = unavailable.reasons.join("; ").replace(['\t', '\n'], " ");

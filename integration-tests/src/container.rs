@@ -41,7 +41,7 @@ pub(crate) async fn daemon() -> Result<()> {
     .await
 }
 
-/// Returns the image in `variable`, written `NAME:TAG`, or else the given one.
+/// Returns the image in `variable`, written `NAME:TAG`, or otherwise the given one.
 pub(crate) fn image(environment: &Environment, variable: &str, default: &str) -> Result<GenericImage> {
     let image = environment.get(variable).unwrap_or(default);
     // A registry's name may have a port.
@@ -86,13 +86,14 @@ async fn is_present(docker: &Docker, image: &str) -> Result<()> {
     found.await.clone().map_err(|reason| Definite(reason).into())
 }
 
-/// The addresses on which a container's ports are published. The servers have no passwords, so they are published only
-/// where the tests connect to.
+/// The addresses on which a container's ports are published. The servers have no passwords, so the ports are
+/// published only on addresses to which the tests connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Published {
     /// Tests and daemon are on the same machine.
     Loopback,
-    /// The tests run in a container themselves, and reach the daemon's machine by the gateway of Docker's network.
+    /// The tests run in a container themselves, and reach the daemon's machine through the gateway of
+    /// Docker's network.
     Gateway,
     /// The daemon is on another machine, whose addresses are unknown here.
     Everywhere,
@@ -131,12 +132,12 @@ async fn gateway(docker: &Docker) -> Result<Option<String>> {
     Ok(configs.into_iter().find_map(|config| config.gateway.filter(|gateway| !gateway.is_empty())))
 }
 
-/// A container, which is removed when dropped, or else when the test process ends.
+/// A container, which is removed when dropped, or otherwise when the test process ends.
 ///
-/// Docker is spoken to on the harness's runtime, because the client's connections belong to the runtime on which
-/// they were made.
+/// All calls to Docker run on the harness's runtime, because the client's connections belong to the runtime
+/// on which they were made.
 pub(crate) struct Container {
-    /// Emptied by `drop` alone.
+    /// Emptied only by `drop`.
     container: Option<Arc<ContainerAsync<GenericImage>>>,
     host: String,
     record: Option<Record>,
@@ -150,7 +151,7 @@ impl fmt::Debug for Container {
 }
 
 impl Container {
-    /// Starts a container. Its ports must be mapped to fixed ones: Docker gives others after a restart.
+    /// Starts a container. Its ports must be mapped to fixed ones: Docker assigns others after a restart.
     pub(crate) async fn start(request: ContainerRequest<GenericImage>) -> Result<Self> {
         Self::start_in(request, Scratch::new("container")?).await
     }
@@ -178,7 +179,7 @@ impl Container {
             let container = match request.start().await {
                 Ok(container) => container,
                 Err(error) => {
-                    // It may have been created, and then not have got its ports.
+                    // It may have been created without getting its ports.
                     let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
                     let _ = docker.remove_container(&name, Some(options)).await;
                     return Err(error.into());
@@ -191,7 +192,7 @@ impl Container {
         .await
     }
 
-    /// The host on which the container's ports are.
+    /// The host of the container's ports.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
@@ -204,7 +205,7 @@ impl Container {
         self.container().id().to_owned()
     }
 
-    /// Returns an error with the end of the log if the container has ended.
+    /// Returns an error with the end of the log if the container has exited.
     pub(crate) async fn check(&self) -> Result<()> {
         let container = self.container();
         runtime::run(async move {
@@ -245,7 +246,7 @@ impl Container {
         runtime::run(async move { Ok(container.unpause().await?) }).await
     }
 
-    /// Runs a command in the container and returns what it printed.
+    /// Runs a command in the container and returns its output.
     #[cfg(feature = "rabbitmq")]
     pub(crate) async fn exec(&self, command: Vec<String>) -> Result<String> {
         let container = self.container();
@@ -262,9 +263,9 @@ impl Container {
 }
 
 async fn kill(container: &ContainerAsync<GenericImage>) -> Result<()> {
-    // The library itself has only a stop, which lets the server shut down in order.
+    // The library has only a stop, which lets the server shut down in order.
     docker_client_instance().await?.kill_container(container.id(), None).await?;
-    // A start that came too early would find the container running, and do nothing.
+    // A start that came too early would find the container running, and have no effect.
     let ended = poll_until(GONE, || async {
         match container.is_running().await {
             Ok(true) => None,
@@ -282,7 +283,7 @@ impl Drop for Container {
             if let Some(container) = container.and_then(Arc::into_inner) {
                 let _ = container.rm().await;
             }
-            // Not before the container is gone: until then the record is what has it removed.
+            // Not before the container is gone: until then the record makes sure that it is removed.
             drop(record);
             drop(scratch);
         });
@@ -324,7 +325,7 @@ mod tests {
         assert_eq!(Published::new(None, true), Published::Gateway);
     }
 
-    /// The second question costs nothing: the daemon and the registry are not asked again.
+    /// The second request costs nothing: the daemon and the registry are not asked again.
     #[tokio::test]
     async fn a_missing_image_is_looked_for_once() {
         if daemon().await.is_err() {

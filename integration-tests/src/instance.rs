@@ -1,4 +1,4 @@
-//! A server, in whichever way it was had, and the faults that can be done to it.
+//! A server, however it is provided, and the failures that can be injected into it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub struct Instance(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// Somebody else's. We may use it, and must not hurt it.
+    /// A server given by a URL. Tests may use it, but must not harm it.
     External,
     Local(Arc<LocalServer>),
     #[cfg(feature = "containers")]
@@ -32,7 +32,7 @@ impl Instance {
         Self(Kind::Container(Arc::new(container)))
     }
 
-    /// Whether the server is somebody else's, given by a URL.
+    /// Returns whether the server was given by a URL.
     pub fn is_external(&self) -> bool {
         matches!(self.0, Kind::External)
     }
@@ -46,7 +46,7 @@ impl Instance {
         }
     }
 
-    /// An error if the server has ended by itself.
+    /// Returns an error if the server has exited without being stopped.
     pub(crate) async fn check(&self) -> Result<()> {
         match &self.0 {
             Kind::External => Ok(()),
@@ -65,7 +65,7 @@ impl Instance {
         }
     }
 
-    /// Starts the server again where it was; kills it first if it is up.
+    /// Restarts the server in the same place; kills it first if it is up.
     pub(crate) async fn restart(&self) -> Result<()> {
         match &self.0 {
             Kind::External => external(),
@@ -98,7 +98,7 @@ impl Instance {
         }
     }
 
-    /// The processor time that the server has used so far, to a hundredth of a second.
+    /// Returns the processor time that the server has used so far, to a hundredth of a second.
     ///
     /// # Errors
     /// If the server does not run as processes of this machine, or is down.
@@ -109,7 +109,7 @@ impl Instance {
         }
     }
 
-    /// Runs a program beside the server, in its container.
+    /// Runs a program next to the server, in its container.
     #[cfg(feature = "rabbitmq")]
     pub(crate) async fn exec(&self, program: &str, arguments: Vec<String>) -> Result<String> {
         #[cfg(not(feature = "containers"))]

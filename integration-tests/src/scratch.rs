@@ -1,10 +1,11 @@
 //! Temporary folders, and the promise that nothing outlives the test process.
 //!
-//! A test process keeps everything it makes below one folder: data directories, and a record of each process,
-//! container, network and image it has made. Normally a value's `Drop` cleans up after it. But a static is never dropped, and a
-//! process that is killed drops nothing at all. So a small shell script waits at the end of a pipe for the test
-//! process to end, in whatever way, and then ends and removes what the records name. Should that script be killed
-//! as well, the next test process runs it on the folders which it finds without an owner.
+//! A test process keeps everything it creates below one folder: data directories, and a record of each
+//! process, container, network and image it has created. Normally a value's `Drop` cleans up. But a static is
+//! never dropped, and a process that is killed drops nothing. Therefore a small shell script waits at the end
+//! of a pipe for the test process to end, whatever the cause, and then stops and removes everything that the
+//! records name. If that script is killed too, the next test process runs it on the folders that have no
+//! owner.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +17,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const CLEANUP: &str = include_str!("cleanup.sh");
-/// Folders of test processes begin with this. One that is not yet locked by its owner has another name.
+/// Folders of test processes begin with this. A folder that is not yet locked by its owner has another name.
 const PREFIX: &str = "outbox-test-";
 const LOCK: &str = "lock";
 
@@ -24,7 +25,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 struct Owner {
     folder: PathBuf,
-    /// Locked as long as this process lives.
+    /// Locked while this process lives.
     _lock: File,
     /// Its end is what the clean-up script waits for.
     _pipe: ChildStdin,
@@ -36,8 +37,8 @@ static OWNER: LazyLock<Owner> = LazyLock::new(|| {
     Owner::new(&parent).unwrap_or_else(|error| panic!("cannot work in {}: {error}", parent.display()))
 });
 
-/// Where temporary folders go: the one in the environment, else the usual one. If we are root, servers run as other
-/// users and must be able to get there.
+/// The parent of temporary folders: the one in the environment, otherwise the default. As root, servers run
+/// as other users and must have access to it.
 fn parent() -> PathBuf {
     if let Some(folder) = std::env::var_os("OUTBOX_TEST_TMPDIR") {
         return PathBuf::from(folder);
@@ -47,7 +48,7 @@ fn parent() -> PathBuf {
     if unreachable { PathBuf::from("/tmp") } else { folder }
 }
 
-/// Whether every user can get into this folder.
+/// Returns whether every user has access to this folder.
 fn open_to_everybody(folder: &Path) -> bool {
     let enterable =
         |folder: &Path| fs::metadata(folder).is_ok_and(|data| data.permissions().mode() & 0o001 != 0);
@@ -59,7 +60,7 @@ impl Owner {
         let name = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
         let unlocked = parent.join(format!(".{PREFIX}{name}"));
         fs::create_dir(&unlocked)?;
-        // Servers of other users must get through, whatever our umask.
+        // Servers of other users must have access, whatever the umask is.
         fs::set_permissions(&unlocked, fs::Permissions::from_mode(0o755))?;
         let lock = File::create(unlocked.join(LOCK))?;
         lock.lock()?;
@@ -69,7 +70,8 @@ impl Owner {
         let mut guardian = cleanup(&folder)
             .arg("wait")
             .stdin(Stdio::piped())
-            // Out of reach of a Ctrl-C, and of a runner that ends a process group.
+            // In a separate process group, so that neither a Ctrl-C nor a runner that ends a process group
+            // reaches it.
             .process_group(0)
             .spawn()?;
         let pipe = guardian.stdin.take().ok_or_else(|| io::Error::other("no pipe to the clean-up script"))?;
@@ -84,7 +86,7 @@ pub(crate) fn cleanup(folder: &Path) -> Command {
     command
 }
 
-/// Cleans up after test processes which did not live to do so, nor their script.
+/// Cleans up after test processes that could not do so, and whose script could not either.
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
@@ -100,7 +102,8 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// A folder for one server or one test. It is removed when this value is dropped, or else when the process ends.
+/// A folder for one server or one test. It is removed when this value is dropped, or otherwise when the
+/// process ends.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     folder: PathBuf,
@@ -120,32 +123,33 @@ impl Scratch {
         &self.folder
     }
 
-    /// Has the process killed, with its descendants, when the test process ends.
+    /// Registers the process to be killed, with its descendants, when the test process ends.
     pub(crate) fn record_process(&self, name: &str, pid: u32) -> io::Result<Record> {
         let started = crate::signal::start_time(pid)
             .ok_or_else(|| io::Error::other(format!("process {pid} ({name}) is gone")))?;
         self.record(&format!("{name}.process"), &format!("{pid} {started}\n"))
     }
 
-    /// Has the container removed when the test process ends.
+    /// Registers the container to be removed when the test process ends.
     #[cfg(feature = "containers")]
     pub(crate) fn record_container(&self, id: &str) -> io::Result<Record> {
         self.record(&format!("{id}.container"), &format!("{id}\n"))
     }
 
-    /// Has the network removed when the test process ends.
+    /// Registers the network to be removed when the test process ends.
     #[cfg(feature = "containers")]
     pub(crate) fn record_network(&self, name: &str) -> io::Result<Record> {
         self.record(&format!("{name}.network"), &format!("{name}\n"))
     }
 
-    /// Has the image removed when the test process ends.
+    /// Registers the image to be removed when the test process ends.
     #[cfg(feature = "containers")]
     pub(crate) fn record_image(&self, name: &str) -> io::Result<Record> {
         self.record(&format!("{}.image", name.replace(['/', ':'], "-")), &format!("{name}\n"))
     }
 
-    /// Has the containers, networks and volumes of a project of Docker Compose removed when the test process ends.
+    /// Registers the containers, networks and volumes of a Docker Compose project to be removed when the test
+    /// process ends.
     #[cfg(feature = "containers")]
     pub(crate) fn record_project(&self, name: &str) -> io::Result<Record> {
         self.record(&format!("{name}.project"), &format!("{name}\n"))
@@ -167,12 +171,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A server that is just dying may still write; what is left then goes when this process ends.
+        // A server that is shutting down may still write; the remaining files are removed when this process
+        // ends.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// The entry of something that must not outlive the test process. Dropped when it has ended.
+/// The entry of an object that must not outlive the test process. Dropped when the object has ended.
 #[derive(Debug)]
 pub(crate) struct Record {
     path: PathBuf,
@@ -193,7 +198,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(120);
 
-    /// A process with a child, neither of which ends by itself. The child announces itself in a file.
+    /// A process with a child, neither of which exits on request. The child announces itself in a file.
     fn family(folder: &Path) -> (std::process::Child, u32) {
         let file = folder.join("child");
         let parent = Command::new("sh")
@@ -206,7 +211,7 @@ mod tests {
         (parent, child.trim().parse().unwrap())
     }
 
-    /// A folder as another test process would have made it, outside of ours.
+    /// A folder as another test process would have created it, outside the one of this process.
     fn folder_of_another(name: &str) -> PathBuf {
         let folder = parent().join(format!(".outbox-other-{name}-{:016x}", fastrand::u64(..)));
         fs::create_dir_all(folder.join("server-0")).unwrap();

@@ -1,4 +1,4 @@
-//! Programs that a test runs as somebody on another platform would.
+//! Programs that a test runs as a user on another platform would.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::availability::{Unavailable, Ways, available};
 use crate::downloads;
 use crate::environment::Environment;
 
-/// Where Debian puts the sources of Go's driver for PostgreSQL.
+/// Debian's folder for the sources of Go's PostgreSQL driver.
 const GO_DRIVER: &str = "/usr/share/gocode/src/github.com/lib/pq";
 
 /// A client program.
@@ -19,32 +19,32 @@ const GO_DRIVER: &str = "/usr/share/gocode/src/github.com/lib/pq";
 pub enum Tool {
     /// The browser.
     Chromium,
-    /// What drives the browser.
+    /// The program that controls the browser.
     Chromedriver,
     /// Docker Compose.
     Compose,
-    /// The client of Docker, and a daemon that answers it. Not part of `all` on a machine without one, or where
-    /// `OUTBOX_TEST_MODE` rules containers out.
+    /// The Docker client, and a daemon that answers it. Not part of `all` on a machine without a daemon, or
+    /// if `OUTBOX_TEST_MODE` excludes containers.
     Docker,
-    /// What gives a program another wall clock.
+    /// The library that changes the wall clock of a program.
     Faketime,
-    /// Go, with the driver for PostgreSQL that Debian packages for it.
+    /// Go, with Debian's package of the PostgreSQL driver.
     Go,
     /// Node.
     Node,
-    /// The driver of PostgreSQL for Node: the folder that has `node_modules`.
+    /// The PostgreSQL driver for Node: the folder that has `node_modules`.
     NodePg,
     /// A pooler of PostgreSQL's sessions: the folder into which it was unpacked.
     PgBouncer,
-    /// What scrapes metrics, and watches over them by rules.
+    /// The program that scrapes metrics and evaluates rules.
     Prometheus,
-    /// What checks rules of Prometheus.
+    /// The program that checks Prometheus rules.
     Promtool,
     /// The client of PostgreSQL.
     Psql,
     /// Python 3.
     Python3,
-    /// The driver of PostgreSQL for Python: a folder for `PYTHONPATH`.
+    /// The PostgreSQL driver for Python: a folder for `PYTHONPATH`.
     PythonPsycopg,
     /// The shell of SQLite.
     Sqlite3,
@@ -70,7 +70,7 @@ impl Tool {
         Self::Sqlite3,
     ];
 
-    /// The name of the program, and the one in `OUTBOX_TEST_REQUIRE`.
+    /// The name of the program, also in `OUTBOX_TEST_REQUIRE`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Chromium => "chromium",
@@ -91,7 +91,7 @@ impl Tool {
         }
     }
 
-    /// The Debian packages with the program, or with what it takes to fetch it.
+    /// The Debian packages with the program, or with the tools that fetch it.
     pub(crate) const fn package(self) -> &'static str {
         match self {
             Self::Chromium => "chromium",
@@ -109,10 +109,10 @@ impl Tool {
         }
     }
 
-    /// The program's file, or the folder of what was fetched.
+    /// Returns the program's file, or the folder of the fetched files.
     ///
-    /// `None` means that the test is to return, because there is no such program here and nobody requires it; the
-    /// skip has been reported already.
+    /// Returns `None` if there is no such program and it is not required. The skip has been reported, and the
+    /// test must return.
     ///
     /// # Panics
     /// If there is no such program and `OUTBOX_TEST_REQUIRE` names it.
@@ -120,10 +120,10 @@ impl Tool {
         self.find_in(&Environment::of_process())
     }
 
-    /// As [`find`](Self::find), with variables of the caller's choice.
+    /// Like [`find`](Self::find), with variables chosen by the caller.
     ///
     /// # Panics
-    /// As [`find`](Self::find).
+    /// Like [`find`](Self::find).
     pub fn find_in(self, environment: &Environment) -> Option<PathBuf> {
         available(self.locate(environment), environment)
     }
@@ -155,7 +155,8 @@ impl Tool {
     }
 }
 
-/// The client of Docker. Its absence is not part of `all`: many machines have no daemon, and a test cannot install one.
+/// The Docker client. Its absence is not part of `all`: many machines have no daemon, and a test cannot
+/// install one.
 fn docker(environment: &Environment) -> std::result::Result<PathBuf, Unavailable> {
     let without = |reason: String| Unavailable::tool(Tool::Docker, reason).out_of_reach();
     if !Ways::of(environment).container {
@@ -175,7 +176,7 @@ fn docker(environment: &Environment) -> std::result::Result<PathBuf, Unavailable
 /// The oldest version of Docker Compose with which the tests run. `scripts/fetch-servers` has the same.
 const COMPOSE: [u32; 2] = [2, 26];
 
-/// The program of Docker Compose: the one that was fetched, or the plugin of Docker, which also runs alone.
+/// The program of Docker Compose: the fetched one, or the plugin of Docker, which also runs alone.
 fn compose(environment: &Environment) -> Result<PathBuf> {
     let program = match downloads::folder(environment, Tool::Compose.name()) {
         Ok(folder) => folder.join("docker-compose"),
@@ -197,14 +198,14 @@ fn compose(environment: &Environment) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// What a command prints, without the line break at its end. An error if it fails, with what it said.
+/// Returns the output of a command, without the line break at its end. Returns its error output if it fails.
 fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Where Debian puts the programs of PostgreSQL, the newest version first.
+/// Debian's folder for the programs of PostgreSQL, the newest version first.
 pub(crate) fn postgres_folders() -> Vec<PathBuf> {
     newest_first(Path::new("/usr/lib/postgresql"))
 }

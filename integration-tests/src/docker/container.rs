@@ -3,21 +3,22 @@
 use super::{Docker, fresh_name};
 use crate::scratch::{Record, Scratch};
 
-/// The end of a log that a failing test shows, in lines.
+/// Number of lines at the end of a log that a failing test shows.
 const LOG_TAIL: &str = "60";
 
-/// A container, which is removed when dropped, or else when the test process ends. Unlike the containers of servers it need
-/// not have been started.
+/// A container, which is removed when dropped, or otherwise when the test process ends. Unlike the containers
+/// of servers it may exist without having been started.
 #[derive(Debug)]
 pub struct Container {
     docker: Docker,
     name: String,
-    /// Emptied by `drop` alone.
+    /// Emptied only by `drop`.
     record: Option<(Record, Scratch)>,
 }
 
 impl Docker {
-    /// Makes a container of an image with these options of `docker create` and this command, and does not start it.
+    /// Creates a container of an image with these options of `docker create` and this command, and does not
+    /// start it.
     ///
     /// # Panics
     /// If the daemon refuses it.
@@ -44,10 +45,10 @@ impl Container {
         self.docker.run(&["start", &self.name]);
     }
 
-    /// Stops its processes where they are. Connections stay open, and nothing is answered.
+    /// Pauses its processes. Connections stay open, and nothing is answered.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn pause(&self) {
         self.docker.run(&["pause", &self.name]);
     }
@@ -60,8 +61,8 @@ impl Container {
         self.docker.run(&["unpause", &self.name]);
     }
 
-    /// Asks its program to end, and kills it if it still runs after `seconds`. Returns its exit code, which is 137 if it was
-    /// killed.
+    /// Asks its program to exit, and kills it if it still runs after `seconds`. Returns its exit code, which
+    /// is 137 if it was killed.
     ///
     /// # Panics
     /// If the daemon does not answer.
@@ -71,12 +72,12 @@ impl Container {
         code.parse().unwrap_or_else(|_| panic!("{code:?} is not an exit code"))
     }
 
-    /// What its program has printed so far, on both of its outputs.
+    /// Returns the output of its program so far, from both streams.
     ///
     /// # Panics
     /// If the daemon does not answer.
     pub fn log(&self) -> String {
-        // The client sends each output to its own.
+        // The client writes each stream to its own.
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "exec \"$0\" logs \"$1\" 2>&1"]).arg(&self.docker.program).arg(&self.name);
         super::finish(&mut command).unwrap_or_else(|said| panic!("docker logs: {said}"))
@@ -84,7 +85,7 @@ impl Container {
 }
 
 impl Drop for Container {
-    /// A test that fails has waited for the program to do something; what it did instead is in its log.
+    /// A failed test has waited for an action of the program; its log shows what it did instead.
     #[allow(clippy::print_stderr, reason = "a test's output is captured, and shown where it fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {

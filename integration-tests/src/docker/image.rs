@@ -6,17 +6,17 @@ use std::path::Path;
 use super::{Docker, fresh_name};
 use crate::scratch::{Record, Scratch};
 
-/// An image that is removed when dropped, or else when the test process ends.
+/// An image that is removed when dropped, or otherwise when the test process ends.
 #[derive(Debug)]
 pub struct Image {
     docker: Docker,
     name: String,
-    /// Emptied by `drop` alone.
+    /// Emptied only by `drop`.
     record: Option<(Record, Scratch)>,
 }
 
 impl Docker {
-    /// Builds an image of a Dockerfile and the files that it copies: each with its name in the build context.
+    /// Builds an image of a Dockerfile and the files that it copies, each with its name in the build context.
     ///
     /// # Panics
     /// If it cannot be built.

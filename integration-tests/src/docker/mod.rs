@@ -1,8 +1,8 @@
 //! Docker itself, for tests of an image, of containers that vanish from a network, and of a compose file.
 //!
-//! Everything that is made here has a name that nothing else has, and is removed with its value, or else when the test
-//! process ends. The methods wait for the client of Docker, and panic with what it said if it fails: a test that wanted to
-//! cut a container off proves nothing while the container is connected.
+//! Every object created here has a unique name, and is removed with its value, or otherwise when the test
+//! process ends. The methods wait for the Docker client, and panic with its error if it fails: a test that
+//! wanted to disconnect a container proves nothing while the container is connected.
 
 mod container;
 mod image;
@@ -21,7 +21,7 @@ use crate::availability::{Unavailable, available};
 use crate::environment::Environment;
 use crate::tool::Tool;
 
-/// The client of Docker, with a daemon that answers it.
+/// The Docker client, with a daemon that answers it.
 #[derive(Clone, Debug)]
 pub struct Docker {
     program: PathBuf,
@@ -30,8 +30,8 @@ pub struct Docker {
 impl Docker {
     /// The daemon of this machine.
     ///
-    /// `None` means that the test is to return, because no daemon answers or `OUTBOX_TEST_MODE` does not allow containers, and
-    /// `OUTBOX_TEST_REQUIRE` does not name it; the skip has been reported already.
+    /// Returns `None` if no daemon answers or `OUTBOX_TEST_MODE` does not allow containers, and
+    /// `OUTBOX_TEST_REQUIRE` does not name it. The skip has been reported, and the test must return.
     ///
     /// # Panics
     /// If no daemon answers and `OUTBOX_TEST_REQUIRE` names `docker`.
@@ -45,8 +45,8 @@ impl Docker {
 
     /// The full names of images, given by their names in `images/list`. An image that the daemon does not have is pulled.
     ///
-    /// `None` means that the test is to return, because an image can neither be found nor pulled, and `OUTBOX_TEST_REQUIRE`
-    /// does not demand it; the skip has been reported already.
+    /// Returns `None` if an image can neither be found nor pulled, and `OUTBOX_TEST_REQUIRE` does not require
+    /// it. The skip has been reported, and the test must return.
     ///
     /// # Panics
     /// If an image is missing and `OUTBOX_TEST_REQUIRE` is `all` or names `docker`.
@@ -73,7 +73,7 @@ impl Docker {
         Some(found)
     }
 
-    /// Runs the client with these arguments, and returns what it printed, without the line break at its end.
+    /// Runs the client with these arguments, and returns its output, without the line break at its end.
     ///
     /// # Panics
     /// If it fails.
@@ -81,16 +81,16 @@ impl Docker {
         self.try_run(arguments).unwrap_or_else(|said| panic!("docker {arguments:?}: {said}"))
     }
 
-    /// As [`run`](Self::run).
+    /// Like [`run`](Self::run).
     ///
     /// # Errors
-    /// What the client said if it failed.
+    /// The error of the client if it failed.
     pub fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(&self.program);
         finish(command.args(arguments))
     }
 
-    /// What the daemon knows about a container, an image or a network, in the form of one of Go's templates.
+    /// Returns the daemon's information about a container, an image or a network, formatted by a Go template.
     ///
     /// # Panics
     /// If the object does not exist.
@@ -110,7 +110,7 @@ fn finish(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// A name that nothing else has.
+/// A unique name.
 fn fresh_name() -> String {
     format!("outbox-test-{:016x}", fastrand::u64(..))
 }
@@ -122,10 +122,10 @@ mod tests {
     use super::*;
     use crate::scratch::{Scratch, cleanup};
 
-    /// As the script does it after a test process that was killed.
+    /// As the script does it after a test process was killed.
     #[test]
     fn what_a_killed_test_has_made_is_removed() {
-        // No server is needed, and so no image: this runs wherever there is a daemon.
+        // No server is needed, and therefore no image: this runs wherever there is a daemon.
         let environment =
             Environment::of_process().with("OUTBOX_TEST_MODE", "").with("OUTBOX_TEST_REQUIRE", "");
         let Some(docker) = Docker::find_in(&environment) else { return };

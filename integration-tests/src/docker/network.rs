@@ -3,18 +3,18 @@
 use super::{Docker, fresh_name};
 use crate::scratch::{Record, Scratch};
 
-/// A network on which containers know each other by names. It is removed when dropped, after the containers that are still on
-/// it have been disconnected.
+/// A network on which containers find each other by name. It is removed when dropped, after the containers
+/// that are still on it have been disconnected.
 #[derive(Debug)]
 pub struct Network {
     docker: Docker,
     name: String,
-    /// Emptied by `drop` alone.
+    /// Emptied only by `drop`.
     record: Option<(Record, Scratch)>,
 }
 
 impl Docker {
-    /// A new network.
+    /// Creates a new network.
     ///
     /// # Panics
     /// If the daemon refuses it.
@@ -33,7 +33,7 @@ impl Network {
         &self.name
     }
 
-    /// Connects a container, which the others know by `alias` from then on.
+    /// Connects a container, which the others can find by `alias` from then on.
     ///
     /// # Panics
     /// If it is connected already.
@@ -41,8 +41,8 @@ impl Network {
         self.docker.run(&["network", "connect", "--alias", alias, &self.name, container]);
     }
 
-    /// Takes a container off the network. Its connections stay open, and neither side hears from the other any more, as when
-    /// a cable is pulled out.
+    /// Disconnects a container from the network. Its connections stay open, and neither side receives
+    /// anything from the other any more, as when a cable is pulled out.
     ///
     /// # Panics
     /// If it is not connected.

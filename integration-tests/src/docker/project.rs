@@ -7,8 +7,8 @@ use super::{Docker, finish, fresh_name};
 use crate::scratch::{Record, Scratch};
 use crate::tool::Tool;
 
-/// Containers, networks and volumes of a compose file, under a unique name. They are removed when it is dropped, or
-/// else when the test process ends.
+/// Containers, networks and volumes of a compose file, under a unique name. They are removed when it is
+/// dropped, or otherwise when the test process ends.
 #[derive(Debug)]
 pub struct Project {
     docker: Docker,
@@ -16,15 +16,15 @@ pub struct Project {
     file: PathBuf,
     name: String,
     variables: Vec<(String, String)>,
-    /// Emptied by `drop` alone.
+    /// Emptied only by `drop`.
     record: Option<(Record, Scratch)>,
 }
 
 impl Docker {
-    /// A project of this compose file, of which nothing runs yet.
+    /// Creates a project of this compose file, without starting any of its services.
     ///
-    /// `None` means that the test is to return, because a Docker Compose that is new enough is missing and
-    /// `OUTBOX_TEST_REQUIRE` does not name it; the skip has been reported already.
+    /// Returns `None` if a new enough Docker Compose is missing and `OUTBOX_TEST_REQUIRE` does not name it.
+    /// The skip has been reported, and the test must return.
     ///
     /// # Panics
     /// If it is missing and `OUTBOX_TEST_REQUIRE` names `compose`.
@@ -47,14 +47,14 @@ impl Project {
     /// Returns the port of this machine that leads to a port of a service. Docker has chosen it if the file asks for port 0.
     ///
     /// # Panics
-    /// If the service does not run, or does not publish the port.
+    /// If the service is not running, or does not publish the port.
     pub fn port(&self, service: &str, port: u16) -> u16 {
         let address = self.run(&["port", service, &port.to_string()]);
         let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
         port.unwrap_or_else(|| panic!("{address:?} is not an address"))
     }
 
-    /// Runs Docker Compose with these arguments, and returns what it printed.
+    /// Runs Docker Compose with these arguments, and returns its output.
     ///
     /// # Panics
     /// If it fails.
@@ -89,7 +89,7 @@ impl Project {
 }
 
 impl Drop for Project {
-    /// A test that fails has waited for a container to do something; what it did instead is in the logs.
+    /// A failed test has waited for an action of a container; the logs show what it did instead.
     #[allow(clippy::print_stderr, reason = "a test's output is captured, and shown where it fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -97,7 +97,7 @@ impl Drop for Project {
             let state = self.try_run(&["ps", "--all"]).unwrap_or_else(|said| said);
             eprintln!("The containers of the project, and the ends of their logs:\n{state}\n{log}");
         }
-        // Killed first, because an orderly end would take longer.
+        // Killed first, because an orderly stop would take longer.
         let _ = self.try_run(&["kill"]);
         let removed = self.try_run(&["down", "--volumes", "--timeout", "1"]).is_ok();
         let label = format!("label=com.docker.compose.project={}", self.name);

@@ -29,10 +29,10 @@ impl OnPostgres {
         Self::start_in(Environment::of_process()).await
     }
 
-    /// As [`start`](Self::start), with variables of the caller's choice.
+    /// Like [`start`](Self::start), with variables chosen by the caller.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// Like [`start`](Self::start).
     pub async fn start_in(environment: Environment) -> Option<Self> {
         let server = Postgres::start_in(environment).await?;
         let database = server.database().await;

@@ -18,10 +18,10 @@ use tokio::task::JoinHandle;
 use super::Broker;
 
 const QUEUE: &str = "events";
-/// How many the consumer may have and not have acknowledged.
+/// Maximum number of unacknowledged messages of the consumer.
 const PREFETCH: u16 = 500;
 const PATIENCE: Duration = Duration::from_secs(300);
-/// For an answer. The client library waits for ever for a broker that stops or dies while it is being asked.
+/// Timeout for an answer. The client library waits forever for a broker that stops or dies during a request.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// A run to RabbitMQ: a durable queue, and persistent messages.
@@ -33,12 +33,12 @@ pub struct OnRabbitMq {
     consumer: JoinHandle<()>,
 }
 
-/// What the consumer has been given.
+/// The messages that the consumer has received.
 #[derive(Debug, Default)]
 struct Taken {
     payloads: Vec<String>,
-    /// The last of them, which the broker gives again, in the same order, where it has not heard the acknowledgement.
-    /// These are the broker's repeats and not the relay's.
+    /// The last of them. If the broker has not received the acknowledgement, it redelivers them in the same
+    /// order. These repeats come from the broker and not from the relay.
     last: VecDeque<String>,
 }
 
@@ -57,18 +57,18 @@ impl Taken {
 }
 
 impl OnRabbitMq {
-    /// Starts a server. `None` where there is no such server; the harness has said so.
+    /// Starts a server. Returns `None` if there is no such server; the harness has reported it.
     ///
     /// # Panics
-    /// If the queue cannot be made.
+    /// If the queue cannot be created.
     pub async fn start() -> Option<Self> {
         Self::start_in(Environment::of_process()).await
     }
 
-    /// As [`start`](Self::start), with variables of the caller's choice.
+    /// Like [`start`](Self::start), with variables chosen by the caller.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// Like [`start`](Self::start).
     pub async fn start_in(environment: Environment) -> Option<Self> {
         let server = RabbitMq::start_in(environment).await?;
         let vhost = server.vhost().await;
@@ -89,7 +89,7 @@ impl OnRabbitMq {
         self.vhost.uri()
     }
 
-    /// As [`arrivals`](Broker::arrivals), without the first `seen`.
+    /// Like [`arrivals`](Broker::arrivals), without the first `seen`.
     pub fn arrivals_after(&self, seen: usize) -> Vec<String> {
         self.taken().payloads[seen..].to_vec()
     }
@@ -105,13 +105,13 @@ impl Drop for OnRabbitMq {
     }
 }
 
-/// Takes everything out of the queue, through the deaths of its server.
+/// Takes everything out of the queue, across restarts of its server.
 async fn consume(uri: String, taken: Arc<Mutex<Taken>>) {
     loop {
         let connect =
             || async { in_time(Connection::connect(&uri, ConnectionProperties::default())).await.ok() };
         let connection = eventually("RabbitMQ to be back", PATIENCE, connect).await;
-        // It ends when the server does; then the next one begins where the acknowledgements ended.
+        // It ends when the server does; the next one begins where the acknowledgements ended.
         let _ = consume_on(&connection, &taken).await;
     }
 }
@@ -124,7 +124,7 @@ async fn consume_on(connection: &Connection, taken: &Mutex<Taken>) -> anyhow::Re
         let payload = String::from_utf8(data).expect("our payloads are text");
         taken.lock().unwrap_or_else(PoisonError::into_inner).take(payload, redelivered);
         unacknowledged += 1;
-        // All but the last few at once, so that what waits is never stuck.
+        // All except the last few immediately, so that waiting messages are never stuck.
         if unacknowledged >= PREFETCH / 4 {
             in_time(acker.ack(BasicAckOptions { multiple: true })).await?;
             unacknowledged = 0;
