@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outbox_core::{Message, MessageId, Result, Store, Timestamp};
+use outbox_core::{Message, MessageId, Position, Result, Store, Timestamp};
 
 /// Creates empty outboxes of the store under test.
 #[async_trait]
@@ -60,6 +60,14 @@ pub trait StoreFixture: Send + Sync {
     /// # Errors
     /// Any error; the case fails with it.
     async fn delete_by_hand(&self, id: MessageId) -> Result<()>;
+
+    /// Deletes the undelivered message at this position and inserts this one there, as a database does that has lost its latest
+    /// commits and assigns their positions again. Dead letters stay. The message has an id, a topic, a payload, and possibly a
+    /// key.
+    ///
+    /// # Errors
+    /// Any error; the case fails with it.
+    async fn replace(&self, position: Position, message: &Message) -> Result<()>;
 
     /// Ends the open connections of all handles returned so far, from the server's side; new ones work.
     /// Returns whether the fixture can do this. Default: `false`.

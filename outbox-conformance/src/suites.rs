@@ -192,6 +192,16 @@ macro_rules! __store_cases {
                 a_late_row_in_front_is_not_blocked = "A row that appears in front of the blocking row of its key is not blocked.";
                 blocks_outlive_the_relay = "Another relay with a new reader finds keys blocked as they were.";
             }
+            identifying {
+                settling_leaves_another_message_alone =
+                    "Whatever is settled of a message changes nothing of another one that has its position by then.";
+                both_messages_of_a_position_are_settled =
+                    "Settled in one call, each of two messages of one position has its own outcome.";
+                dead_letters_of_one_position_are_kept_apart =
+                    "Two dead letters of one position are listed, redriven and discarded each by itself.";
+                redriving_leaves_another_message_alone =
+                    "A redriven message whose position is taken comes as well, before the later ones of its key.";
+            }
             dead_letters {
                 dead_messages_are_listed = "A dead letter is listed with its message, attempts, error and times.";
                 listing_is_filtered = "Each condition of a filter selects the matching dead letters.";

@@ -15,7 +15,8 @@ const COUNT_PAGE: usize = 500;
 /// A message that could not be delivered.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// Where it stood, and where it will stand again after a redrive.
+    /// Where it stood, and where it will stand again after a redrive unless another message has that position by then. Not unique: a
+    /// database that loses its latest commits assigns their positions again.
     pub position: Position,
     /// The id, if it is readable.
     pub id: Option<MessageId>,
@@ -107,7 +108,8 @@ impl DeadLetterFilter {
 /// Looking after dead letters.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// Lists dead letters in position order, those after `after`, at most `limit`.
+    /// Lists dead letters in position order, those after `after`, at most `limit`, except that all dead letters at the last position
+    /// belong to the list: the next page begins behind that position.
     async fn list(
         &self,
         filter: &DeadLetterFilter,
@@ -134,6 +136,10 @@ pub trait DeadLetters: Send + Sync {
     /// Puts the first `limit` of them, in position order, back to be delivered: due at once, at their old
     /// position, with their attempts counted anew. Says how many. They go on blocking their keys until delivered
     /// if they did so as dead letters; other messages of those keys that were due wait behind them.
+    ///
+    /// If another message has the old position, the database has lost its latest commits and assigned their positions again. The dead
+    /// letter is older than everything that was enqueued since, so it gets a free position before all undelivered messages of its
+    /// partition.
     async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64>;
 
     /// Deletes the first `limit` of them, in position order, and lets their keys go on. Says how many.

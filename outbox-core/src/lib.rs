@@ -3,6 +3,7 @@
 pub mod dead_letter;
 pub mod error;
 pub mod event;
+pub mod identity;
 pub mod inspection;
 pub mod memory;
 pub mod message;
@@ -17,6 +18,7 @@ pub mod time;
 pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadLetters};
 pub use error::{Error, ErrorKind, Result, Scope, Verdict};
 pub use event::{Delivery, Event, Events, Received};
+pub use identity::{Identity, RowId};
 pub use inspection::{Finding, Group, Health, Inspection, Waiting};
 pub use message::{
     Headers, Message, MessageBuilder, MessageId, Options, PublisherOptions, TRACEPARENT, TRACESTATE, Trace,

@@ -30,11 +30,15 @@ use uuid::Uuid;
 
 use crate::dead_letter::{DeadLetterFilter, DeadLetters};
 use crate::error::Result;
+use crate::identity::{Identity, RowId};
 use crate::inspection::{Inspection, Waiting};
 use crate::message::{Message, MessageId};
 use crate::time::Timestamp;
 
-/// The store's order of messages: assigned on enqueue, growing, unique within a store, never reused.
+/// The store's order of messages: assigned on enqueue, growing, and unique among the undelivered messages of a partition.
+///
+/// A position is an order and not an identity: a database that loses its latest commits assigns their positions again. See
+/// [`Identity`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Position(pub i64);
 
@@ -100,6 +104,8 @@ pub struct Membership {
 pub struct Fetched {
     /// Where it stands.
     pub position: Position,
+    /// Which message it is, of all that are or were at this position.
+    pub identity: Identity,
     /// The partition the database computed for it.
     pub partition: Partition,
     /// How many attempts have been counted so far.
@@ -135,6 +141,11 @@ pub enum Content {
 }
 
 impl Fetched {
+    /// The row: its position and its identity.
+    pub fn row(&self) -> RowId {
+        RowId::new(self.position, self.identity)
+    }
+
     /// The ordering key, where there is a readable one.
     pub fn key(&self) -> Option<&str> {
         match &self.content {
@@ -178,10 +189,24 @@ pub struct Batch {
 pub struct Settle {
     /// Where the row stands.
     pub position: Position,
+    /// Which message it is, as it was fetched. Another message at this position is left alone.
+    pub identity: Identity,
     /// Its partition.
     pub partition: Partition,
     /// What became of it.
     pub settlement: Settlement,
+}
+
+impl Settle {
+    /// Settles a fetched row.
+    pub fn of(row: &Fetched, settlement: Settlement) -> Self {
+        Self { position: row.position, identity: row.identity, partition: row.partition, settlement }
+    }
+
+    /// The row: its position and its identity.
+    pub fn row(&self) -> RowId {
+        RowId::new(self.position, self.identity)
+    }
 }
 
 /// What became of a fetched row.
@@ -257,6 +282,8 @@ impl fmt::Display for Count {
 /// - **Clock.** Leases, due times and ages follow the database's clock only.
 /// - **Ownership.** At any time a partition has at most one relay with an unexpired lease. An expired lease can
 ///   be taken by anybody; a live one by nobody.
+/// - **Identity.** A settlement concerns the row with its position *and* its [`Identity`]. If another message is at the position by
+///   then, nothing of that one changes, whatever is settled.
 /// - **Settling** is idempotent and atomic per call. [`Settlement::Delivered`] takes effect whoever owns the
 ///   partition, since the broker has the message. The others take effect only while this relay owns the
 ///   partition and the row is still there, so that a relay that lost its lease cannot disturb the new owner.
@@ -336,11 +363,13 @@ pub trait Store: Send + Sync + 'static {
 ///
 /// # The contract
 /// - After [`assign`](Self::assign), reading starts at the partition's lowest position.
-/// - A row that is *ready* is returned once. A row that is *due* is returned whenever it is due and its position
-///   is not in `in_flight`. Nothing else is returned.
+/// - A row that is *ready* is returned once. A row that is *due* is returned whenever it is due and is not in `in_flight`, where
+///   it is named by position and identity. Nothing else is returned.
 /// - **No ready row is skipped.** Databases hand out positions before commit, so a row can appear below
 ///   positions already returned. It is still returned, and **before any row of the same key that was enqueued
 ///   after it was committed**. Reading past a cursor alone breaks this.
+/// - A store may also leave out a due row that has the position of one in `in_flight` and another identity. It comes as soon as that one
+///   is settled.
 /// - A ready row behind a message that blocks its key, and a due row that is not itself blocking and is behind
 ///   one, is returned with [`Fetched::blocked`] set.
 /// - After an error, or if the future was dropped, the next call returns what this one would have.
@@ -352,8 +381,8 @@ pub trait Reader: Send {
     /// Stops reading a partition.
     fn revoke(&mut self, partition: Partition);
 
-    /// Brings what is ready or due. `in_flight` are the positions of rows that came as due and are not settled.
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch>;
+    /// Brings what is ready or due. `in_flight` are the rows that came as due and are not settled.
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch>;
 }
 
 /// A stream of hints that something was committed.

@@ -92,6 +92,7 @@ pub(crate) struct Names {
     pub(crate) message_due: String,
     pub(crate) message_blocking: String,
     pub(crate) dead_letter_blocking: String,
+    pub(crate) dead_letter_position: String,
     pub(crate) inbox_age: String,
     /// Resources of `sp_getapplock`, one for migrating and one for the group of relays.
     pub(crate) migrate_lock: String,
@@ -123,6 +124,7 @@ impl Names {
             message_due: name("message_due")?,
             message_blocking: name("message_blocking")?,
             dead_letter_blocking: name("dead_letter_blocking")?,
+            dead_letter_position: name("dead_letter_position")?,
             inbox_age: name("inbox_age")?,
             migrate_lock: format!("outbox_migrate_{hash:016x}"),
             group_lock: format!("outbox_group_{hash:016x}"),

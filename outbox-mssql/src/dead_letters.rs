@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use outbox_core::{DeadLetter, DeadLetterFilter, DeadLetters, Partition, Position, RelayId, Result};
-use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value};
+use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value, full, places, replace_last};
 use outbox_sql::row::attempts;
 use outbox_sql::settle::{Keys, Place};
+use outbox_sql::text::json_list;
 use serde_json::json;
 use tiberius::{Row, ToSql};
 use uuid::Uuid;
@@ -35,6 +36,7 @@ const DIALECT: Dialect = Dialect {
     error_contains: "CHARINDEX(? COLLATE Latin1_General_100_BIN2, d.last_error) > 0",
     older_than: Cow::Borrowed("DATEDIFF_BIG(microsecond, d.died_at, SYSUTCDATETIME()) >= ?"),
     after: "d.position > ?",
+    at: "d.position = ?",
 };
 
 /// The parameters of a condition get their numbers, from the second one on.
@@ -67,26 +69,43 @@ async fn select(
     Ok(query(client, &statement, &parameters).await?.rows())
 }
 
-/// Locks the first dead letters that match, and keeps the relays that own their partitions from settling.
+/// A dead letter under its lock.
+struct Dead {
+    number: i64,
+    position: i64,
+    row: Locked,
+}
+
+fn numbers(letters: &[Dead]) -> Vec<serde_json::Value> {
+    letters.iter().map(|dead| json!(dead.number)).collect()
+}
+
+/// Locks the first dead letters that match, and returns them by position. Keeps the relays that own their partitions from settling.
 async fn take(
     sql: &Statements,
     filter: &DeadLetterFilter,
     limit: usize,
     client: &mut Client,
-) -> Result<BTreeMap<i64, Locked>> {
+) -> Result<Vec<Dead>> {
     let picked = select(client, &sql.pick_dead, &Condition::new(&DIALECT, filter, None), limit).await?;
     if picked.is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok(Vec::new());
     }
-    let mut positions = Vec::new();
+    let mut picked_numbers = Vec::new();
     let mut partitions = BTreeSet::<Partition>::new();
     for row in picked.iter().map(Columns) {
-        positions.push(row.required(0)?);
+        picked_numbers.push(row.required(0)?);
         partitions.insert(row.partition(1)?);
     }
     // Leases first, as settling does.
     lock_leases(sql, RelayId(Uuid::nil()), partitions, client).await?;
-    lock_rows(&sql.lock_dead, positions, client).await
+    let rows = query(client, &sql.lock_dead, &[&json_list(picked_numbers)]).await?.rows();
+    let dead = |row: Columns<'_>| {
+        Ok(Dead { number: row.required(0)?, position: row.required(6)?, row: Locked::of(row)? })
+    };
+    let mut letters: Vec<Dead> = rows.iter().map(Columns).map(dead).collect::<Result<_>>()?;
+    letters.sort_unstable_by_key(|dead| (dead.position, dead.row.identity.time(), dead.number));
+    Ok(letters)
 }
 
 #[async_trait]
@@ -99,27 +118,41 @@ impl DeadLetters for MssqlStore {
     ) -> Result<Vec<DeadLetter>> {
         let Checked { pool, sql, .. } = self.checked().await?;
         let condition = &Condition::new(&DIALECT, filter, after);
-        let rows = again(|| async move {
+        again(|| async move {
             let mut client = pool.call().await?;
             let rows = select(&mut client, &sql.list_dead, condition, limit).await?;
+            let mut page: Vec<DeadLetter> = rows.iter().map(describe).collect::<Result<_>>()?;
+            if let Some(last) = full(&page, limit) {
+                // The next page begins behind the position.
+                let rest = condition.at(&DIALECT, last);
+                let rows = select(&mut client, &sql.list_dead, &rest, usize::MAX).await?;
+                replace_last(&mut page, rows.iter().map(describe).collect::<Result<_>>()?);
+            }
             client.give_back();
-            Ok(rows)
+            Ok(page)
         })
-        .await?;
-        rows.iter().map(describe).collect()
+        .await
     }
 
     async fn redrive(&self, filter: &DeadLetterFilter, limit: usize) -> Result<u64> {
         let Checked { pool, sql, .. } = self.checked().await?;
         again(|| async move {
             let mut tx = begin(pool).await?;
-            let rows = take(sql, filter, limit, &mut tx).await?;
-            let positions: Vec<_> = rows.keys().map(|position| json!(position)).collect();
+            let letters = take(sql, filter, limit, &mut tx).await?;
+            let count = letters.len() as u64;
+            let wanted: Vec<i64> = letters.iter().map(|dead| dead.position).collect();
+            let there = lock_rows(&sql.lock_rows, wanted.iter().copied(), &mut tx).await?;
+            let lowest = query(&mut tx, &sql.lowest, &[]).await?.rows();
+            let lowest = lowest.first().map_or(Ok(None), |row| Columns(row).number(0))?;
+            let places = places(&wanted, there.into_keys().collect(), lowest);
+            let list = letters.iter().zip(&places).map(|(dead, place)| json!([dead.number, place])).collect();
             // An error in between throws the connection away, and the setting with it.
             batch(&mut tx, &sql.own_positions).await?;
-            run(&sql.redrive, positions.clone(), &mut tx).await?;
+            run(&sql.redrive, list, &mut tx).await?;
             batch(&mut tx, &sql.drawn_positions).await?;
-            run(&sql.delete_dead, positions, &mut tx).await?;
+            run(&sql.delete_dead, numbers(&letters), &mut tx).await?;
+            let rows: BTreeMap<i64, Locked> =
+                places.into_iter().zip(letters.into_iter().map(|dead| dead.row)).collect();
             let mut keys = Keys::default();
             let mut blocking = Vec::new();
             for (position, row) in &rows {
@@ -132,7 +165,7 @@ impl DeadLetters for MssqlStore {
             // They are due, unless one of them or something else still blocks them from the front.
             hold(sql, &rows, &blocking, &mut keys, &mut tx).await?;
             commit(tx).await?;
-            Ok(rows.len() as u64)
+            Ok(count)
         })
         .await
     }
@@ -141,16 +174,16 @@ impl DeadLetters for MssqlStore {
         let Checked { pool, sql, .. } = self.checked().await?;
         again(|| async move {
             let mut tx = begin(pool).await?;
-            let rows = take(sql, filter, limit, &mut tx).await?;
-            run(&sql.delete_dead, rows.keys().map(|position| json!(position)).collect(), &mut tx).await?;
+            let letters = take(sql, filter, limit, &mut tx).await?;
+            run(&sql.delete_dead, numbers(&letters), &mut tx).await?;
             let mut keys = Keys::default();
-            for (position, row) in &rows {
+            for Dead { position, row, .. } in &letters {
                 let place = Place { partition: row.partition, position: *position };
                 keys.note(place, row.key(), false, row.blocks);
             }
             release(sql, &keys.freed, usize::MAX, &mut tx).await?;
             commit(tx).await?;
-            Ok(rows.len() as u64)
+            Ok(letters.len() as u64)
         })
         .await
     }

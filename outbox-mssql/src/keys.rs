@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use outbox_core::{Partition, RelayId, Result};
+use outbox_core::{Identity, Partition, RelayId, Result};
 use outbox_sql::settle::{Blocking, Keys, Place, released};
 use outbox_sql::text::json_list;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use crate::store::{Checked, MssqlStore, number};
 #[derive(Clone, Debug)]
 pub(crate) struct Locked {
     pub(crate) partition: Partition,
+    pub(crate) identity: Identity,
     /// The hash of its key, which stands for the key in all that follows. Two keys of one hash would wait for each
     /// other, which harms nothing.
     pub(crate) hash: Option<i64>,
@@ -25,6 +26,16 @@ pub(crate) struct Locked {
 }
 
 impl Locked {
+    /// From the second column on.
+    pub(crate) fn of(row: Columns<'_>) -> Result<Self> {
+        Ok(Self {
+            partition: row.partition(1)?,
+            identity: row.identity(4, 5)?,
+            hash: row.number(2)?,
+            blocks: row.boolean(3)?,
+        })
+    }
+
     /// The hash as the name of a key.
     pub(crate) fn key(&self) -> Option<String> {
         self.hash.map(|hash| hash.to_string())
@@ -43,14 +54,7 @@ pub(crate) async fn lock_rows(
     client: &mut Client,
 ) -> Result<BTreeMap<i64, Locked>> {
     let rows = query(client, statement, &[&json_list(positions)]).await?.rows();
-    rows.iter()
-        .map(Columns)
-        .map(|row| {
-            let locked =
-                Locked { partition: row.partition(1)?, hash: row.number(2)?, blocks: row.boolean(3)? };
-            Ok((row.required(0)?, locked))
-        })
-        .collect()
+    rows.iter().map(Columns).map(|row| Ok((row.required(0)?, Locked::of(row)?))).collect()
 }
 
 /// Keeps others from settling in some partitions until the transaction ends, and says which of these the relay owns.

@@ -122,7 +122,7 @@ impl Outbox {
             rows.row()
                 .plain(number)
                 .plain(message.id().as_uuid().to_string())
-                .plain(time.map(|time| time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()))
+                .plain(time.map(datetime2))
                 .text(Some(message.topic()))
                 .text(message.key())
                 .text(message.content_type())
@@ -178,6 +178,11 @@ fn json(value: &impl Serialize) -> Result<String> {
 }
 
 /// A time as the column takes it. Before 1970 is at once, after the year 9999 is never.
+/// A time as a list in a parameter has it.
+pub(crate) fn datetime2(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()
+}
+
 fn datetime(time: Timestamp) -> Result<DateTime<Utc>> {
     DateTime::from_timestamp_micros(time.as_micros().clamp(0, LATEST))
         .ok_or_else(|| Error::malformed("the time of delivery is none that the database knows"))

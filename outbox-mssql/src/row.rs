@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
-use outbox_core::{Content, Error, ErrorKind, Fetched, Partition, Position, Result, Timestamp};
+use outbox_core::{Content, Error, ErrorKind, Fetched, Identity, Partition, Position, Result, Timestamp};
 use outbox_sql::row::{Cell, RawMessage, attempts};
 use tiberius::{ColumnData, Row};
 use uuid::Uuid;
@@ -82,6 +82,13 @@ impl<'r> Columns<'r> {
         Ok(raw.content(deliver_at))
     }
 
+    /// The id and the time of enqueueing in these columns.
+    pub(crate) fn identity(self, message_id: usize, enqueued_at: usize) -> Result<Identity> {
+        let id = self.uuid(message_id)?.ok_or_else(|| unexpected(message_id))?;
+        let time = self.timestamp(enqueued_at)?.ok_or_else(|| unexpected(enqueued_at))?;
+        Ok(Identity::new(id.into_bytes(), time.as_micros()))
+    }
+
     /// A fetched row. `now` is the present by the database's clock.
     pub(crate) fn fetched(self, now: Timestamp) -> Result<Fetched> {
         let attempts = attempts(self.required(Column::Attempts as usize)?);
@@ -93,6 +100,7 @@ impl<'r> Columns<'r> {
         let deliver_at = available_at.filter(|_| attempts == 0 && !blocks);
         Ok(Fetched {
             position: Position(self.required(Column::Position as usize)?),
+            identity: self.identity(Column::MessageId as usize, Column::EnqueuedAt as usize)?,
             partition: self.partition(Column::Partition as usize)?,
             attempts,
             enqueued_at,

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use chrono::DateTime;
 use outbox_core::{RelayId, Result, Settle};
-use outbox_sql::settle::{Failure, Groups, Keys, Place};
-use outbox_sql::text::json_list;
-use serde_json::json;
+use outbox_sql::settle::{Failure, Groups, Keys, Place, Target};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::call::{again, begin, commit, execute, query};
 use crate::group::of_micros;
 use crate::keys::{Locked, blocked, hold, hold_later, lock_leases, lock_rows, release, run};
+use crate::outbox::datetime2;
 use crate::pool::Client;
 use crate::row::Columns;
 use crate::rows::Rows;
@@ -26,10 +28,11 @@ impl MssqlStore {
         if groups.only_delivered() {
             // One statement, which needs no transaction: a delivery is final by itself.
             let statement = if keep_delivered { &sql.deliver_and_keep } else { &sql.deliver };
-            let positions = &json_list(groups.delivered.iter().map(|place| place.position));
+            let rows: Vec<Value> = groups.delivered.iter().map(whole).collect();
+            let rows = &Value::from(rows).to_string();
             let delivered = again(|| async move {
                 let mut client = pool.call().await?;
-                let rows = query(&mut client, statement, &[positions]).await?.rows();
+                let rows = query(&mut client, statement, &[rows]).await?.rows();
                 client.give_back();
                 rows.first().map_or(Ok(0), |row| Columns(row).count(0))
             });
@@ -55,22 +58,30 @@ async fn write(
     client: &mut Client,
 ) -> Result<()> {
     let mut partitions = groups.partitions();
-    partitions.extend(groups.delivered.iter().map(|place| place.partition));
+    partitions.extend(groups.delivered.iter().map(|row| row.place.partition));
     let owned = lock_leases(sql, relay, partitions, client).await?;
     groups.retain(&owned);
-    let failures = groups.retries.iter().chain(&groups.dead).map(|failure| failure.place.position);
-    let others = groups.delivered.iter().chain(&groups.held).map(|place| place.position);
+    let failures = groups.retries.iter().chain(&groups.dead).map(|failure| failure.target.position());
+    let others = groups.delivered.iter().chain(&groups.held).map(Target::position);
     let rows = lock_rows(&sql.lock_rows, failures.chain(others), client).await?;
+    // What was fetched of the others is gone, and another message may be at its position.
+    groups.retain_rows(|row| rows.get(&row.position()).is_some_and(|found| found.identity == row.identity));
 
     let mut keys = Keys::default();
     retry(sql, &rows, &groups.retries, &mut keys, client).await?;
-    let held: Vec<i64> = groups.held.iter().map(|place| place.position).collect();
+    let held: Vec<i64> = groups.held.iter().map(Target::position).collect();
     hold(sql, &rows, &held, &mut keys, client).await?;
     bury(sql, &rows, &groups.dead, &mut keys, client).await?;
     hold_later(sql, &keys, client).await?;
     deliver(sql, &rows, &groups.delivered, keep_delivered, &mut keys, client).await?;
     release(sql, &keys.freed, usize::MAX, client).await?;
     Ok(())
+}
+
+/// A row as an element of a list: its position, its id, and its time of enqueueing.
+fn whole(row: &Target) -> Value {
+    let time = DateTime::from_timestamp_micros(row.identity.time()).unwrap_or_default();
+    json!([row.position(), Uuid::from_bytes(row.identity.id()).to_string(), datetime2(time)])
 }
 
 /// Takes note of what a row does to its key now.
@@ -85,11 +96,11 @@ async fn retry(
     keys: &mut Keys,
     client: &mut Client,
 ) -> Result<()> {
-    let blocking = retries.iter().filter(|retry| retry.block).map(|retry| retry.place.position);
+    let blocking = retries.iter().filter(|retry| retry.block).map(|retry| retry.target.position());
     let waiting = blocked(sql, rows, blocking, client).await?;
     let mut list = Rows::default();
     for retry in retries {
-        let position = retry.place.position;
+        let position = retry.target.position();
         let Some(row) = rows.get(&position) else { continue };
         let blocks = retry.block && row.hash.is_some();
         let (seconds, micros) = of_micros(retry.after);
@@ -116,7 +127,7 @@ async fn bury(
     let mut list = Rows::default();
     let mut positions = Vec::new();
     for failure in dead {
-        let position = failure.place.position;
+        let position = failure.target.position();
         let Some(row) = rows.get(&position) else { continue };
         let blocks = failure.block && row.hash.is_some();
         list.row()
@@ -145,16 +156,16 @@ async fn write_list(statement: &str, list: Rows, client: &mut Client) -> Result<
 async fn deliver(
     sql: &Statements,
     rows: &BTreeMap<i64, Locked>,
-    delivered: &[Place],
+    delivered: &[Target],
     keep: bool,
     keys: &mut Keys,
     client: &mut Client,
 ) -> Result<()> {
     let mut positions = Vec::new();
-    for place in delivered {
-        let Some(row) = rows.get(&place.position) else { continue };
-        positions.push(json!(place.position));
-        note(keys, place.position, row, false);
+    for target in delivered {
+        let Some(row) = rows.get(&target.position()) else { continue };
+        positions.push(json!(target.position()));
+        note(keys, target.position(), row, false);
     }
     run(if keep { &sql.delete_and_keep } else { &sql.delete }, positions, client).await
 }

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use outbox_core::{
     Count, DeadLetter, DeadLetterFilter, DeadLetters, Error, ErrorKind, Partition, Position, RelayId, Result,
 };
-use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value};
+use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value, full, places, replace_last};
 use outbox_sql::row::attempts;
 use outbox_sql::settle::{Keys, Place};
+use outbox_sql::text::json_list;
 use serde_json::json;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 use sqlx::query::Query;
@@ -35,6 +36,7 @@ const DIALECT: Dialect = Dialect {
     error_contains: "INSTR(d.`last_error`, ?) > 0",
     older_than: Cow::Borrowed("d.`died_at` <= UTC_TIMESTAMP(6) - INTERVAL ? MICROSECOND"),
     after: "d.`position` > ?",
+    at: "d.`position` = ?",
 };
 
 fn bind(query: Query<'_, MySql, MySqlArguments>, values: Vec<Value>) -> Query<'_, MySql, MySqlArguments> {
@@ -49,10 +51,21 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Dead letters under their locks, in a transaction to be committed by the caller.
+/// A dead letter under its lock.
+struct Dead {
+    number: i64,
+    position: i64,
+    row: Locked,
+}
+
+/// Dead letters by position, in a transaction to be committed by the caller.
 struct Taken<'s> {
     tx: Transaction<'s, MySql>,
-    rows: BTreeMap<i64, Locked>,
+    letters: Vec<Dead>,
+}
+
+fn numbers(letters: &[Dead]) -> Vec<serde_json::Value> {
+    letters.iter().map(|dead| json!(dead.number)).collect()
 }
 
 impl MySqlStore {
@@ -82,9 +95,16 @@ impl MySqlStore {
         // Leases first, as settling does.
         lock_leases(sql, RelayId(uuid::Uuid::nil()), picked.iter().map(|(_, partition)| *partition), &mut tx)
             .await?;
-        let positions = picked.iter().map(|(position, _)| *position);
-        let rows = lock_rows(&sql.lock_dead, positions, &mut tx).await?;
-        Ok(Some(Taken { tx, rows }))
+        let rows = sqlx::query(sql.lock_dead.clone())
+            .bind(json_list(picked.iter().map(|(number, _)| *number)))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(map_error)?;
+        let dead = |row: Columns<'_>| {
+            Ok(Dead { number: row.required(0)?, position: row.required(6)?, row: Locked::of(row)? })
+        };
+        let letters = rows.iter().map(Columns).map(dead).collect::<Result<_>>()?;
+        Ok(Some(Taken { tx, letters }))
     }
 }
 
@@ -99,9 +119,18 @@ impl DeadLetters for MySqlStore {
         let inner = self.checked().await?;
         let condition = Condition::new(&DIALECT, filter, after);
         let statement = inner.shared.statements.list_dead(&condition.sql);
-        let query = bind(sqlx::query(statement), condition.values);
+        let query = bind(sqlx::query(statement), condition.values.clone());
         let rows = inner.connections.rows(query.bind(count(limit))).await?;
-        rows.iter().map(describe).collect()
+        let mut page: Vec<DeadLetter> = rows.iter().map(describe).collect::<Result<_>>()?;
+        if let Some(last) = full(&page, limit) {
+            // The next page begins behind the position.
+            let condition = condition.at(&DIALECT, last);
+            let statement = inner.shared.statements.list_dead(&condition.sql);
+            let query = bind(sqlx::query(statement), condition.values);
+            let rows = inner.connections.rows(query.bind(i64::MAX)).await?;
+            replace_last(&mut page, rows.iter().map(describe).collect::<Result<_>>()?);
+        }
+        Ok(page)
     }
 
     async fn count(&self, filter: &DeadLetterFilter, limit: u64) -> Result<Count> {
@@ -119,13 +148,21 @@ impl DeadLetters for MySqlStore {
         let sql = &inner.shared.statements;
         again(|| async move {
             let mut session = inner.connections.lend().await?;
-            let Some(Taken { mut tx, rows }) = self.take(filter, limit, &mut session).await? else {
+            let Some(Taken { mut tx, letters }) = self.take(filter, limit, &mut session).await? else {
                 session.give_back();
                 return Ok(0);
             };
-            let positions: Vec<_> = rows.keys().map(|position| json!(position)).collect();
-            run(&sql.redrive, positions.clone(), &mut tx).await?;
-            run(&sql.delete_dead, positions, &mut tx).await?;
+            let count = letters.len() as u64;
+            let wanted: Vec<i64> = letters.iter().map(|dead| dead.position).collect();
+            let there = lock_rows(&sql.lock_rows, wanted.iter().copied(), &mut tx).await?;
+            let lowest: Option<i64> =
+                sqlx::query_scalar(sql.lowest.clone()).fetch_one(&mut *tx).await.map_err(map_error)?;
+            let places = places(&wanted, there.into_keys().collect(), lowest);
+            let list = letters.iter().zip(&places).map(|(dead, place)| json!([dead.number, place]));
+            run(&sql.redrive, list.collect(), &mut tx).await?;
+            run(&sql.delete_dead, numbers(&letters), &mut tx).await?;
+            let rows: BTreeMap<i64, Locked> =
+                places.into_iter().zip(letters.into_iter().map(|dead| dead.row)).collect();
             let mut keys = Keys::default();
             let mut blocking = Vec::new();
             for (position, row) in &rows {
@@ -139,7 +176,7 @@ impl DeadLetters for MySqlStore {
             hold(sql, &rows, &blocking, &mut keys, &mut tx).await?;
             tx.commit().await.map_err(map_error)?;
             session.give_back();
-            Ok(rows.len() as u64)
+            Ok(count)
         })
         .await
     }
@@ -149,21 +186,20 @@ impl DeadLetters for MySqlStore {
         let sql = &inner.shared.statements;
         again(|| async move {
             let mut session = inner.connections.lend().await?;
-            let Some(Taken { mut tx, rows }) = self.take(filter, limit, &mut session).await? else {
+            let Some(Taken { mut tx, letters }) = self.take(filter, limit, &mut session).await? else {
                 session.give_back();
                 return Ok(0);
             };
-            let positions = rows.keys().map(|position| json!(position)).collect();
-            run(&sql.delete_dead, positions, &mut tx).await?;
+            run(&sql.delete_dead, numbers(&letters), &mut tx).await?;
             let mut keys = Keys::default();
-            for (position, row) in &rows {
+            for Dead { position, row, .. } in &letters {
                 let place = Place { partition: row.partition, position: *position };
                 keys.note(place, row.hash.clone(), false, row.blocks);
             }
             release(sql, &keys.freed, usize::MAX, &mut tx).await?;
             tx.commit().await.map_err(map_error)?;
             session.give_back();
-            Ok(rows.len() as u64)
+            Ok(letters.len() as u64)
         })
         .await
     }

@@ -11,7 +11,7 @@ use crate::error::map_error;
 use crate::row::Columns;
 
 /// How many indexes the tables are made with: message, dead letter.
-const INDEXES: [usize; 2] = [3, 2];
+const INDEXES: [usize; 2] = [3, 3];
 /// The number of the error for a statement that this user may not run on a table.
 const DENIED: u16 = 1142;
 /// The same for some columns only.

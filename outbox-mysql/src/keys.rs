@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use outbox_core::{Partition, RelayId, Result};
+use outbox_core::{Identity, Partition, RelayId, Result};
 use outbox_sql::settle::{Blocking, Keys, Place, released};
 use outbox_sql::text::json_list;
 use serde_json::{Value, json};
@@ -22,9 +22,22 @@ const KEYS_AT_A_TIME: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Locked {
     pub(crate) partition: Partition,
+    pub(crate) identity: Identity,
     /// The hash of its key, which stands for the key in all that follows.
     pub(crate) hash: Option<String>,
     pub(crate) blocks: bool,
+}
+
+impl Locked {
+    /// From the second column on.
+    pub(crate) fn of(row: Columns<'_>) -> Result<Self> {
+        Ok(Self {
+            partition: row.partition(1)?,
+            identity: row.identity(4, 5)?,
+            hash: row.own_text(2)?,
+            blocks: row.boolean(3)?,
+        })
+    }
 }
 
 /// Locks the rows at some positions, and tells what they are. Those that are gone are left out.
@@ -38,14 +51,7 @@ pub(crate) async fn lock_rows(
         .fetch_all(connection)
         .await
         .map_err(map_error)?;
-    rows.iter()
-        .map(Columns)
-        .map(|row| {
-            let locked =
-                Locked { partition: row.partition(1)?, hash: row.own_text(2)?, blocks: row.boolean(3)? };
-            Ok((row.required(0)?, locked))
-        })
-        .collect()
+    rows.iter().map(Columns).map(|row| Ok((row.required(0)?, Locked::of(row)?))).collect()
 }
 
 /// Keeps others from settling in some partitions until the transaction ends, and says which of these the relay owns.

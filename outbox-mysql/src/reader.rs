@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use outbox_core::{Batch, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp};
+use outbox_core::{Batch, FetchLimit, Fetched, Partition, Reader, Result, RowId, Timestamp};
 use outbox_sql::sightings::{Committed, Look, Read, Sighted, Sightings};
 use outbox_sql::text::json_list;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
@@ -72,7 +72,7 @@ impl Reader for MySqlReader {
 
     /// Works on a copy of the state and puts it in place at the very end, so that an error or a dropped future leaves
     /// everything to be read again.
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         let own: Vec<Partition> = self.sightings.partitions().collect();
         if own.is_empty() {
             return Ok(Batch::default());
@@ -80,7 +80,7 @@ impl Reader for MySqlReader {
         let inner = self.store.checked().await?;
         let messages = limit.messages.clamp(1, MOST_ROWS);
         let fetch =
-            Fetch { inner, own: &own, in_flight: json_list(in_flight.iter().map(|position| position.0)) };
+            Fetch { inner, own: &own, in_flight: json_list(in_flight.iter().map(|row| row.position.0)) };
         let mut next = self.sightings.clone();
 
         let room = if self.due_waits { messages.div_ceil(2) } else { messages };

@@ -1,12 +1,12 @@
 //! From rows to messages, without trusting what others wrote.
 
-use outbox_core::{Content, Error, ErrorKind, Fetched, Partition, Position, Result, Timestamp};
-use outbox_sql::row::{Cell, RawMessage, attempts};
+use outbox_core::{Content, Error, ErrorKind, Fetched, Identity, Partition, Position, Result, Timestamp};
+use outbox_sql::row::{Cell, RawMessage, attempts, identity};
 use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 
 use crate::error::map_error;
-use crate::sql::Column;
+use crate::sql::{Column, NO_TIME};
 
 /// Reads columns by their position.
 #[derive(Clone, Copy)]
@@ -65,12 +65,19 @@ impl<'r> Columns<'r> {
         Ok(raw.content(deliver_at))
     }
 
+    /// The id as it is stored, and the time of enqueueing in microseconds; one that is no time stands for the lowest number.
+    pub(crate) fn identity(self, message_id: usize, enqueued_at: usize) -> Result<Identity> {
+        let time = self.bigint(enqueued_at)?.unwrap_or(NO_TIME);
+        Ok(identity(Cell::blob(self.bytes(message_id)?), time))
+    }
+
     pub(crate) fn fetched(self, due: bool) -> Result<Fetched> {
         let now = self.timestamp(Column::Now as usize)?.ok_or_else(|| unexpected(Column::Now as usize))?;
         let enqueued_at = self.timestamp(Column::EnqueuedAt as usize)?.unwrap_or(now);
         let deliver_at = self.timestamp(Column::DeliverAt as usize)?;
         Ok(Fetched {
             position: Position(self.required(Column::Position as usize)?),
+            identity: self.identity(Column::MessageId as usize, Column::EnqueuedAt as usize)?,
             partition: self.partition(Column::Partition as usize)?,
             attempts: attempts(self.required(Column::Attempts as usize)?),
             enqueued_at,

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use outbox_core::{RelayId, Result, Settle};
-use outbox_sql::settle::{Failure, Groups, Keys, Place};
-use outbox_sql::text::json_list;
+use outbox_sql::settle::{Failure, Groups, Keys, Place, Target};
 use serde_json::{Value, json};
 use sqlx::{MySqlConnection, SqlStr};
 
@@ -24,10 +23,10 @@ impl MySqlStore {
         }
         if groups.only_delivered() && !keep_delivered {
             let delivered = again(|| async move {
-                let positions = groups.delivered.iter().map(|place| place.position);
+                let rows: Vec<Value> = groups.delivered.iter().map(whole).collect();
                 let mut session = inner.connections.lend().await?;
                 let delivered = sqlx::query(sql.deliver.clone())
-                    .bind(json_list(positions))
+                    .bind(Value::from(rows).to_string())
                     .execute(&mut *session)
                     .await
                     .map_err(map_error)?;
@@ -59,22 +58,30 @@ async fn write(
     connection: &mut MySqlConnection,
 ) -> Result<()> {
     let mut partitions = groups.partitions();
-    partitions.extend(groups.delivered.iter().map(|place| place.partition));
+    partitions.extend(groups.delivered.iter().map(|row| row.place.partition));
     let owned = lock_leases(sql, relay, partitions, connection).await?;
     groups.retain(&owned);
-    let failures = groups.retries.iter().chain(&groups.dead).map(|failure| failure.place.position);
-    let others = groups.delivered.iter().chain(&groups.held).map(|place| place.position);
+    let failures = groups.retries.iter().chain(&groups.dead).map(|failure| failure.target.position());
+    let others = groups.delivered.iter().chain(&groups.held).map(Target::position);
     let rows = lock_rows(&sql.lock_rows, failures.chain(others), connection).await?;
+    // What was fetched of the others is gone, and another message may be at its position.
+    groups.retain_rows(|row| rows.get(&row.position()).is_some_and(|found| found.identity == row.identity));
 
     let mut keys = Keys::default();
     retry(sql, &rows, &groups.retries, &mut keys, connection).await?;
-    let held: Vec<i64> = groups.held.iter().map(|place| place.position).collect();
+    let held: Vec<i64> = groups.held.iter().map(Target::position).collect();
     hold(sql, &rows, &held, &mut keys, connection).await?;
     bury(sql, &rows, &groups.dead, &mut keys, connection).await?;
     hold_later(sql, &keys, connection).await?;
     deliver(sql, &rows, &groups.delivered, keep_delivered, &mut keys, connection).await?;
     release(sql, &keys.freed, usize::MAX, connection).await?;
     Ok(())
+}
+
+/// A row as an element of a list: its position, its id in hexadecimal digits, and its time of enqueueing.
+fn whole(row: &Target) -> Value {
+    let id = u128::from_be_bytes(row.identity.id());
+    json!([row.position(), format!("{id:032X}"), row.identity.time()])
 }
 
 /// Takes note of what a row does to its key now.
@@ -90,11 +97,11 @@ async fn retry(
     keys: &mut Keys,
     connection: &mut MySqlConnection,
 ) -> Result<()> {
-    let blocking = retries.iter().filter(|retry| retry.block).map(|retry| retry.place.position);
+    let blocking = retries.iter().filter(|retry| retry.block).map(|retry| retry.target.position());
     let waiting = blocked(sql, rows, blocking, connection).await?;
     let mut list = Vec::new();
     for retry in retries {
-        let position = retry.place.position;
+        let position = retry.target.position();
         let Some(row) = rows.get(&position) else { continue };
         let blocks = retry.block && row.hash.is_some();
         let after = (!waiting.contains(&position)).then_some(retry.after);
@@ -114,7 +121,7 @@ async fn bury(
     let mut list = Vec::new();
     let mut positions = Vec::new();
     for failure in dead {
-        let position = failure.place.position;
+        let position = failure.target.position();
         let Some(row) = rows.get(&position) else { continue };
         let blocks = failure.block && row.hash.is_some();
         list.push(json!([position, failure.attempts, failure.error, u8::from(blocks)]));
@@ -128,16 +135,16 @@ async fn bury(
 async fn deliver(
     sql: &Statements,
     rows: &BTreeMap<i64, Locked>,
-    delivered: &[Place],
+    delivered: &[Target],
     keep: bool,
     keys: &mut Keys,
     connection: &mut MySqlConnection,
 ) -> Result<()> {
     let mut positions = Vec::new();
-    for place in delivered {
-        let Some(row) = rows.get(&place.position) else { continue };
-        positions.push(json!(place.position));
-        note(keys, place.position, row, false);
+    for target in delivered {
+        let Some(row) = rows.get(&target.position()) else { continue };
+        positions.push(json!(target.position()));
+        note(keys, target.position(), row, false);
     }
     if keep {
         run(&sql.keep_delivered, positions.clone(), connection).await?;

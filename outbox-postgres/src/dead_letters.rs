@@ -1,9 +1,9 @@
 //! Looking after dead letters.
 
 use async_trait::async_trait;
-use outbox_core::{Count, DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
+use outbox_core::{Count, DeadLetter, DeadLetterFilter, DeadLetters, Identity, Position, Result};
 use outbox_sql::dead_letters::DeadRow;
-use outbox_sql::settle::Keys;
+use outbox_sql::settle::{Keys, Target};
 use outbox_sql::text::micros;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::{Query, QueryAs};
@@ -15,10 +15,11 @@ use crate::row::Columns;
 use crate::settle::{hold, hold_later, place, release};
 use crate::sql::Column;
 use crate::store::PostgresStore;
+use crate::targets::StoredTime;
 use crate::transaction::begin;
 
-/// Where a dead letter was, its key, and whether it blocked.
-type Taken = (i16, i64, Option<String>, bool);
+/// Where a dead letter was, its key, whether it blocked, its message id, and its time of enqueueing.
+type Taken = (i16, i64, Option<String>, bool, Uuid, StoredTime);
 
 /// The columns that only dead letters have, behind those of a fetched row.
 const DIED_AT: usize = Column::Blocked as usize + 1;
@@ -120,17 +121,18 @@ impl DeadLetters for PostgresStore {
         let (pool, _, sql) = self.checked().await?;
         let Some((mut tx, redriven)) = take(pool, &sql.redrive, filter, limit).await? else { return Ok(0) };
         let number = redriven.len() as u64;
-        let (mut keys, mut places) = (Keys::default(), Vec::new());
-        for (partition, position, key, blocks) in redriven {
+        let (mut keys, mut rows) = (Keys::default(), Vec::new());
+        for (partition, position, key, blocks, id, time) in redriven {
             if let (Some(key), true) = (key, blocks) {
-                keys.block(place(partition, position), key);
-                places.push(place(partition, position));
+                let place = place(partition, position);
+                keys.block(place, key);
+                rows.push(Target { place, identity: Identity::new(id.into_bytes(), time.0) });
             }
         }
         hold_later(sql, &keys, &mut tx).await?;
         // They are due, unless one of them or something else still blocks them from the front.
-        if !places.is_empty() {
-            hold(sql, places.into_iter().collect(), &mut tx).await?;
+        if !rows.is_empty() {
+            hold(sql, &rows, &mut tx).await?;
         }
         tx.commit().await.map_err(map_error)?;
         Ok(number)
@@ -141,7 +143,7 @@ impl DeadLetters for PostgresStore {
         let Some((mut tx, discarded)) = take(pool, &sql.discard, filter, limit).await? else { return Ok(0) };
         let number = discarded.len() as u64;
         let mut keys = Keys::default();
-        for (partition, position, key, blocks) in discarded {
+        for (partition, position, key, blocks, ..) in discarded {
             keys.note(place(partition, position), key, false, blocks);
         }
         release(sql, &keys, &mut tx).await?;

@@ -22,6 +22,7 @@ mod sessions;
 mod settle;
 mod sql;
 mod store;
+mod targets;
 mod transaction;
 mod wakeups;
 

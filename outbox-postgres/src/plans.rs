@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use integration_tests::{Postgres, Server};
 use outbox_core::{
-    Batch, Content, FetchLimit, Message, Partition, Position, RelayId, Settle, Settlement, Store,
+    Batch, Content, FetchLimit, Identity, Message, Partition, Position, RelayId, Settle, Settlement, Store,
 };
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
@@ -41,15 +41,8 @@ fn topics(batch: &Batch) -> Vec<String> {
 }
 
 async fn deliver(store: &PostgresStore, relay: RelayId, batch: &Batch) {
-    let delivered: Vec<Settle> = batch
-        .rows
-        .iter()
-        .map(|row| Settle {
-            position: row.position,
-            partition: row.partition,
-            settlement: Settlement::Delivered,
-        })
-        .collect();
+    let delivered: Vec<Settle> =
+        batch.rows.iter().map(|row| Settle::of(row, Settlement::Delivered)).collect();
     store.settle(relay, &delivered, false).await.unwrap();
 }
 
@@ -76,8 +69,12 @@ async fn plans_are_right_for_a_table_that_has_grown() {
     let owned = store.heartbeat(relay, Duration::from_secs(600)).await.unwrap().owned;
     let mut reader = store.reader();
     owned.iter().for_each(|partition| reader.assign(*partition));
-    let unknown =
-        Settle { position: Position(1), partition: Partition(0), settlement: Settlement::Delivered };
+    let unknown = Settle {
+        position: Position(1),
+        identity: Identity::new([0; 16], 0),
+        partition: Partition(0),
+        settlement: Settlement::Delivered,
+    };
     for _ in 0..20 {
         reader.fetch(LIMIT, &[]).await.unwrap();
         store.settle(relay, std::slice::from_ref(&unknown), false).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outbox_core::{Content, Error, ErrorKind, Fetched, Partition, Position, Result, Timestamp};
+use outbox_core::{Content, Error, ErrorKind, Fetched, Identity, Partition, Position, Result, Timestamp};
 use outbox_sql::row::{Cell, RawMessage, attempts};
 use sqlx::postgres::{PgRow, PgValueRef};
 use sqlx::{Row as _, ValueRef as _};
@@ -81,6 +81,14 @@ impl<'r> Columns<'r> {
         self.timestamp(column)?.ok_or_else(|| unexpected(column))
     }
 
+    /// Both values as they are stored: a time may be infinite.
+    pub(crate) fn identity(self) -> Result<Identity> {
+        let id = self.fixed(Column::MessageId as usize)?;
+        let time = self.bigint(Column::EnqueuedAt as usize)?;
+        let missing = || unexpected(Column::MessageId as usize);
+        Ok(Identity::new(id.ok_or_else(missing)?, time.ok_or_else(missing)?))
+    }
+
     /// The message, or what is wrong with it.
     pub(crate) fn content(self) -> Result<Content> {
         let text = |column: Column| Ok::<_, Error>(Cell::text(self.bytes(column as usize)?));
@@ -101,6 +109,7 @@ impl<'r> Columns<'r> {
     pub(crate) fn fetched(self, position: Position, due: bool) -> Result<Fetched> {
         Ok(Fetched {
             position,
+            identity: self.identity()?,
             partition: self.partition()?,
             attempts: self.attempts()?,
             enqueued_at: self.enqueued_at()?,

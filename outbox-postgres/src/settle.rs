@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use outbox_core::{Error, ErrorKind, Partition, RelayId, Result, Settle};
-use outbox_sql::settle::{Failure, Groups, Keys, Place};
+use outbox_sql::settle::{Failure, Groups, Keys, Place, Target};
 use sqlx::{PgConnection, SqlStr};
 
 use crate::error::map_error;
@@ -13,27 +13,10 @@ use crate::runs::Runs;
 use crate::sessions::Lent;
 use crate::sql::Statements;
 use crate::store::PostgresStore;
+use crate::targets::{Identities, Rows};
 
 /// What a statement says about a row it has written: where, its key, whether it blocks now, and whether it did.
 type Written = (i16, i64, Option<String>, bool, bool);
-
-/// Rows as two parallel arrays.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
-    partitions: Vec<i16>,
-    positions: Vec<i64>,
-}
-
-impl FromIterator<Place> for Rows {
-    fn from_iter<I: IntoIterator<Item = Place>>(places: I) -> Self {
-        // There are no partitions beyond those that the column takes.
-        let places = places
-            .into_iter()
-            .filter_map(|place| Some((i16::try_from(place.partition.0).ok()?, place.position)));
-        let (partitions, positions) = places.unzip();
-        Self { partitions, positions }
-    }
-}
 
 /// Where a row is that a statement has returned.
 pub(crate) fn place(partition: i16, position: i64) -> Place {
@@ -73,7 +56,7 @@ impl PostgresStore {
     async fn write_delivered(
         &self,
         sql: &Statements,
-        mut places: Vec<Place>,
+        mut rows: Vec<Target>,
         keep: bool,
         lent: &mut Lent,
     ) -> Result<()> {
@@ -81,8 +64,8 @@ impl PostgresStore {
         if !self.rows_are_locked() {
             let written = async {
                 let mut connection = lent.bounded().await?;
-                if keep || !deliver_free(sql, &mut places, &mut connection).await? {
-                    run_deliver(deliver, places.clone(), &mut connection).await?;
+                if keep || !deliver_free(sql, &mut rows, &mut connection).await? {
+                    run_deliver(deliver, &rows, &mut connection).await?;
                 }
                 connection.finish().await
             };
@@ -92,8 +75,8 @@ impl PostgresStore {
             }
         }
         let mut tx = lent.begin_impatient().await?;
-        let (ours, locked) = lock_rows(sql, places, &mut tx).await?;
-        run_deliver(deliver, ours, &mut tx).await?;
+        let (ours, locked) = lock_rows(sql, &rows, &mut tx).await?;
+        run_deliver(deliver, &ours, &mut tx).await?;
         tx.commit().await.map_err(map_error)?;
         if locked > 0 {
             return Err(Error::new(
@@ -145,14 +128,14 @@ impl Call<'_> {
             note(&mut keys, retry(sql, &groups.retries, connection).await?);
         }
         if !groups.held.is_empty() {
-            note(&mut keys, hold(sql, groups.held.into_iter().collect(), connection).await?);
+            note(&mut keys, hold(sql, &groups.held, connection).await?);
         }
         if !groups.dead.is_empty() {
             note(&mut keys, bury(sql, &groups.dead, connection).await?);
         }
         hold_later(sql, &keys, connection).await?;
         if !groups.delivered.is_empty() {
-            run_deliver(deliver_statement(sql, self.keep_delivered), groups.delivered, connection).await?;
+            run_deliver(deliver_statement(sql, self.keep_delivered), &groups.delivered, connection).await?;
         }
         release(sql, &keys, connection).await
     }
@@ -187,38 +170,43 @@ async fn leases(
 /// Locks those rows that no other session has locked. Returns them and the number of the others. Rows that are gone are neither.
 async fn lock_rows(
     sql: &Statements,
-    places: Vec<Place>,
+    rows: &[Target],
     connection: &mut PgConnection,
-) -> Result<(Vec<Place>, usize)> {
-    let rows: Rows = places.into_iter().collect();
+) -> Result<(Vec<Target>, usize)> {
+    let Rows { partitions, positions, identities } = Rows::of(rows);
     let found: Vec<(i16, i64, bool)> = sqlx::query_as(sql.lock_rows.clone())
-        .bind(&rows.partitions)
-        .bind(&rows.positions)
+        .bind(partitions)
+        .bind(positions)
+        .bind(identities.ids)
+        .bind(identities.times)
         .bind(false)
         .fetch_all(connection)
         .await
         .map_err(map_error)?;
-    let ours: Vec<Place> = found
+    let ours: BTreeSet<Place> = found
         .iter()
         .filter(|(_, _, ours)| *ours)
         .map(|(partition, position, _)| place(*partition, *position))
         .collect();
     let locked = found.len() - ours.len();
-    Ok((ours, locked))
+    Ok((rows.iter().filter(|row| ours.contains(&row.place)).copied().collect(), locked))
 }
 
 /// Deletes rows that nothing waits for. Says whether these were all; the others block their key, or are gone.
 async fn deliver_free(
     sql: &Statements,
-    places: &mut Vec<Place>,
+    rows: &mut Vec<Target>,
     connection: &mut PgConnection,
 ) -> Result<bool> {
-    let runs = Runs::of(places);
+    let runs = Runs::of(rows);
+    let Identities { ids, times } = Identities::of(rows);
     let done = sqlx::query(sql.deliver_free.clone())
         .bind(&runs.partitions)
         .bind(&runs.first)
         .bind(&runs.last)
         .bind(&runs.taken)
+        .bind(ids)
+        .bind(times)
         .bind(false)
         .execute(connection)
         .await
@@ -226,11 +214,13 @@ async fn deliver_free(
     Ok(done.rows_affected() >= runs.count)
 }
 
-async fn run_deliver(statement: &SqlStr, places: Vec<Place>, connection: &mut PgConnection) -> Result<()> {
-    let rows: Rows = places.into_iter().collect();
+async fn run_deliver(statement: &SqlStr, rows: &[Target], connection: &mut PgConnection) -> Result<()> {
+    let Rows { partitions, positions, identities } = Rows::of(rows);
     sqlx::query(statement.clone())
-        .bind(&rows.partitions)
-        .bind(&rows.positions)
+        .bind(partitions)
+        .bind(positions)
+        .bind(identities.ids)
+        .bind(identities.times)
         .bind(false)
         .execute(connection)
         .await
@@ -243,18 +233,24 @@ async fn retry(
     retries: &[Failure<'_>],
     connection: &mut PgConnection,
 ) -> Result<Vec<Written>> {
-    let rows: Rows = retries.iter().map(|retry| retry.place).collect();
+    let Rows { partitions, positions, identities } = targets(retries);
     sqlx::query_as(sql.retry.clone())
-        .bind(rows.partitions)
-        .bind(rows.positions)
+        .bind(partitions)
+        .bind(positions)
         .bind(retries.iter().map(|retry| retry.after).collect::<Vec<_>>())
         .bind(attempts(retries))
         .bind(errors(retries))
         .bind(blocks(retries))
+        .bind(identities.ids)
+        .bind(identities.times)
         .bind(false)
         .fetch_all(connection)
         .await
         .map_err(map_error)
+}
+
+fn targets(failures: &[Failure<'_>]) -> Rows {
+    Rows::of(&failures.iter().map(|failure| failure.target).collect::<Vec<_>>())
 }
 
 fn attempts(failures: &[Failure<'_>]) -> Vec<i32> {
@@ -272,12 +268,15 @@ fn blocks(failures: &[Failure<'_>]) -> Vec<bool> {
 /// Holds rows, or makes them due at once where nothing blocks them.
 pub(crate) async fn hold(
     sql: &Statements,
-    rows: Rows,
+    rows: &[Target],
     connection: &mut PgConnection,
 ) -> Result<Vec<Written>> {
+    let Rows { partitions, positions, identities } = Rows::of(rows);
     sqlx::query_as(sql.hold.clone())
-        .bind(rows.partitions)
-        .bind(rows.positions)
+        .bind(partitions)
+        .bind(positions)
+        .bind(identities.ids)
+        .bind(identities.times)
         .bind(false)
         .fetch_all(connection)
         .await
@@ -285,13 +284,15 @@ pub(crate) async fn hold(
 }
 
 async fn bury(sql: &Statements, dead: &[Failure<'_>], connection: &mut PgConnection) -> Result<Vec<Written>> {
-    let rows: Rows = dead.iter().map(|dead| dead.place).collect();
+    let Rows { partitions, positions, identities } = targets(dead);
     sqlx::query_as(sql.bury.clone())
-        .bind(rows.partitions)
-        .bind(rows.positions)
+        .bind(partitions)
+        .bind(positions)
         .bind(attempts(dead))
         .bind(errors(dead))
         .bind(blocks(dead))
+        .bind(identities.ids)
+        .bind(identities.times)
         .bind(false)
         .fetch_all(connection)
         .await
@@ -303,18 +304,11 @@ pub(crate) async fn hold_later(sql: &Statements, keys: &Keys, connection: &mut P
     if keys.blocked.is_empty() {
         return Ok(());
     }
-    let (rows, names): (Vec<Place>, Vec<&str>) = keys
-        .blocked
-        .iter()
-        .map(|((partition, key), position)| {
-            (Place { partition: *partition, position: *position }, key.as_str())
-        })
-        .unzip();
-    let rows: Rows = rows.into_iter().collect();
+    let partitions: Vec<Partition> = keys.blocked.keys().map(|(partition, _)| *partition).collect();
     sqlx::query(sql.hold_later.clone())
-        .bind(rows.partitions)
-        .bind(names)
-        .bind(rows.positions)
+        .bind(numbers(&partitions))
+        .bind(keys.blocked.keys().map(|(_, key)| key.as_str()).collect::<Vec<_>>())
+        .bind(keys.blocked.values().copied().collect::<Vec<_>>())
         .bind(false)
         .execute(connection)
         .await

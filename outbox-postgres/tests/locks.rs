@@ -27,7 +27,7 @@ fn retry(row: &Fetched) -> Settle {
         error: "no".to_owned(),
         block_key: true,
     };
-    Settle { position: row.position, partition: row.partition, settlement }
+    Settle::of(row, settlement)
 }
 
 async fn in_time<T>(what: &str, call: impl Future<Output = T>) -> T {
@@ -173,11 +173,7 @@ async fn a_settle_writes_nothing_for_a_partition_that_was_lost_meanwhile() {
     assert_ne!(rows[0].partition, rows[1].partition, "the keys are of different partitions");
     gate(&scene, "UPDATE").await;
     let settling = {
-        let delivered = Settle {
-            position: rows[2].position,
-            partition: rows[2].partition,
-            settlement: Settlement::Delivered,
-        };
+        let delivered = Settle::of(&rows[2], Settlement::Delivered);
         let batch = [retry(&rows[0]), retry(&rows[1]), delivered];
         tokio::spawn(async move { store.settle(relay, &batch, false).await })
     };
@@ -197,8 +193,12 @@ async fn a_settle_writes_nothing_for_a_partition_that_was_lost_meanwhile() {
 async fn give_up(scene: &Scene, store: &PostgresStore, count: usize, waiting: &str) {
     let relay = RelayId::new();
     let owned = store.heartbeat(relay, TTL).await.unwrap().owned;
-    let row =
-        Settle { position: outbox_core::Position(1), partition: owned[0], settlement: Settlement::Delivered };
+    let row = Settle {
+        position: outbox_core::Position(1),
+        identity: outbox_core::Identity::new([0; 16], 0),
+        partition: owned[0],
+        settlement: Settlement::Delivered,
+    };
     let mut lock = scene.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE outbox_message IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
     for _ in 0..count {
@@ -249,16 +249,13 @@ async fn the_server_stops_working_for_a_call_that_was_given_up() {
         return;
     }
     let (store, relay) = (marked(&scene, 5), RelayId::new());
-    store.heartbeat(relay, TTL).await.unwrap();
+    let mut reader = store.reader();
+    for partition in store.heartbeat(relay, TTL).await.unwrap().owned {
+        reader.assign(partition);
+    }
     enqueue(&scene, 1).await;
+    let row = Settle::of(&reader.fetch(LIMIT, &[]).await.unwrap().rows[0], Settlement::Delivered);
     gate(&scene, "DELETE").await;
-    let position = scene.value::<i64>("SELECT position FROM outbox_message").await;
-    let partition = scene.value::<i16>("SELECT partition FROM outbox_message").await;
-    let row = Settle {
-        position: outbox_core::Position(position),
-        partition: outbox_core::Partition(partition.try_into().unwrap()),
-        settlement: Settlement::Delivered,
-    };
     let settling = tokio::spawn(async move { store.settle(relay, &[row], false).await });
     at_the_gate(&scene).await;
     settling.abort();

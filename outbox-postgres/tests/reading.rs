@@ -12,7 +12,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use outbox_core::{FetchLimit, Position, Settle, Settlement, Store};
+use outbox_core::{FetchLimit, RowId, Settle, Settlement, Store};
 use sqlx::{Postgres, Transaction};
 
 use support::{LIMIT, Scene, message, topics};
@@ -160,12 +160,12 @@ async fn due_rows_get_their_turn_beside_a_backlog() {
         )
         .await;
     let limit = FetchLimit { messages: 100, ..LIMIT };
-    let mut in_flight: Vec<Position> = Vec::new();
+    let mut in_flight: Vec<RowId> = Vec::new();
     for fetch in 0.. {
         assert!(fetch < 30, "{} came", in_flight.len());
         let batch = reader.fetch(limit, &in_flight).await.unwrap();
         assert!(batch.more);
-        in_flight.extend(batch.rows.iter().filter(|row| row.due).map(|row| row.position));
+        in_flight.extend(batch.rows.iter().filter(|row| row.due).map(outbox_core::Fetched::row));
         if in_flight.len() == 300 {
             break;
         }
@@ -191,10 +191,8 @@ async fn values_that_no_driver_can_read_stop_nothing() {
     assert_eq!((batch.rows[0].age, batch.rows[0].attempts), (Duration::ZERO, 0));
     assert!(batch.rows[1].age > Duration::from_secs(1 << 32), "{:?}", batch.rows[1].age);
     assert!(batch.next_due.unwrap() > Duration::from_secs(1 << 32));
-    let dead = |row: &outbox_core::Fetched| Settle {
-        position: row.position,
-        partition: row.partition,
-        settlement: Settlement::Dead { attempts: u32::MAX, error: "\0".to_owned(), block_key: true },
+    let dead = |row: &outbox_core::Fetched| {
+        Settle::of(row, Settlement::Dead { attempts: u32::MAX, error: "\0".to_owned(), block_key: true })
     };
     store.settle(relay, &batch.rows.iter().map(dead).collect::<Vec<_>>(), false).await.unwrap();
     let letters = store.dead_letters().unwrap().list(&Default::default(), None, 10).await.unwrap();
@@ -215,7 +213,7 @@ async fn keys_longer_than_an_index_takes_can_block() {
     let batch = reader.fetch(LIMIT, &[]).await.unwrap();
     let settle = |number: usize, settlement| {
         let row = &batch.rows[number];
-        Settle { position: row.position, partition: row.partition, settlement }
+        Settle::of(row, settlement)
     };
     let error = "no".to_owned();
     let retry = Settlement::Retry { after: Duration::ZERO, attempts: 1, error, block_key: true };

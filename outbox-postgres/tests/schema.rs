@@ -211,11 +211,7 @@ async fn settle_with_error(outbox: &Outbox, pool: &PgPool, error: &str) -> outbo
         Settlement::Retry { after, attempts: 1, error: error.clone(), block_key: true },
         Settlement::Dead { attempts: 1, error, block_key: true },
     ];
-    let settle = |(row, settlement): (&outbox_core::Fetched, Settlement)| Settle {
-        position: row.position,
-        partition: row.partition,
-        settlement,
-    };
+    let settle = |(row, settlement): (&outbox_core::Fetched, Settlement)| Settle::of(row, settlement);
     let batch: Vec<_> = rows.iter().zip(failures).map(settle).collect();
     store.settle(relay, &batch, false).await?;
     let errors = "SELECT last_error FROM outbox_message UNION ALL SELECT last_error FROM outbox_dead_letter";
@@ -234,11 +230,7 @@ async fn exercise(store: &impl Store) {
     owned.iter().for_each(|partition| reader.assign(*partition));
     let batch = reader.fetch(LIMIT, &[]).await.unwrap();
     let [first, second] = &batch.rows[..] else { panic!("{batch:?}") };
-    let settle = |row: &outbox_core::Fetched, settlement| Settle {
-        position: row.position,
-        partition: row.partition,
-        settlement,
-    };
+    let settle = |row: &outbox_core::Fetched, settlement| Settle::of(row, settlement);
     let error = || "no".to_owned();
     let retry = Settlement::Retry { after: Duration::ZERO, attempts: 1, error: error(), block_key: true };
     let batch = [settle(first, retry), settle(second, Settlement::Held)];

@@ -1,6 +1,7 @@
 //! Dead letters: from a row to one, and from a filter to a condition.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use outbox_core::{Content, DeadLetter, DeadLetterFilter, Position, Timestamp};
 use uuid::Uuid;
@@ -51,6 +52,40 @@ impl DeadRow {
     }
 }
 
+/// Returns the last position of a page that has as many dead letters as were asked for. Others may be at that position, and belong to the
+/// page as well.
+pub fn full(page: &[DeadLetter], limit: usize) -> Option<Position> {
+    page.last().filter(|_| page.len() >= limit).map(|letter| letter.position)
+}
+
+/// Replaces the dead letters at the last position of a page by all that are there.
+pub fn replace_last(page: &mut Vec<DeadLetter>, all: Vec<DeadLetter>) {
+    if let Some(position) = all.first().map(|letter| letter.position) {
+        page.retain(|letter| letter.position != position);
+        page.extend(all);
+    }
+}
+
+/// Returns where dead letters are put back, given their positions, those of these that other messages have, and the lowest position of all
+/// messages.
+///
+/// A position that is taken was assigned again, by a database that had lost its latest commits. Everything that was enqueued since
+/// then is later than the dead letter, so it comes before all messages. Of several dead letters with one position the last one has it.
+pub fn places(wanted: &[i64], mut taken: BTreeSet<i64>, lowest: Option<i64>) -> Vec<i64> {
+    let mut free: Vec<bool> = wanted.iter().rev().map(|position| taken.insert(*position)).collect();
+    free.reverse();
+    let lowest = wanted.iter().copied().chain(lowest).chain([0]).min().unwrap_or(0);
+    let mut next = lowest.saturating_sub_unsigned(free.iter().filter(|free| !**free).count() as u64);
+    let mut place = |(position, free): (&i64, bool)| {
+        if free {
+            return *position;
+        }
+        next += 1;
+        next - 1
+    };
+    wanted.iter().zip(free).map(&mut place).collect()
+}
+
 /// A value of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -81,6 +116,8 @@ pub struct Dialect {
     pub older_than: Cow<'static, str>,
     /// A position to begin behind.
     pub after: &'static str,
+    /// A position.
+    pub at: &'static str,
 }
 
 /// A condition as SQL, with the values of its parameters in their order.
@@ -124,6 +161,14 @@ impl Condition {
         condition
     }
 
+    /// The same at one position only.
+    #[must_use]
+    pub fn at(&self, dialect: &Dialect, position: Position) -> Self {
+        let mut condition = self.clone();
+        condition.and(dialect.at, [Value::Integer(position.0)]);
+        condition
+    }
+
     fn and(&mut self, sql: &str, values: impl IntoIterator<Item = Value>) {
         self.sql.push_str(" AND ");
         self.sql.push_str(sql);
@@ -150,7 +195,18 @@ mod tests {
         error_contains: "e LIKE ?",
         older_than: Cow::Borrowed("d < ?"),
         after: "p > ?",
+        at: "p = ?",
     };
+
+    #[test]
+    fn a_dead_letter_whose_position_is_taken_comes_first() {
+        assert_eq!(places(&[5, 7], BTreeSet::new(), Some(3)), [5, 7]);
+        assert_eq!(places(&[5, 7], BTreeSet::from([7]), None), [5, -1]);
+        assert_eq!(places(&[5, 5, 7, 9], BTreeSet::from([7]), Some(5)), [-2, 5, -1, 9]);
+        assert_eq!(places(&[5, 6], BTreeSet::from([5, 6]), Some(-4)), [-6, -5]);
+        assert_eq!(places(&[-9, 6], BTreeSet::from([6]), Some(-4)), [-9, -10]);
+        assert!(places(&[], BTreeSet::from([1]), None).is_empty());
+    }
 
     #[test]
     fn an_empty_filter_selects_everything() {
@@ -175,5 +231,8 @@ mod tests {
         assert_eq!(condition.values.len(), condition.sql.matches('?').count());
         assert_eq!(condition.values[0], Value::Text("[1,2]".to_owned()));
         assert_eq!(condition.values.last(), Some(&Value::Integer(9)));
+        let at = condition.at(&DIALECT, Position(8));
+        assert_eq!(at.sql, format!("{} AND p = ?", condition.sql));
+        assert_eq!(at.values.last(), Some(&Value::Integer(8)));
     }
 }

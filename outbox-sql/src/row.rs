@@ -1,7 +1,7 @@
 //! From a row, whoever wrote it, to a message or to the reason why it is none.
 
 use bytes::Bytes;
-use outbox_core::{Content, Headers, Message, MessageId, Options, Timestamp};
+use outbox_core::{Content, Headers, Identity, Message, MessageId, Options, Timestamp};
 use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
@@ -105,6 +105,27 @@ impl RawMessage<'_> {
         }
         builder.build().map_or_else(|error| malformed(error.to_string()), Content::Message)
     }
+}
+
+/// Returns the identity of a row from its id, as it is stored, and its time of enqueueing. Sixteen bytes are taken as they are, anything
+/// else by a digest, in which a text differs from the same bytes.
+pub fn identity(message_id: Cell<'_>, enqueued_at: i64) -> Identity {
+    let id = match message_id {
+        Cell::Blob(bytes) => bytes.try_into().unwrap_or_else(|_| digest(1, bytes)),
+        Cell::Text(bytes) => digest(2, bytes),
+        Cell::Number => digest(3, b""),
+        Cell::Null => digest(4, b""),
+    };
+    Identity::new(id, enqueued_at)
+}
+
+/// FNV-1a with 128 bits. It has to tell ids apart that differ by chance, not those of somebody who may write to the table.
+fn digest(kind: u8, bytes: &[u8]) -> [u8; 16] {
+    let hash =
+        std::iter::once(&kind).chain(bytes).fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
+            (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        });
+    hash.to_be_bytes()
 }
 
 /// A count of attempts: none if it is negative, and the most that we count if it is beyond that.

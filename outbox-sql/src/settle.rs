@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use outbox_core::{Partition, Settle, Settlement};
+use outbox_core::{Identity, Partition, Settle, Settlement};
 
 use crate::text::{micros, storable};
 
@@ -11,11 +11,11 @@ use crate::text::{micros, storable};
 #[derive(Clone, Debug, Default)]
 pub struct Groups<'a> {
     /// Rows that the broker has confirmed.
-    pub delivered: Vec<Place>,
+    pub delivered: Vec<Target>,
     /// Rows to be tried again.
     pub retries: Vec<Failure<'a>>,
     /// Rows behind one that blocks their key.
-    pub held: Vec<Place>,
+    pub held: Vec<Target>,
     /// Rows to be moved to the dead letters.
     pub dead: Vec<Failure<'a>>,
 }
@@ -29,11 +29,27 @@ pub struct Place {
     pub position: i64,
 }
 
+/// A row to settle: where it is, and which message it is. Another message at its place is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Where it is.
+    pub place: Place,
+    /// Which message it is.
+    pub identity: Identity,
+}
+
+impl Target {
+    /// Its position.
+    pub fn position(&self) -> i64 {
+        self.place.position
+    }
+}
+
 /// What to write about a row that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure<'a> {
-    /// Where it is.
-    pub place: Place,
+    /// Which row it is.
+    pub target: Target,
     /// In how many microseconds it is tried again. Zero for a dead letter.
     pub after: i64,
     /// The count of attempts to store.
@@ -50,19 +66,20 @@ impl<'a> Groups<'a> {
         let mut groups = Self::default();
         for settle in batch {
             let place = Place { partition: settle.partition, position: settle.position.0 };
+            let target = Target { place, identity: settle.identity };
             let failure = |after, attempts: u32, error: &'a str, block| Failure {
-                place,
+                target,
                 after,
                 attempts,
                 error: storable(error),
                 block,
             };
             match &settle.settlement {
-                Settlement::Delivered => groups.delivered.push(place),
+                Settlement::Delivered => groups.delivered.push(target),
                 Settlement::Retry { after, attempts, error, block_key } => {
                     groups.retries.push(failure(micros(*after), *attempts, error, *block_key));
                 }
-                Settlement::Held => groups.held.push(place),
+                Settlement::Held => groups.held.push(target),
                 Settlement::Dead { attempts, error, block_key } => {
                     groups.dead.push(failure(0, *attempts, error, *block_key));
                 }
@@ -78,15 +95,23 @@ impl<'a> Groups<'a> {
 
     /// The partitions of everything but the deliveries: those that must be owned.
     pub fn partitions(&self) -> BTreeSet<Partition> {
-        let failures = self.retries.iter().chain(&self.dead).map(|failure| failure.place.partition);
-        failures.chain(self.held.iter().map(|place| place.partition)).collect()
+        let failures = self.retries.iter().chain(&self.dead).map(|failure| failure.target.place.partition);
+        failures.chain(self.held.iter().map(|target| target.place.partition)).collect()
+    }
+
+    /// Leaves out the rows for which `keep` is false.
+    pub fn retain_rows(&mut self, keep: impl Fn(&Target) -> bool) {
+        self.retries.retain(|failure| keep(&failure.target));
+        self.dead.retain(|failure| keep(&failure.target));
+        self.held.retain(&keep);
+        self.delivered.retain(&keep);
     }
 
     /// Leaves out what is in partitions of others, deliveries excepted.
     pub fn retain(&mut self, owned: &BTreeSet<Partition>) {
-        self.retries.retain(|failure| owned.contains(&failure.place.partition));
-        self.dead.retain(|failure| owned.contains(&failure.place.partition));
-        self.held.retain(|place| owned.contains(&place.partition));
+        self.retries.retain(|failure| owned.contains(&failure.target.place.partition));
+        self.dead.retain(|failure| owned.contains(&failure.target.place.partition));
+        self.held.retain(|target| owned.contains(&target.place.partition));
     }
 }
 
@@ -152,10 +177,15 @@ mod tests {
 
     use super::*;
 
+    fn identity(number: i64) -> Identity {
+        Identity::new([7; 16], number)
+    }
+
     #[test]
     fn a_batch_is_sorted_and_what_is_not_ours_is_left_out() {
         let settle = |position, partition, settlement| Settle {
             position: Position(position),
+            identity: identity(position),
             partition: Partition(partition),
             settlement,
         };
@@ -174,7 +204,8 @@ mod tests {
         assert_eq!(groups.partitions(), BTreeSet::from([Partition(0), Partition(1)]));
         groups.retain(&BTreeSet::from([Partition(0)]));
         assert_eq!(groups.delivered.len(), 2);
-        assert_eq!(groups.held, [Place { partition: Partition(0), position: 3 }]);
+        let place = Place { partition: Partition(0), position: 3 };
+        assert_eq!(groups.held, [Target { place, identity: identity(3) }]);
         let retry = &groups.retries[0];
         assert_eq!((retry.after, retry.attempts, retry.block), (2000, 3, true));
         assert_eq!(retry.error, "no\u{fffd}");

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use outbox_core::{Count, DeadLetter, DeadLetterFilter, DeadLetters, Position, RelayId, Result, Timestamp};
-use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value};
+use outbox_sql::dead_letters::{Condition, DeadRow, Dialect, Value, full, replace_last};
 use outbox_sql::row::attempts;
 use outbox_sql::text::json_list;
 use sqlx::query::Query;
@@ -30,6 +30,7 @@ fn dialect() -> Dialect {
         error_contains: r#"instr("last_error", ?) > 0"#,
         older_than: format!(r#""died_at" <= {NOW} - ?"#).into(),
         after: r#""position" > ?"#,
+        at: r#""position" = ?"#,
     }
 }
 
@@ -48,29 +49,30 @@ impl SqliteStore {
         &self,
         connection: &mut SqliteConnection,
         columns: &str,
-        condition: Condition,
+        condition: &Condition,
         limit: usize,
     ) -> Result<Vec<SqliteRow>> {
         let sql = format!(
-            r#"SELECT {columns} FROM {} WHERE {} ORDER BY "position" LIMIT ?"#,
+            r#"SELECT {columns} FROM {} WHERE {} ORDER BY "position", "enqueued_at", "number" LIMIT ?"#,
             self.sql().dead_letters.text(),
             condition.sql
         );
-        bind(sqlx::query(AssertSqlSafe(sql)), condition.values)
+        bind(sqlx::query(AssertSqlSafe(sql)), condition.values.clone())
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(connection)
             .await
             .map_err(|error| store_error("looking for dead letters", error))
     }
 
-    async fn positions(
+    /// The numbers of the first dead letters that match.
+    async fn numbers(
         &self,
         connection: &mut SqliteConnection,
         filter: &DeadLetterFilter,
         limit: usize,
     ) -> Result<Vec<i64>> {
-        let rows =
-            self.select(connection, r#""position""#, Condition::new(&dialect(), filter, None), limit).await?;
+        let condition = Condition::new(&dialect(), filter, None);
+        let rows = self.select(connection, r#""number""#, &condition, limit).await?;
         rows.iter().map(|row| integer(row, 0)).collect()
     }
 }
@@ -85,16 +87,23 @@ impl DeadLetters for SqliteStore {
     ) -> Result<Vec<DeadLetter>> {
         let mut connection = self.connection().await?;
         let columns = self.sql().dead_letter_columns;
-        let rows =
-            self.select(&mut connection, columns, Condition::new(&dialect(), filter, after), limit).await?;
-        rows.iter().map(dead_letter).collect()
+        let condition = Condition::new(&dialect(), filter, after);
+        let rows = self.select(&mut connection, columns, &condition, limit).await?;
+        let mut page: Vec<DeadLetter> = rows.iter().map(dead_letter).collect::<Result<_>>()?;
+        if let Some(last) = full(&page, limit) {
+            // The next page begins behind the position.
+            let rest = condition.at(&dialect(), last);
+            let rows = self.select(&mut connection, columns, &rest, usize::MAX).await?;
+            replace_last(&mut page, rows.iter().map(dead_letter).collect::<Result<_>>()?);
+        }
+        Ok(page)
     }
 
     async fn count(&self, filter: &DeadLetterFilter, limit: u64) -> Result<Count> {
         let mut connection = self.connection().await?;
         let most = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1);
-        // Positions alone take no room to speak of, and the condition is the same as for a list.
-        let counted = self.positions(&mut connection, filter, most).await?.len();
+        // Numbers alone take no room to speak of, and the condition is the same as for a list.
+        let counted = self.numbers(&mut connection, filter, most).await?.len();
         Ok(Count::limited(counted as u64, limit))
     }
 
@@ -102,18 +111,18 @@ impl DeadLetters for SqliteStore {
         let failed = |error| store_error("redriving dead letters", error);
         let mut connection = self.connection().await?;
         let mut transaction = connection.begin_with(BEGIN_IMMEDIATE).await.map_err(failed)?;
-        let positions = self.positions(&mut transaction, filter, limit).await?;
+        let numbers = self.numbers(&mut transaction, filter, limit).await?;
         let sql = self.sql();
         let now: i64 =
             sqlx::query_scalar(sql.now.sql()).fetch_one(&mut *transaction).await.map_err(failed)?;
-        sqlx::query(sql.redrive.sql())
-            .bind(json_list(positions.iter().copied()))
+        let positions: Vec<i64> = sqlx::query_scalar(sql.redrive.sql())
+            .bind(json_list(numbers.iter().copied()))
             .bind(now)
-            .execute(&mut *transaction)
+            .fetch_all(&mut *transaction)
             .await
             .map_err(failed)?;
         let mut settling = Settling::begin(&mut transaction, sql, nobody()).await?;
-        settling.change(&sql.delete_dead, &positions).await?;
+        settling.change(&sql.delete_dead, &numbers).await?;
         // What is still behind something that blocks its key waits for that, and what is behind it waits for it.
         settling.change(&sql.hold_behind, &positions).await?;
         settling.change(&sql.hold_later, &positions).await?;
@@ -126,15 +135,15 @@ impl DeadLetters for SqliteStore {
         let failed = |error| store_error("discarding dead letters", error);
         let mut connection = self.connection().await?;
         let mut transaction = connection.begin_with(BEGIN_IMMEDIATE).await.map_err(failed)?;
-        let positions = self.positions(&mut transaction, filter, limit).await?;
+        let numbers = self.numbers(&mut transaction, filter, limit).await?;
         let sql = self.sql();
         let mut settling = Settling::begin(&mut transaction, sql, nobody()).await?;
-        let behind = settling.held_behind(&sql.held_behind_dead, &positions).await?;
-        settling.change(&sql.delete_dead, &positions).await?;
+        let behind = settling.held_behind(&sql.held_behind_dead, &numbers).await?;
+        settling.change(&sql.delete_dead, &numbers).await?;
         settling.release(&behind, u64::MAX).await?;
         transaction.commit().await.map_err(failed)?;
         self.outbox().wake();
-        Ok(u64::try_from(positions.len()).unwrap_or(u64::MAX))
+        Ok(u64::try_from(numbers.len()).unwrap_or(u64::MAX))
     }
 }
 

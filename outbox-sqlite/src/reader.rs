@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
-use outbox_core::{Batch, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp};
-use outbox_sql::row::{RawMessage, attempts};
+use outbox_core::{Batch, FetchLimit, Fetched, Partition, Position, Reader, Result, RowId, Timestamp};
+use outbox_sql::row::{RawMessage, attempts, identity};
 use outbox_sql::text::json_list;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
@@ -88,7 +88,7 @@ impl Reader for SqliteReader {
         self.cursors.remove(&partition);
     }
 
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         if self.cursors.is_empty() {
             return Ok(Batch::default());
         }
@@ -118,7 +118,7 @@ impl SqliteReader {
         &self,
         connection: &mut SqliteConnection,
         limit: FetchLimit,
-        in_flight: &[Position],
+        in_flight: &[RowId],
         partitions: u16,
     ) -> Result<(Batch, BTreeMap<Partition, i64>, usize)> {
         let all = self.cursors.len() == usize::from(partitions);
@@ -311,7 +311,7 @@ async fn rows(
     bounds: impl Iterator<Item = (Partition, i64)>,
     depth: usize,
     (messages, bytes): (usize, usize),
-    in_flight: Option<&[Position]>,
+    in_flight: Option<&[RowId]>,
 ) -> Result<Rows> {
     let bounds: Vec<String> = bounds.map(|(partition, bound)| format!("[{},{bound}]", partition.0)).collect();
     let due = in_flight.is_some();
@@ -321,7 +321,7 @@ async fn rows(
         .bind(number(messages))
         .bind(number(bytes));
     if let Some(in_flight) = in_flight {
-        query = query.bind(json_list(in_flight.iter().map(|position| position.0)));
+        query = query.bind(json_list(in_flight.iter().map(|row| row.position.0)));
     }
     let found = query.fetch_all(connection).await.map_err(|error| store_error("fetching messages", error))?;
     let total = found.first().map_or(Ok(0), |row| integer(row, 6))?;
@@ -375,6 +375,7 @@ pub(crate) fn fetched(known: Known, message: RawMessage<'_>) -> Result<Fetched> 
     let enqueued_at = Timestamp::from_micros(known.enqueued_at);
     Ok(Fetched {
         position: Position(known.position),
+        identity: identity(message.message_id, known.enqueued_at),
         partition: Partition(u16::try_from(partition).map_err(|_| impossible("partition", partition))?),
         attempts: attempts(known.attempts),
         enqueued_at,
@@ -389,7 +390,7 @@ pub(crate) fn fetched(known: Known, message: RawMessage<'_>) -> Result<Fetched> 
 mod tests {
     use std::time::Duration;
 
-    use outbox_core::Content;
+    use outbox_core::{Content, Identity};
     use proptest::prelude::*;
 
     use super::*;
@@ -398,6 +399,7 @@ mod tests {
         let rows = counts.iter().zip(0..).flat_map(|(count, partition)| {
             (0..*count).map(move |_| Fetched {
                 position: Position(1),
+                identity: Identity::new([0; 16], 0),
                 partition: Partition(partition),
                 attempts: 0,
                 enqueued_at: Timestamp::from_micros(0),

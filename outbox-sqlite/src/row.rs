@@ -20,7 +20,7 @@ pub(crate) fn raw_message(row: &SqliteRow, first: usize) -> Result<RawMessage<'_
     })
 }
 
-fn cell(row: &SqliteRow, index: usize) -> Result<Cell<'_>> {
+pub(crate) fn cell(row: &SqliteRow, index: usize) -> Result<Cell<'_>> {
     let value = row.try_get_raw(index).map_err(decoding)?;
     if value.is_null() {
         return Ok(Cell::Null);

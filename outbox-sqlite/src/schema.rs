@@ -81,7 +81,7 @@ pub(crate) fn statements(config: &Config) -> Vec<String> {
     vec![
         format!(
             r#"CREATE TABLE IF NOT EXISTS {message} (
-    "position" INTEGER PRIMARY KEY AUTOINCREMENT CHECK ("position" > 0),
+    "position" INTEGER PRIMARY KEY AUTOINCREMENT CHECK ("position" > 0 OR "available_at" IS NOT NULL),
     "message_id" TEXT NOT NULL DEFAULT {RANDOM_UUID},
     "topic" TEXT NOT NULL,
     "key" TEXT,
@@ -115,7 +115,8 @@ pub(crate) fn statements(config: &Config) -> Vec<String> {
         ),
         format!(
             r#"CREATE TABLE IF NOT EXISTS {dead_letter} (
-    "position" INTEGER PRIMARY KEY,
+    "number" INTEGER PRIMARY KEY AUTOINCREMENT,
+    "position" INTEGER NOT NULL,
     "message_id" TEXT,
     "topic" TEXT,
     "key" TEXT,
@@ -136,8 +137,13 @@ pub(crate) fn statements(config: &Config) -> Vec<String> {
             index("dead_letter", "blocking")
         ),
         format!(
+            r#"CREATE INDEX IF NOT EXISTS {} ON {dead_letter} ("position")"#,
+            index("dead_letter", "position")
+        ),
+        format!(
             r#"CREATE TABLE IF NOT EXISTS {delivered} (
-    "position" INTEGER PRIMARY KEY,
+    "number" INTEGER PRIMARY KEY AUTOINCREMENT,
+    "position" INTEGER NOT NULL,
     "message_id" TEXT,
     "topic" TEXT,
     "key" TEXT,

@@ -13,9 +13,11 @@
 //! Of the blocking rows of one key, those whose time is set come first and their times grow with the position;
 //! behind a retrying row, or a dead letter that blocks, all are held.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use outbox_core::{Partition, RelayId, Result, Settle, Settlement};
+use outbox_core::{Identity, Partition, RelayId, Result, Settle, Settlement};
+use outbox_sql::row::identity;
 use outbox_sql::text::{json_list, micros, storable};
 use serde_json::{Value, json};
 use sqlx::Connection;
@@ -23,6 +25,7 @@ use sqlx::query::QueryScalar;
 use sqlx::sqlite::{Sqlite, SqliteConnection};
 
 use crate::error::store_error;
+use crate::row::{cell, integer};
 use crate::schema::NEVER;
 use crate::sql::{Sql, Statement};
 use crate::transaction::BEGIN_IMMEDIATE;
@@ -45,7 +48,7 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(batch: &[Settle], now: i64) -> Self {
+    fn new<'s>(batch: impl IntoIterator<Item = &'s Settle>, now: i64) -> Self {
         let mut sorted = Self::default();
         for settle in batch {
             let position = settle.position.0;
@@ -90,7 +93,10 @@ pub(crate) async fn settle(
     let failed = |error| store_error("settling messages", error);
     let mut transaction = connection.begin_with(BEGIN_IMMEDIATE).await.map_err(failed)?;
     let mut settling = Settling::begin(&mut transaction, sql, relay).await?;
-    let sorted = Sorted::new(batch, settling.now);
+    let present = settling.identities(batch).await?;
+    // What was fetched of the others is gone, and another message may be at its position.
+    let is_present = |settle: &&Settle| present.get(&settle.position.0) == Some(&settle.identity);
+    let sorted = Sorted::new(batch.iter().filter(is_present), settling.now);
     settling.retry(&sorted).await?;
     settling.hold(&sorted.held).await?;
     let behind = settling.held_behind(&sql.held_behind, &sorted.freed).await?;
@@ -151,6 +157,16 @@ impl<'c> Settling<'c> {
         Ok(Self { connection, sql, relay: relay.to_string(), now, blocking })
     }
 
+    /// Which messages are at the positions of a batch now.
+    async fn identities(&mut self, batch: &[Settle]) -> Result<HashMap<i64, Identity>> {
+        let rows = sqlx::query(self.sql.identities.sql())
+            .bind(json_list(batch.iter().map(|settle| settle.position.0)))
+            .fetch_all(&mut *self.connection)
+            .await
+            .map_err(|error| store_error("settling messages", error))?;
+        rows.iter().map(|row| Ok((integer(row, 0)?, identity(cell(row, 2)?, integer(row, 1)?)))).collect()
+    }
+
     async fn retry(&mut self, sorted: &Sorted) -> Result<()> {
         let freed = self.held_behind(&self.sql.held_behind, &sorted.freed_by_retry).await?;
         if !sorted.other_retries.is_empty() {
@@ -192,14 +208,17 @@ impl<'c> Settling<'c> {
         if dead.is_empty() {
             return Ok(());
         }
-        let query = sqlx::query_scalar(self.sql.bury.sql())
+        let buried: Vec<(i64, i64)> = sqlx::query_as(self.sql.bury.sql())
             .bind(Value::from(dead.to_vec()).to_string())
             .bind(self.relay.clone())
-            .bind(self.now);
-        let buried = self.fetch(query).await?;
-        self.change(&self.sql.delete, &buried).await?;
+            .bind(self.now)
+            .fetch_all(&mut *self.connection)
+            .await
+            .map_err(|error| store_error("settling messages", error))?;
+        let (positions, numbers): (Vec<i64>, Vec<i64>) = buried.into_iter().unzip();
+        self.change(&self.sql.delete, &positions).await?;
         if self.blocking {
-            self.change(&self.sql.hold_later_than_dead, &buried).await?;
+            self.change(&self.sql.hold_later_than_dead, &numbers).await?;
         }
         Ok(())
     }

@@ -60,6 +60,7 @@ pub(crate) struct Sql {
     pub(crate) waiting: Statement,
 
     pub(crate) anything_blocks: Statement,
+    pub(crate) identities: Statement,
     pub(crate) retry: Statement,
     pub(crate) hold: Statement,
     pub(crate) unhold: Statement,
@@ -216,6 +217,7 @@ SELECT "now", {any}, {future} FROM clock"#
                 r#"SELECT EXISTS (SELECT 1 FROM {message} INDEXED BY {blocking} WHERE "blocks_key" = 1)"#
             )
             .into(),
+            identities: format!(r#"SELECT "position", "enqueued_at", "message_id" FROM {message} NOT INDEXED WHERE "position" IN {listed}"#).into(),
             // ?1: [[position, attempts, available_at, error, blocks], …]
             retry: format!(
                 r#"UPDATE {message} AS m NOT INDEXED SET "attempts" = r."attempts", "available_at" = r."available_at", "last_error" = r."error", "blocks_key" = (r."blocks" AND m."key" IS NOT NULL)
@@ -236,10 +238,10 @@ WHERE m."position" = r."position" AND {owned} RETURNING "position""#
                 r#"UPDATE {message} AS m NOT INDEXED SET "available_at" = {NEVER} WHERE m."position" IN {listed} AND m."blocks_key" = 1 AND {blocked}"#
             )
             .into(),
-            hold_later: hold_later(message, message, blocking),
-            hold_later_than_dead: hold_later(message, dead, blocking),
-            held_behind: held_behind(message, message, blocking),
-            held_behind_dead: held_behind(message, dead, blocking),
+            hold_later: hold_later(message, message, "position", blocking),
+            hold_later_than_dead: hold_later(message, dead, "number", blocking),
+            held_behind: held_behind(message, message, "position", blocking),
+            held_behind_dead: held_behind(message, dead, "number", blocking),
             // From the held row ?1 on, the first ?3 held rows of its key become due at ?2, the present; but none
             // behind a row that is retrying or a dead letter that blocks.
             release: format!(
@@ -252,17 +254,18 @@ WHERE m."position" = r."position" AND {owned} RETURNING "position""#
     ORDER BY h."position" LIMIT ?3)"#
             )
             .into(),
-            // ?1: [[position, attempts, error, blocks], …]; ?3: the present. Moved as it is, readable or not.
+            // ?1: [[position, attempts, error, blocks], …]; ?3: the present. Moved as it is, readable or not. Returns the positions of the
+            // rows and the numbers of the dead letters.
             bury: format!(
-                r#"INSERT OR REPLACE INTO {dead} ("position", {CONTENT}, "partition", "attempts", "blocks_key", "last_error", "enqueued_at", "died_at")
+                r#"INSERT INTO {dead} ("position", {CONTENT}, "partition", "attempts", "blocks_key", "last_error", "enqueued_at", "died_at")
 SELECT m."position", {content}, m."partition", json_extract(d.value, '$[1]'), json_extract(d.value, '$[3]') AND m."key" IS NOT NULL, json_extract(d.value, '$[2]'), m."enqueued_at", ?3
 FROM json_each(?1) AS d CROSS JOIN {message} AS m NOT INDEXED ON m."position" = json_extract(d.value, '$[0]')
-WHERE {owned} RETURNING "position""#,
+WHERE {owned} RETURNING "position", "number""#,
                 content = of("m"),
             )
             .into(),
             keep_delivered: format!(
-                r#"INSERT OR REPLACE INTO {delivered} ("position", {CONTENT}, "partition", "attempts", "enqueued_at", "delivered_at")
+                r#"INSERT INTO {delivered} ("position", {CONTENT}, "partition", "attempts", "enqueued_at", "delivered_at")
 SELECT m."position", {content}, m."partition", m."attempts", m."enqueued_at", ?2 FROM {message} AS m NOT INDEXED WHERE m."position" IN {listed}"#,
                 content = of("m"),
             )
@@ -276,7 +279,7 @@ WHERE m."available_at" = {NEVER} AND NOT {blocked} AND {owned} LIMIT ?3"#
             )
             .into(),
             purge: format!(
-                r#"DELETE FROM {delivered} WHERE "position" IN (SELECT "position" FROM {delivered} WHERE "delivered_at" <= {NOW} - ?1 ORDER BY "delivered_at" LIMIT ?2)"#
+                r#"DELETE FROM {delivered} WHERE "number" IN (SELECT "number" FROM {delivered} WHERE "delivered_at" <= {NOW} - ?1 ORDER BY "delivered_at" LIMIT ?2)"#
             )
             .into(),
             // What somebody has written as of before 1970 is as old as 1970: the difference must not leave SQLite's integers.
@@ -301,12 +304,18 @@ WHERE m."available_at" = {NEVER} AND NOT {blocked} AND {owned} LIMIT ?3"#
 
             dead_letters: dead.clone().into(),
             dead_letter_columns: r#""position", "attempts", "blocks_key", "last_error", "enqueued_at", "died_at", "message_id", "topic", "key", "payload", "content_type", "headers", "options""#,
+            // ?1: numbers of dead letters; ?2: the present. If another message has the position of one, it comes before everything else:
+            // the database has lost commits, and whatever was enqueued since then is later. Returns the positions.
             redrive: format!(
                 r#"INSERT INTO {message} ("position", {CONTENT}, "attempts", "available_at", "blocks_key", "last_error", "enqueued_at")
-SELECT "position", {CONTENT}, 0, ?2, "blocks_key", "last_error", "enqueued_at" FROM {dead} NOT INDEXED WHERE "position" IN {listed}"#
+SELECT CASE WHEN row_number() OVER (PARTITION BY d."position" ORDER BY d."enqueued_at" DESC, d."number" DESC) = 1 AND NOT EXISTS (SELECT 1 FROM {message} AS m NOT INDEXED WHERE m."position" = d."position")
+    THEN d."position"
+    ELSE min(0, coalesce((SELECT m."position" FROM {message} AS m NOT INDEXED ORDER BY m."position" LIMIT 1), 0)) - row_number() OVER (ORDER BY d."position" DESC, d."enqueued_at" DESC, d."number" DESC) END,
+    {content}, 0, ?2, d."blocks_key", d."last_error", d."enqueued_at" FROM {dead} AS d NOT INDEXED WHERE d."number" IN {listed} RETURNING "position""#,
+                content = of("d"),
             )
             .into(),
-            delete_dead: format!(r#"DELETE FROM {dead} NOT INDEXED WHERE "position" IN {listed}"#).into(),
+            delete_dead: format!(r#"DELETE FROM {dead} NOT INDEXED WHERE "number" IN {listed}"#).into(),
         }
     }
 }
@@ -373,24 +382,26 @@ FROM picked CROSS JOIN {message} AS m NOT INDEXED ON m."position" = picked."posi
     .into()
 }
 
-/// Holds whatever blocks the key of one of the rows ?1 of `table` behind that row, and was not held.
-fn hold_later(message: &str, table: &str, blocking: &str) -> Statement {
+/// Holds whatever blocks the key of one of the rows ?1 of `table`, which are given by `id`, behind that row, and was not held.
+fn hold_later(message: &str, table: &str, id: &str, blocking: &str) -> Statement {
     format!(
         r#"UPDATE {message} NOT INDEXED SET "available_at" = {NEVER} WHERE "position" IN (
-    SELECT h."position" FROM json_each(?1) AS j CROSS JOIN {table} AS m NOT INDEXED ON m."position" = j.value
+    SELECT h."position" FROM json_each(?1) AS j CROSS JOIN {table} AS m NOT INDEXED ON m."{id}" = j.value
     CROSS JOIN {message} AS h INDEXED BY {blocking} ON h."blocks_key" = 1 AND h."partition" = m."partition" AND h."key" = m."key" AND h."position" > m."position"
     WHERE m."blocks_key" = 1 AND h."available_at" < {NEVER})"#
     )
     .into()
 }
 
-/// The first held row, not itself among ?1, of each key that is blocked by one of the rows ?1 of `table`.
-fn held_behind(message: &str, table: &str, blocking: &str) -> Statement {
+/// The first held row of each key that is blocked by one of the rows ?1 of `table`, which are given by `id`. Rows that are among them
+/// themselves do not count.
+fn held_behind(message: &str, table: &str, id: &str, blocking: &str) -> Statement {
     format!(
         r#"SELECT "position" FROM (SELECT (SELECT h."position" FROM {message} AS h INDEXED BY {blocking}
-        WHERE h."blocks_key" = 1 AND h."partition" = k."partition" AND h."key" = k."key" AND h."available_at" = {NEVER} AND h."position" NOT IN (SELECT value FROM json_each(?1)) ORDER BY h."position" LIMIT 1) AS "position"
-    FROM (SELECT DISTINCT m."partition", m."key" FROM json_each(?1) AS j CROSS JOIN {table} AS m NOT INDEXED ON m."position" = j.value WHERE m."blocks_key" = 1) AS k)
-WHERE "position" IS NOT NULL"#
+        WHERE h."blocks_key" = 1 AND h."partition" = k."partition" AND h."key" = k."key" AND h."available_at" = {NEVER}{others} ORDER BY h."position" LIMIT 1) AS "position"
+    FROM (SELECT DISTINCT m."partition", m."key" FROM json_each(?1) AS j CROSS JOIN {table} AS m NOT INDEXED ON m."{id}" = j.value WHERE m."blocks_key" = 1) AS k)
+WHERE "position" IS NOT NULL"#,
+        others = if table == message { r#" AND h."position" NOT IN (SELECT value FROM json_each(?1))"# } else { "" },
     )
     .into()
 }
@@ -434,6 +445,7 @@ mod tests {
             &sql.read_to,
             &sql.waiting,
             &sql.anything_blocks,
+            &sql.identities,
             &sql.retry,
             &sql.hold,
             &sql.unhold,

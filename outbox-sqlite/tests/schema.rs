@@ -18,7 +18,7 @@ fn the_ddl_is_what_it_was() {
     let outbox = Outbox::new(Config::new().partitions(16)).unwrap();
     insta::assert_snapshot!(outbox.ddl(), @r#"
     CREATE TABLE IF NOT EXISTS "outbox_message" (
-        "position" INTEGER PRIMARY KEY AUTOINCREMENT CHECK ("position" > 0),
+        "position" INTEGER PRIMARY KEY AUTOINCREMENT CHECK ("position" > 0 OR "available_at" IS NOT NULL),
         "message_id" TEXT NOT NULL DEFAULT (lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' || substr('89ab', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))),
         "topic" TEXT NOT NULL,
         "key" TEXT,
@@ -38,7 +38,8 @@ fn the_ddl_is_what_it_was() {
     CREATE INDEX IF NOT EXISTS "outbox_message_blocking" ON "outbox_message" ("partition", "key", "position") WHERE "blocks_key" = 1;
     CREATE INDEX IF NOT EXISTS "outbox_message_troubled" ON "outbox_message" ("position") WHERE "last_error" IS NOT NULL OR "blocks_key" = 1;
     CREATE TABLE IF NOT EXISTS "outbox_dead_letter" (
-        "position" INTEGER PRIMARY KEY,
+        "number" INTEGER PRIMARY KEY AUTOINCREMENT,
+        "position" INTEGER NOT NULL,
         "message_id" TEXT,
         "topic" TEXT,
         "key" TEXT,
@@ -54,8 +55,10 @@ fn the_ddl_is_what_it_was() {
         "died_at" INTEGER NOT NULL
     );
     CREATE INDEX IF NOT EXISTS "outbox_dead_letter_blocking" ON "outbox_dead_letter" ("partition", "key", "position") WHERE "blocks_key" = 1;
+    CREATE INDEX IF NOT EXISTS "outbox_dead_letter_position" ON "outbox_dead_letter" ("position");
     CREATE TABLE IF NOT EXISTS "outbox_delivered" (
-        "position" INTEGER PRIMARY KEY,
+        "number" INTEGER PRIMARY KEY AUTOINCREMENT,
+        "position" INTEGER NOT NULL,
         "message_id" TEXT,
         "topic" TEXT,
         "key" TEXT,

@@ -11,8 +11,8 @@ use common::{
     ALL, Database, dead, eventually, fetch, message, options, reader_of, relay, retry, settle, topics,
 };
 use outbox_core::{
-    Content, DeadLetterFilter, DeadLetters, ErrorKind, FetchLimit, Message, Partition, Position, RelayId,
-    Settle, Settlement, Store, Timestamp,
+    Content, DeadLetterFilter, DeadLetters, ErrorKind, FetchLimit, Fetched, Identity, Message, Partition,
+    Position, RelayId, RowId, Settle, Settlement, Store, Timestamp,
 };
 use sqlx::AssertSqlSafe;
 
@@ -195,10 +195,10 @@ async fn a_due_row_does_not_overtake_ready_rows_of_its_key_that_were_not_read_ye
     let store = database.store();
     let (_, mut reader) = relay(&store).await;
     let mut seen = Vec::new();
-    let mut in_flight: Vec<Position> = Vec::new();
+    let mut in_flight: Vec<RowId> = Vec::new();
     while seen.len() < 51 {
         let batch = reader.fetch(FetchLimit { messages: 7, bytes: usize::MAX }, &in_flight).await.unwrap();
-        in_flight.extend(batch.rows.iter().filter(|row| row.due).map(|row| row.position));
+        in_flight.extend(batch.rows.iter().filter(|row| row.due).map(Fetched::row));
         assert!(!batch.rows.is_empty());
         seen.extend(batch.rows);
     }
@@ -269,8 +269,12 @@ async fn a_locked_database_is_a_conflict_and_works_again_afterwards() {
     let mut reader = reader_of(&store, [Partition(0)]);
 
     let writer = database.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    let delivered =
-        [Settle { position: Position(1), partition: Partition(0), settlement: Settlement::Delivered }];
+    let delivered = [Settle {
+        position: Position(1),
+        identity: Identity::new([0; 16], 0),
+        partition: Partition(0),
+        settlement: Settlement::Delivered,
+    }];
     for error in [
         store.heartbeat(relay, Duration::from_secs(3600)).await.unwrap_err(),
         store.settle(relay, &delivered, false).await.unwrap_err(),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use integration_tests::{Postgres, Server};
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
-use outbox_core::{Error, ErrorKind, Message, MessageId, Result, Store};
+use outbox_core::{Error, ErrorKind, Message, MessageId, Position, Result, Store};
 use outbox_tokio_postgres::{Config, Outbox, map_error};
 use support::Scene;
 use tokio_postgres::Client;
@@ -68,6 +68,10 @@ impl StoreFixture for Fixture {
 
     async fn delete_by_hand(&self, _: MessageId) -> Result<()> {
         Err(Error::new(ErrorKind::Unsupported, "no case about enqueueing deletes"))
+    }
+
+    async fn replace(&self, _: Position, _: &Message) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "no case about enqueueing replaces a message"))
     }
 }
 

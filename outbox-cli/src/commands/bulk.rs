@@ -37,12 +37,13 @@ pub(crate) async fn run(
             letters.list(filter, after, BATCH).await?.iter().map(|letter| letter.position).collect();
         let Some(last) = page.last() else { return Ok(total) };
         after = Some(*last);
-        let full = page.len() == BATCH;
+        // All dead letters of the last position belong to the page.
+        let (full, most) = (page.len() >= BATCH, page.len().max(BATCH));
         // With the other conditions as well, because somebody else may have been here in between.
         let these = filter.clone().positions(page);
         total += match action {
-            Action::Redrive => letters.redrive(&these, BATCH).await?,
-            Action::Discard => letters.discard(&these, BATCH).await?,
+            Action::Redrive => letters.redrive(&these, most).await?,
+            Action::Discard => letters.discard(&these, most).await?,
         };
         done(total);
         if !full {

@@ -45,10 +45,8 @@ pub(crate) async fn dead_messages_are_listed(fixture: &dyn StoreFixture) -> Case
     let error = "rejected: \"no\" — because 'of' 100% \\ nonsense\nand more";
     let batch: Vec<_> = rows
         .iter()
-        .map(|row| Settle {
-            position: row.position,
-            partition: row.partition,
-            settlement: Settlement::Dead { attempts: 12, error: error.to_owned(), block_key: true },
+        .map(|row| {
+            Settle::of(row, Settlement::Dead { attempts: 12, error: error.to_owned(), block_key: true })
         })
         .collect();
     let before = fixture.now();
@@ -93,10 +91,8 @@ pub(crate) async fn listing_is_filtered(fixture: &dyn StoreFixture) -> CaseResul
     let batch: Vec<_> = rows
         .iter()
         .zip(errors)
-        .map(|(row, error)| Settle {
-            position: row.position,
-            partition: row.partition,
-            settlement: Settlement::Dead { attempts: 1, error: error.to_owned(), block_key: false },
+        .map(|(row, error)| {
+            Settle::of(row, Settlement::Dead { attempts: 1, error: error.to_owned(), block_key: false })
         })
         .collect();
     scene.settle(&batch).await?;
@@ -323,11 +319,8 @@ pub(crate) async fn malformed_rows_can_die(fixture: &dyn StoreFixture) -> CaseRe
     let mut scene = Scene::new(fixture).await?;
     scene.dead_letters()?;
     let (_, rows) = fetch_malformed(&mut scene).await?;
-    let settle = |row: &Fetched| Settle {
-        position: row.position,
-        partition: row.partition,
-        settlement: Settlement::Dead { attempts: 0, error: name(row), block_key: true },
-    };
+    let settle =
+        |row: &Fetched| Settle::of(row, Settlement::Dead { attempts: 0, error: name(row), block_key: true });
     scene.settle(&rows.iter().map(settle).collect::<Vec<_>>()).await?;
     let expected: BTreeSet<_> = rows.iter().map(|row| row.position).collect();
     let listed = scene.dead_letters()?.list(&DeadLetterFilter::all(), None, ALL).await?;

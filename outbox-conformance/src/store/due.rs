@@ -83,7 +83,7 @@ pub(crate) async fn rows_in_flight_do_not_come_again(fixture: &dyn StoreFixture)
     // The scene now reports both as in flight.
     scene.expect_nothing().await?;
     let a = find(&rows, "a")?;
-    let again = scene.reader.fetch(super::scene::EVERYTHING, &[a.position]).await?.rows;
+    let again = scene.reader.fetch(super::scene::EVERYTHING, &[a.row()]).await?.rows;
     ensure_eq!(names(&again), ["b"], "due rows of which only one is in flight");
     let again = scene.reader.fetch(super::scene::EVERYTHING, &[]).await?.rows;
     ensure_eq!(sorted_names(&again), ["a", "b"], "due rows of which none is in flight");

@@ -7,6 +7,7 @@ pub(crate) mod blocking;
 pub(crate) mod dead_letters;
 pub(crate) mod due;
 pub(crate) mod enqueueing;
+pub(crate) mod identifying;
 pub(crate) mod inspecting;
 pub(crate) mod leasing;
 pub(crate) mod operating;

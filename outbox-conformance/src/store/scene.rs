@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outbox_core::{
-    Batch, Content, DeadLetters, FetchLimit, Fetched, Message, Partition, Position, Reader, RelayId, Settle,
-    Settlement, Store, Timestamp,
+    Batch, Content, DeadLetters, FetchLimit, Fetched, Message, Partition, Position, Reader, RelayId, RowId,
+    Settle, Settlement, Store, Timestamp,
 };
 
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
@@ -37,7 +37,7 @@ pub(super) struct Scene<'a> {
     pub(super) relay: RelayId,
     pub(super) reader: Box<dyn Reader>,
     pub(super) partitions: Vec<Partition>,
-    in_flight: BTreeSet<Position>,
+    in_flight: BTreeSet<RowId>,
 }
 
 impl<'a> Scene<'a> {
@@ -105,9 +105,9 @@ impl<'a> Scene<'a> {
     }
 
     pub(super) async fn fetch_at_most(&mut self, limit: FetchLimit) -> Result<Batch, Stop> {
-        let in_flight: Vec<Position> = self.in_flight.iter().copied().collect();
+        let in_flight: Vec<RowId> = self.in_flight.iter().copied().collect();
         let batch = self.reader.fetch(limit, &in_flight).await?;
-        self.in_flight.extend(batch.rows.iter().filter(|row| row.due).map(|row| row.position));
+        self.in_flight.extend(batch.rows.iter().filter(|row| row.due).map(Fetched::row));
         Ok(batch)
     }
 
@@ -165,7 +165,7 @@ impl<'a> Scene<'a> {
     pub(super) async fn settle(&mut self, batch: &[Settle]) -> CaseResult {
         self.store.settle(self.relay, batch, false).await?;
         for settle in batch {
-            self.in_flight.remove(&settle.position);
+            self.in_flight.remove(&settle.row());
         }
         Ok(())
     }
@@ -300,7 +300,7 @@ pub(super) fn find<'r>(rows: &'r [Fetched], wanted: &str) -> Result<&'r Fetched,
 }
 
 fn settle(row: &Fetched, settlement: Settlement) -> Settle {
-    Settle { position: row.position, partition: row.partition, settlement }
+    Settle::of(row, settlement)
 }
 
 pub(super) fn delivered(row: &Fetched) -> Settle {

@@ -59,15 +59,16 @@ pub(crate) async fn attempts_are_absolute(fixture: &dyn StoreFixture) -> CaseRes
     for attempts in [1, 2, 7, 3] {
         let batch: Vec<_> = rows
             .iter()
-            .map(|row| Settle {
-                position: row.position,
-                partition: row.partition,
-                settlement: Settlement::Retry {
-                    after: Duration::ZERO,
-                    attempts,
-                    error: "again".to_owned(),
-                    block_key: true,
-                },
+            .map(|row| {
+                Settle::of(
+                    row,
+                    Settlement::Retry {
+                        after: Duration::ZERO,
+                        attempts,
+                        error: "again".to_owned(),
+                        block_key: true,
+                    },
+                )
             })
             .collect();
         scene.settle(&batch).await?;
@@ -226,7 +227,7 @@ pub(crate) async fn unknown_rows_are_ignored(fixture: &dyn StoreFixture) -> Case
         scene.settle(&[dead(&row, true)]).await?;
     }
     let partition = Partition(u16::try_from(scene.partitions.len()).unwrap_or(u16::MAX));
-    let nowhere = Settle { position: Position(i64::MAX), partition, settlement: Settlement::Delivered };
+    let nowhere = Settle { position: Position(i64::MAX), partition, ..delivered(&rows[0]) };
     scene.settle(&[nowhere]).await?;
     let stats = scene.store.stats(100).await?;
     ensure_eq!((stats.backlog.value, stats.dead_letters.value), (1, 0), "backlog and dead letters");

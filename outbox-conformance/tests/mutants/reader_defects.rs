@@ -9,7 +9,7 @@ use outbox_conformance::StoreHarness;
 use outbox_core::memory::MemoryStore;
 use outbox_core::{
     Batch, Content, DeadLetters, FetchLimit, Fetched, Membership, Partition, Position, Reader, RelayId,
-    Result, Settle, Settlement, Stats, Store, Timestamp, Wakeups,
+    Result, RowId, Settle, Settlement, Stats, Store, Timestamp, Wakeups,
 };
 
 use crate::Found;
@@ -220,7 +220,7 @@ struct BrokenReader {
     known: BTreeSet<Partition>,
     highest: Position,
     kept: Vec<Fetched>,
-    seen_due: BTreeSet<Position>,
+    seen_due: BTreeSet<RowId>,
 }
 
 #[async_trait]
@@ -245,7 +245,7 @@ impl Reader for BrokenReader {
         }
     }
 
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         let mut limit = limit;
         let mut in_flight = in_flight.to_vec();
         match self.defect {
@@ -353,7 +353,7 @@ impl BrokenReader {
         for row in &batch.rows {
             self.highest = self.highest.max(row.position);
             if row.due {
-                self.seen_due.insert(row.position);
+                self.seen_due.insert(row.row());
             }
         }
     }

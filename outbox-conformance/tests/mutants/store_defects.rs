@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use outbox_conformance::StoreHarness;
 use outbox_core::memory::MemoryStore;
 use outbox_core::{
-    Content, DeadLetters, Error, ErrorKind, Membership, Partition, Position, Reader, RelayId, Result, Settle,
-    Settlement, Stats, Store, Wakeups,
+    Content, DeadLetterFilter, DeadLetters, Error, ErrorKind, FetchLimit, Membership, Partition, Position,
+    Reader, RelayId, Result, Settle, Settlement, Stats, Store, Wakeups,
 };
 
 use wakeups::{Forgetful, Noisy, Silent};
@@ -41,6 +41,11 @@ enum Defect {
     PurgesTheYoung,
     PurgesWithoutLimit,
     RetriesTooEarly,
+    // Identifying.
+    SettlesByPosition,
+    BuriesOverDeadLetters,
+    RedrivesOverMessages,
+    RedrivesBehindMessages,
     // Blocking.
     IgnoresHolds,
     NeverReleases,
@@ -118,6 +123,10 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::FencesNoFormerOwner, "settling::former_owners_settle_nothing_else"),
     (Defect::AddsAttempts, "settling::attempts_are_absolute"),
     (Defect::LosesLargeBatches, "settling::large_batches_are_settled"),
+    (Defect::SettlesByPosition, "identifying::settling_leaves_another_message_alone"),
+    (Defect::BuriesOverDeadLetters, "identifying::dead_letters_of_one_position_are_kept_apart"),
+    (Defect::RedrivesOverMessages, "identifying::redriving_leaves_another_message_alone"),
+    (Defect::RedrivesBehindMessages, "identifying::redriving_leaves_another_message_alone"),
     (Defect::KeepsNothing, "settling::kept_messages_are_purged_by_age"),
     (Defect::KeepsEverything, "settling::messages_are_kept_only_if_asked"),
     (Defect::PurgesTheYoung, "settling::kept_messages_are_purged_by_age"),
@@ -233,6 +242,28 @@ impl Broken {
             self.inner.settle(owner.unwrap_or_default(), std::slice::from_ref(settle), keep).await?;
         }
         Ok(())
+    }
+
+    /// Settles whatever is at the positions now.
+    async fn take_for_the_same(&self, batch: &mut [Settle]) -> Result<()> {
+        let mut reader = self.inner.reader();
+        for settle in batch.iter() {
+            reader.assign(settle.partition);
+        }
+        let everything = FetchLimit { messages: usize::MAX, bytes: usize::MAX };
+        for row in reader.fetch(everything, &[]).await?.rows {
+            for settle in batch.iter_mut().filter(|settle| settle.position == row.position) {
+                settle.identity = row.identity;
+            }
+        }
+        Ok(())
+    }
+
+    async fn forget_dead_letters_at(&self, batch: &[Settle]) -> Result<()> {
+        let dies = |settle: &&Settle| matches!(settle.settlement, Settlement::Dead { .. });
+        let filter =
+            DeadLetterFilter::all().positions(batch.iter().filter(dies).map(|settle| settle.position));
+        self.inner.discard(&filter, usize::MAX).await.map(|_| ())
     }
 
     fn spoil(&self, relay: RelayId, batch: &mut Vec<Settle>) -> Result<()> {
@@ -410,6 +441,11 @@ impl Store for Broken {
     async fn settle(&self, relay: RelayId, batch: &[Settle], keep_delivered: bool) -> Result<()> {
         let mut batch = batch.to_vec();
         self.spoil(relay, &mut batch)?;
+        match self.defect {
+            Defect::SettlesByPosition => self.take_for_the_same(&mut batch).await?,
+            Defect::BuriesOverDeadLetters => self.forget_dead_letters_at(&batch).await?,
+            _ => {}
+        }
         let keep = match self.defect {
             Defect::KeepsNothing => false,
             Defect::KeepsEverything => true,

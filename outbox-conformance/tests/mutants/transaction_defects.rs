@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
 use outbox_core::memory::{MemoryStore, MemoryTransaction};
-use outbox_core::{Message, MessageId, Options, Result, Store, Timestamp};
+use outbox_core::{Message, MessageId, Options, Position, Result, Store, Timestamp};
 
 use crate::Found;
 use crate::support::{MemoryFixture, MemoryHarness};
@@ -122,6 +122,10 @@ impl StoreFixture for Fixture {
 
     async fn delete_by_hand(&self, id: MessageId) -> Result<()> {
         self.inner.delete_by_hand(id).await
+    }
+
+    async fn replace(&self, position: Position, message: &Message) -> Result<()> {
+        self.inner.replace(position, message).await
     }
 
     async fn break_connections(&self) -> Result<bool> {

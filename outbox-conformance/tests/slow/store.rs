@@ -8,8 +8,8 @@ use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHa
 use outbox_core::memory::MemoryStore;
 use outbox_core::{
     Batch, Count, DeadLetter, DeadLetterFilter, DeadLetters, FetchLimit, Finding, Group, Inspection,
-    Membership, Message, MessageId, Partition, Position, Reader, RelayId, Result, Settle, Stats, Store,
-    Timestamp, Waiting, Wakeups,
+    Membership, Message, MessageId, Partition, Position, Reader, RelayId, Result, RowId, Settle, Stats,
+    Store, Timestamp, Waiting, Wakeups,
 };
 
 use crate::pace::Pace;
@@ -79,6 +79,10 @@ impl StoreFixture for SlowFixture {
 
     async fn delete_by_hand(&self, id: MessageId) -> Result<()> {
         delayed!(self.pace, self.inner.delete_by_hand(id))
+    }
+
+    async fn replace(&self, position: Position, message: &Message) -> Result<()> {
+        delayed!(self.pace, self.inner.replace(position, message))
     }
 
     async fn break_connections(&self) -> Result<bool> {
@@ -247,7 +251,7 @@ impl Reader for SlowReader {
         self.inner.revoke(partition);
     }
 
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         self.pace.step().await;
         if self.on_its_way.is_none() {
             self.on_its_way = Some(self.inner.fetch(limit, in_flight).await?);

@@ -13,8 +13,8 @@ use outbox_conformance::{
 };
 use outbox_core::memory::{MemoryPublisher, MemoryStore, MemoryTransaction, Operation};
 use outbox_core::{
-    Error, ErrorKind, Message, MessageId, Options, Outcome, Publisher, PublisherCapabilities, Result, Store,
-    Timestamp,
+    Error, ErrorKind, Message, MessageId, Options, Outcome, Position, Publisher, PublisherCapabilities,
+    Result, Store, Timestamp,
 };
 
 /// Wraps the handles of one outbox.
@@ -95,6 +95,11 @@ impl StoreFixture for MemoryFixture {
 
     async fn delete_by_hand(&self, id: MessageId) -> Result<()> {
         assert!(self.store.delete_by_hand(id), "message {id} should be there");
+        Ok(())
+    }
+
+    async fn replace(&self, position: Position, message: &Message) -> Result<()> {
+        self.store.replace(position, message);
         Ok(())
     }
 

@@ -12,6 +12,9 @@ use super::slice::{RELEASE_CHUNK, RowState};
 use super::state::{DeadRow, State, content_id};
 use super::store::MemoryStore;
 
+/// A position and a serial number.
+type Place = (Position, i64);
+
 #[async_trait]
 impl DeadLetters for MemoryStore {
     async fn list(
@@ -21,8 +24,13 @@ impl DeadLetters for MemoryStore {
         limit: usize,
     ) -> Result<Vec<DeadLetter>> {
         self.perform(Operation::List, |state, now| {
-            let matching = state.matching(filter, now).filter(|(position, _)| Some(*position) > after);
-            matching.take(limit).map(|(position, dead)| describe(position, dead)).collect()
+            let mut matching =
+                state.matching(filter, now).filter(|((position, _), _)| Some(*position) > after);
+            let mut page: Vec<_> = matching.by_ref().take(limit).collect();
+            // Those at the position of the last one belong to the page.
+            let last = page.last().map(|((position, _), _)| *position);
+            page.extend(matching.take_while(|((position, _), _)| Some(*position) == last));
+            page.into_iter().map(|((position, _), dead)| describe(position, dead)).collect()
         })
         .await
     }
@@ -47,11 +55,11 @@ impl State {
         &'a self,
         filter: &'a DeadLetterFilter,
         now: Timestamp,
-    ) -> impl Iterator<Item = (Position, &'a DeadRow)> + 'a {
+    ) -> impl Iterator<Item = (Place, &'a DeadRow)> + 'a {
         self.dead
             .iter()
-            .map(|(position, dead)| (*position, dead))
-            .filter(move |(position, dead)| matches(filter, *position, dead, now))
+            .map(|(place, dead)| (*place, dead))
+            .filter(move |((position, _), dead)| matches(filter, *position, dead, now))
     }
 
     fn take_matching(
@@ -59,20 +67,22 @@ impl State {
         filter: &DeadLetterFilter,
         limit: usize,
         now: Timestamp,
-    ) -> Vec<(Position, DeadRow)> {
-        let positions: Vec<_> =
-            self.matching(filter, now).take(limit).map(|(position, _)| position).collect();
-        positions
-            .into_iter()
-            .filter_map(|position| self.dead.remove(&position).map(|dead| (position, dead)))
-            .collect()
+    ) -> Vec<(Place, DeadRow)> {
+        let places: Vec<_> = self.matching(filter, now).take(limit).map(|(place, _)| place).collect();
+        places.into_iter().filter_map(|place| self.dead.remove(&place).map(|dead| (place, dead))).collect()
     }
 
     fn redrive(&mut self, filter: &DeadLetterFilter, limit: usize, now: Timestamp) -> u64 {
         let taken = self.take_matching(filter, limit, now);
         let count = taken.len() as u64;
-        for (position, DeadRow { mut row, partition, blocks_key, .. }) in taken {
+        // The last one of a position has it if it is free. The others come before everything else, in their order.
+        for (place, DeadRow { mut row, partition, blocks_key, .. }) in taken.into_iter().rev() {
+            self.skip_position(place.0);
             let Some(slice) = self.slice_mut(partition) else { continue };
+            if let (true, Some(key)) = (blocks_key, row.key()) {
+                slice.unblock_by_dead_letter(key, place);
+            }
+            let position = slice.free_position(place.0);
             let key = row.key().map(str::to_owned);
             row.attempts = 0;
             row.state = if blocks_key && slice.is_blocked(key.as_deref(), position) {
@@ -91,11 +101,11 @@ impl State {
 
     fn discard(&mut self, filter: &DeadLetterFilter, limit: usize, now: Timestamp) -> u64 {
         let taken = self.take_matching(filter, limit, now);
-        for (position, dead) in &taken {
+        for (place, dead) in &taken {
             if let (true, Some(key)) = (dead.blocks_key, dead.row.key())
                 && let Some(slice) = self.slice_mut(dead.partition)
             {
-                slice.unblock_by_dead_letter(key, *position);
+                slice.unblock_by_dead_letter(key, *place);
                 slice.release(key, now, RELEASE_CHUNK);
             }
         }

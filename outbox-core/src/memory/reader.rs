@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::Result;
+use crate::identity::RowId;
 use crate::store::{Batch, FetchLimit, Fetched, Partition, Position, Reader};
 use crate::time::Timestamp;
 
@@ -52,7 +53,7 @@ impl Reader for MemoryReader {
         self.assigned.remove(&partition);
     }
 
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         let Self { store, assigned } = self;
         let fetch = || read(&mut store.lock(), assigned, limit, in_flight, store.now());
         store.faults().run_answered(Operation::Fetch, fetch).await
@@ -63,7 +64,7 @@ fn read(
     state: &mut State,
     assigned: &mut BTreeMap<Partition, Progress>,
     limit: FetchLimit,
-    in_flight: &[Position],
+    in_flight: &[RowId],
     now: Timestamp,
 ) -> Batch {
     for (partition, progress) in assigned.iter_mut() {
@@ -77,10 +78,14 @@ fn read(
         .filter_map(|partition| Some((*partition, state.slices.get(usize::from(partition.0))?)))
         .collect();
 
-    let in_flight: HashSet<Position> = in_flight.iter().copied().collect();
+    let in_flight: HashSet<RowId> = in_flight.iter().copied().collect();
+    let is_in_flight = |slice: &Slice, position| {
+        let row = slice.row(position).map(|row| RowId::new(position, row.identity()));
+        row.is_some_and(|row| in_flight.contains(&row))
+    };
     let due: Vec<_> = slices
         .iter()
-        .map(|(_, slice)| slice.due().filter(|position| !in_flight.contains(position)))
+        .map(|(_, slice)| slice.due().filter(|position| !is_in_flight(slice, *position)))
         .collect();
     let due_left = batch.fill(&slices, due, true);
 
@@ -178,6 +183,7 @@ impl Filling {
             self.bytes = self.bytes.saturating_add(size);
             self.rows.push(Fetched {
                 position,
+                identity: row.identity(),
                 partition,
                 attempts: row.attempts,
                 enqueued_at: row.enqueued_at,

@@ -14,8 +14,10 @@ impl State {
         // Delivered comes last, so that a message that is held and whose predecessor is delivered in one call is
         // released by it. Blocking comes before holding for the same reason.
         let mut freed = BTreeSet::new();
-        for settle in batch {
-            let Settle { position, partition, settlement } = settle;
+        // The others concern rows that are gone, or whose position another message has by now.
+        let batch: Vec<&Settle> = batch.iter().filter(|settle| self.has(settle)).collect();
+        for settle in &batch {
+            let Settle { position, partition, settlement, .. } = settle;
             if let Settlement::Retry { after, attempts, error, block_key } = settlement
                 && self.leases.is_owner(relay, *partition)
             {
@@ -23,13 +25,13 @@ impl State {
                 self.note(*partition, *position, *attempts, error);
             }
         }
-        for Settle { position, partition, settlement } in batch {
+        for Settle { position, partition, settlement, .. } in &batch {
             if *settlement == Settlement::Held && self.leases.is_owner(relay, *partition) {
                 self.hold(*partition, *position, now);
             }
         }
-        for settle in batch {
-            let Settle { position, partition, settlement } = settle;
+        for settle in &batch {
+            let Settle { position, partition, settlement, .. } = settle;
             if let Settlement::Dead { attempts, error, block_key } = settlement
                 && self.leases.is_owner(relay, *partition)
             {
@@ -37,7 +39,7 @@ impl State {
                 self.bury(*partition, *position, error, *block_key, now, &mut freed);
             }
         }
-        for Settle { position, partition, settlement } in batch {
+        for Settle { position, partition, settlement, .. } in &batch {
             if *settlement == Settlement::Delivered {
                 self.deliver(*partition, *position, keep_delivered, now, &mut freed);
             }
@@ -47,6 +49,11 @@ impl State {
                 slice.release(&key, now, RELEASE_CHUNK);
             }
         }
+    }
+
+    fn has(&self, settle: &Settle) -> bool {
+        let slice = self.slices.get(usize::from(settle.partition.0));
+        slice.is_some_and(|slice| slice.has(settle.row()))
     }
 
     fn note(&mut self, partition: Partition, position: Position, attempts: u32, error: &str) {
@@ -118,14 +125,15 @@ impl State {
         let blocks_key = block_key && row.key().is_some();
         if let Some(key) = row.key() {
             if blocks_key {
-                slice.block_by_dead_letter(key, position);
+                slice.block_by_dead_letter(key, (position, row.serial));
                 slice.hold_later(key, position);
             } else if row.state.blocks() {
                 freed.insert((partition, key.to_owned()));
             }
         }
+        let place = (position, row.serial);
         let dead = DeadRow { row, partition, error: error.to_owned(), blocks_key, died_at: now };
-        self.dead.insert(position, dead);
+        self.dead.insert(place, dead);
     }
 
     fn deliver(
@@ -143,7 +151,7 @@ impl State {
             freed.insert((partition, key.to_owned()));
         }
         if keep {
-            self.delivered.insert((now, position), row.content);
+            self.delivered.insert((now, position, row.serial), row.content);
         }
     }
 
@@ -151,7 +159,7 @@ impl State {
         let before = now.saturating_sub(older_than);
         let old: Vec<_> = self
             .delivered
-            .range(..=(before, Position(i64::MAX)))
+            .range(..=(before, Position(i64::MAX), i64::MAX))
             .take(limit)
             .map(|(delivered, _)| *delivered)
             .collect();

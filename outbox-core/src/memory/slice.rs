@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
+use crate::identity::{Identity, RowId};
 use crate::store::{Content, Position};
 use crate::time::Timestamp;
 
@@ -41,13 +42,19 @@ pub(super) struct Row {
     pub(super) enqueued_at: Timestamp,
     pub(super) last_error: Option<String>,
     pub(super) state: RowState,
+    /// Tells it from all other rows. Set at the commit.
+    pub(super) serial: i64,
     /// Its entry in the log of late rows, while it is ready.
     late: Option<u64>,
 }
 
 impl Row {
     pub(super) fn new(content: Content, enqueued_at: Timestamp, state: RowState) -> Self {
-        Self { content, attempts: 0, enqueued_at, last_error: None, state, late: None }
+        Self { content, attempts: 0, enqueued_at, last_error: None, state, serial: 0, late: None }
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        Identity::new([0; 16], self.serial)
     }
 
     pub(super) fn key(&self) -> Option<&str> {
@@ -65,7 +72,10 @@ impl Row {
     }
 }
 
-/// What blocks a key at one position.
+/// Where a row that blocks its key is. A dead letter and an undelivered row may be at one position.
+type Place = (Position, i64);
+
+/// What blocks a key at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blocker {
     /// Nothing behind it may be released: it is retrying or dead.
@@ -81,14 +91,14 @@ pub(super) struct Slice {
     waiting: BTreeSet<(Timestamp, Position)>,
     /// Rows whose time has come.
     due: BTreeSet<Position>,
-    /// The highest position that was ever visible. A row that appears below it is late.
+    /// The highest position that was ever visible. A row that appears there again or below is late.
     newest: Option<Position>,
     /// Ready rows that were late, by the order of their appearance, for readers that have passed them.
     late: BTreeMap<u64, Position>,
     late_count: u64,
     /// Everything that blocks, dead letters included, by key. Empty in quiet times.
     /// In order, so that whoever repairs some of them always repairs the same.
-    keys: BTreeMap<String, BTreeMap<Position, Blocker>>,
+    keys: BTreeMap<String, BTreeMap<Place, Blocker>>,
 }
 
 impl Slice {
@@ -102,6 +112,26 @@ impl Slice {
 
     pub(super) fn row(&self, position: Position) -> Option<&Row> {
         self.rows.get(&position)
+    }
+
+    pub(super) fn has(&self, row: RowId) -> bool {
+        self.rows.get(&row.position).is_some_and(|found| found.identity() == row.identity)
+    }
+
+    /// Returns the position if it is free, else a free one before all others.
+    pub(super) fn free_position(&self, wanted: Position) -> Position {
+        match self.rows.first_key_value() {
+            Some((first, _)) if self.rows.contains_key(&wanted) => Position(first.0.min(0).saturating_sub(1)),
+            _ => wanted,
+        }
+    }
+
+    /// Removes all rows at this position and behind it.
+    pub(super) fn lose_from(&mut self, position: Position) {
+        let lost: Vec<Position> = self.rows.range(position..).map(|(position, _)| *position).collect();
+        for position in lost {
+            self.remove(position);
+        }
     }
 
     pub(super) fn row_mut(&mut self, position: Position) -> Option<&mut Row> {
@@ -153,13 +183,13 @@ impl Slice {
     }
 
     pub(super) fn insert(&mut self, position: Position, mut row: Row) {
-        if row.state == RowState::Ready && self.newest.is_some_and(|newest| position < newest) {
+        if row.state == RowState::Ready && self.newest.is_some_and(|newest| position <= newest) {
             row.late = Some(self.late_count);
             self.late.insert(self.late_count, position);
             self.late_count += 1;
         }
         self.newest = self.newest.max(Some(position));
-        self.index(position, row.key().map(str::to_owned), row.state);
+        self.index(position, &row);
         self.rows.insert(position, row);
     }
 
@@ -173,12 +203,12 @@ impl Slice {
         let Some(mut row) = self.rows.remove(&position) else { return };
         self.unindex(position, &mut row);
         row.state = state;
-        self.index(position, row.key().map(str::to_owned), state);
+        self.index(position, &row);
         self.rows.insert(position, row);
     }
 
-    fn index(&mut self, position: Position, key: Option<String>, state: RowState) {
-        match state {
+    fn index(&mut self, position: Position, row: &Row) {
+        match row.state {
             RowState::Scheduled { at } | RowState::Retrying { at, .. } => {
                 self.waiting.insert((at, position));
             }
@@ -187,14 +217,14 @@ impl Slice {
             }
             RowState::Ready | RowState::Held { .. } => {}
         }
-        let blocker = match state {
+        let blocker = match row.state {
             RowState::Retrying { blocks: true, .. } => Blocker::Wall,
             RowState::Held { .. } => Blocker::Held,
             RowState::Released => Blocker::Released,
             _ => return,
         };
-        if let Some(key) = key {
-            self.keys.entry(key).or_default().insert(position, blocker);
+        if let Some(key) = row.key() {
+            self.keys.entry(key.to_owned()).or_default().insert((position, row.serial), blocker);
         }
     }
 
@@ -209,35 +239,40 @@ impl Slice {
         if row.state.blocks()
             && let Some(key) = row.key()
         {
-            unblock(&mut self.keys, key, position);
+            unblock(&mut self.keys, key, (position, row.serial));
         }
     }
 
     /// A dead letter that blocks its key.
-    pub(super) fn block_by_dead_letter(&mut self, key: &str, position: Position) {
-        self.keys.entry(key.to_owned()).or_default().insert(position, Blocker::Wall);
+    pub(super) fn block_by_dead_letter(&mut self, key: &str, place: Place) {
+        self.keys.entry(key.to_owned()).or_default().insert(place, Blocker::Wall);
     }
 
-    pub(super) fn unblock_by_dead_letter(&mut self, key: &str, position: Position) {
-        unblock(&mut self.keys, key, position);
+    pub(super) fn unblock_by_dead_letter(&mut self, key: &str, place: Place) {
+        unblock(&mut self.keys, key, place);
     }
 
     /// Whether something before this position blocks the key.
     pub(super) fn is_blocked(&self, key: Option<&str>, position: Position) -> bool {
         key.and_then(|key| self.keys.get(key))
-            .is_some_and(|blockers| blockers.range(..position).next().is_some())
+            .is_some_and(|blockers| blockers.range(..(position, i64::MIN)).next().is_some())
+    }
+
+    /// Whether the row is here. A dead letter is not, even if another row is at its position.
+    fn is_at(&self, position: Position, serial: i64) -> bool {
+        self.rows.get(&position).is_some_and(|row| row.serial == serial)
     }
 
     /// Holds whatever of the key is behind this position and was retrying or released.
     pub(super) fn hold_later(&mut self, key: &str, position: Position) {
         let Some(blockers) = self.keys.get(key) else { return };
         let later: Vec<Position> = blockers
-            .range((Excluded(position), Unbounded))
+            .range((Excluded((position, i64::MAX)), Unbounded))
             .filter(|(_, blocker)| **blocker != Blocker::Held)
-            .map(|(position, _)| *position)
+            .filter(|((position, serial), _)| self.is_at(*position, *serial))
+            .map(|((position, _), _)| *position)
             .collect();
         for position in later {
-            // A dead letter has no row here, and stays what it is.
             let not_before = match self.rows.get(&position).map(|row| row.state) {
                 Some(RowState::Retrying { at, .. }) => Some(at),
                 _ => None,
@@ -253,7 +288,7 @@ impl Slice {
             .iter()
             .take_while(|(_, blocker)| **blocker != Blocker::Wall)
             .filter(|(_, blocker)| **blocker == Blocker::Held)
-            .map(|(position, _)| *position)
+            .map(|((position, _), _)| *position)
             .take(limit.min(RELEASE_CHUNK))
             .collect();
         let mut released = 0;
@@ -276,16 +311,16 @@ impl Slice {
 
     /// Keys whose first blocking message is held by nothing.
     pub(super) fn stuck_keys(&self) -> Vec<String> {
-        let stuck = |blockers: &BTreeMap<Position, Blocker>| {
+        let stuck = |blockers: &BTreeMap<Place, Blocker>| {
             blockers.first_key_value().is_some_and(|(_, blocker)| *blocker == Blocker::Held)
         };
         self.keys.iter().filter(|(_, blockers)| stuck(blockers)).map(|(key, _)| key.clone()).collect()
     }
 }
 
-fn unblock(keys: &mut BTreeMap<String, BTreeMap<Position, Blocker>>, key: &str, position: Position) {
+fn unblock(keys: &mut BTreeMap<String, BTreeMap<Place, Blocker>>, key: &str, place: Place) {
     if let Some(blockers) = keys.get_mut(key) {
-        blockers.remove(&position);
+        blockers.remove(&place);
         if blockers.is_empty() {
             keys.remove(key);
         }

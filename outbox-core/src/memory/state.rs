@@ -21,11 +21,13 @@ pub(super) struct DeadRow {
 #[derive(Debug)]
 pub(super) struct State {
     last_position: i64,
+    last_serial: i64,
     pub(super) slices: Vec<Slice>,
     pub(super) leases: Leases,
-    pub(super) dead: BTreeMap<Position, DeadRow>,
-    /// Kept delivered rows by the time of their delivery.
-    pub(super) delivered: BTreeMap<(Timestamp, Position), Content>,
+    /// By position and serial number, since several may be at one position.
+    pub(super) dead: BTreeMap<(Position, i64), DeadRow>,
+    /// Kept delivered rows by the time of their delivery, position and serial number.
+    pub(super) delivered: BTreeMap<(Timestamp, Position, i64), Content>,
 }
 
 impl State {
@@ -33,6 +35,7 @@ impl State {
         let partitions = usize::from(partitions);
         Self {
             last_position: 0,
+            last_serial: 0,
             slices: (0..partitions).map(|_| Slice::default()).collect(),
             leases: Leases::new(partitions),
             dead: BTreeMap::new(),
@@ -40,10 +43,23 @@ impl State {
         }
     }
 
-    /// Hands out a position, as a sequence does: at once, for ever, whether or not the row is ever committed.
+    /// Hands out a position, as a sequence does: at once, whether or not the row is ever committed.
     pub(super) fn draw_position(&mut self) -> Position {
         self.last_position += 1;
         Position(self.last_position)
+    }
+
+    /// Makes sure that this position is not handed out any more.
+    pub(super) fn skip_position(&mut self, position: Position) {
+        self.last_position = self.last_position.max(position.0);
+    }
+
+    /// Removes the undelivered rows from this position on and hands these positions out again.
+    pub(super) fn lose_from(&mut self, position: Position) {
+        for slice in &mut self.slices {
+            slice.lose_from(position);
+        }
+        self.last_position = self.last_position.min(position.0.saturating_sub(1)).max(0);
     }
 
     pub(super) fn slice_mut(&mut self, partition: Partition) -> Option<&mut Slice> {
@@ -67,8 +83,14 @@ impl State {
 
     /// Makes rows visible.
     pub(super) fn commit(&mut self, rows: Vec<(Position, Row)>) {
-        for (position, row) in rows {
+        for (mut position, mut row) in rows {
             let partition = self.partition_of(&row.content, position);
+            self.last_serial += 1;
+            row.serial = self.last_serial;
+            // Only if the position was lost and handed out again while the transaction was open.
+            while self.slice_mut(partition).is_some_and(|slice| slice.row(position).is_some()) {
+                position = self.draw_position();
+            }
             if let Some(slice) = self.slice_mut(partition) {
                 slice.insert(position, row);
             }
@@ -85,12 +107,12 @@ impl State {
             }
         }
         let found = self.dead.iter().find(|(_, dead)| content_id(&dead.row.content) == Some(id));
-        let Some(position) = found.map(|(position, _)| *position) else { return false };
-        if let Some(dead) = self.dead.remove(&position)
+        let Some(place) = found.map(|(place, _)| *place) else { return false };
+        if let Some(dead) = self.dead.remove(&place)
             && let (true, Some(key)) = (dead.blocks_key, dead.row.key())
             && let Some(slice) = self.slice_mut(dead.partition)
         {
-            slice.unblock_by_dead_letter(key, position);
+            slice.unblock_by_dead_letter(key, place);
         }
         true
     }

@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 use super::clock::Clock;
 use super::faults::{Faults, Operation};
 use super::reader::MemoryReader;
-use super::state::State;
+use super::state::{State, fresh_row};
 use super::transaction::MemoryTransaction;
 use super::wakeups::{Hints, MemoryWakeups};
 
@@ -134,6 +134,26 @@ impl MemoryStore {
         self.lock().delete(id)
     }
 
+    /// Puts a message at a position that was assigned before, in the place of what is undelivered there, as a database does that has lost
+    /// commits and assigns their positions again.
+    pub fn replace(&self, position: Position, message: &Message) {
+        let now = self.now();
+        {
+            let mut state = self.lock();
+            for slice in &mut state.slices {
+                slice.remove(position);
+            }
+            state.commit(vec![(position, fresh_row(message, now))]);
+        }
+        self.wake();
+    }
+
+    /// Loses the undelivered messages at this position and behind it and hands their positions out again, as a database does that
+    /// crashes before its latest commits are on disk. Dead letters and kept messages stay.
+    pub fn lose_from(&self, position: Position) {
+        self.lock().lose_from(position);
+    }
+
     /// What [`Store::reader`] gives, by its own name.
     pub fn memory_reader(&self) -> MemoryReader {
         MemoryReader::new(self.clone())
@@ -146,7 +166,8 @@ impl MemoryStore {
 
     /// The delivered messages that were kept, in the order of their delivery.
     pub fn kept_delivered(&self) -> Vec<(Position, Content)> {
-        self.lock().delivered.iter().map(|((_, position), content)| (*position, content.clone())).collect()
+        let kept = |((_, position, _), content): (&(_, Position, _), &Content)| (*position, content.clone());
+        self.lock().delivered.iter().map(kept).collect()
     }
 
     /// The living relays that have said they sleep.

@@ -33,8 +33,7 @@ async fn a_failed_call_has_no_effect_and_a_lost_answer_has_one() {
     store.faults().lose_answers(Operation::Fetch, 1);
     assert_eq!(reader.fetch(MANY, &[]).await.unwrap_err().kind(), ErrorKind::Interrupted);
     let row = reader.fetch(MANY, &[]).await.unwrap().rows.remove(0);
-    let settle =
-        [Settle { position: row.position, partition: row.partition, settlement: Settlement::Delivered }];
+    let settle = [Settle::of(&row, Settlement::Delivered)];
 
     store.faults().fail_next(Operation::Settle, 1, ErrorKind::Conflict);
     assert_eq!(store.settle(relay, &settle, false).await.unwrap_err().kind(), ErrorKind::Conflict);
@@ -136,14 +135,7 @@ async fn many_messages_are_drained_in_time_proportional_to_their_number() {
         let rows = reader.fetch(FetchLimit { messages: 500, bytes: usize::MAX }, &[]).await.unwrap().rows;
         assert!(!rows.is_empty());
         seen += rows.len();
-        let settles: Vec<_> = rows
-            .iter()
-            .map(|row| Settle {
-                position: row.position,
-                partition: row.partition,
-                settlement: Settlement::Delivered,
-            })
-            .collect();
+        let settles: Vec<_> = rows.iter().map(|row| Settle::of(row, Settlement::Delivered)).collect();
         store.settle(relay, &settles, false).await.unwrap();
     }
     assert_eq!(store.stats(1).await.unwrap().backlog.value, 0);
@@ -159,12 +151,13 @@ fn a_store_without_partitions_is_refused() {
 #[tokio::test]
 async fn a_repair_elsewhere_is_none_of_this_relays_business() {
     let store = MemoryStore::builder().partitions(1).build().unwrap();
-    let (relay, _) = owner(&store).await;
+    let (relay, mut reader) = owner(&store).await;
     let [first, second] = [message("k", "1"), message("k", "2")];
-    let positions = [store.enqueue(&first), store.enqueue(&second)];
+    store.enqueue(&first);
+    store.enqueue(&second);
+    let rows = reader.fetch(MANY, &[]).await.unwrap().rows;
     let retry = Settlement::Retry { after: TTL, attempts: 1, error: "no".to_owned(), block_key: true };
-    let settle = |position, settlement| Settle { position, partition: Partition(0), settlement };
-    let settles = [settle(positions[0], retry), settle(positions[1], Settlement::Held)];
+    let settles = [Settle::of(&rows[0], retry), Settle::of(&rows[1], Settlement::Held)];
     store.settle(relay, &settles, false).await.unwrap();
     assert!(store.delete_by_hand(first.id()));
     assert!(!store.delete_by_hand(first.id()));

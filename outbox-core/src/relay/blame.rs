@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::CallId;
 use crate::error::Error;
-use crate::store::Position;
+use crate::identity::RowId;
 
 /// How often a message is narrowed down, by a smaller call each time, before it is sent alone.
 const ALONE: u8 = 3;
@@ -75,7 +75,7 @@ impl Record {
 /// A message that was alone in a call that failed as a whole.
 #[derive(Debug)]
 pub(crate) struct Suspect {
-    pub(crate) position: Position,
+    pub(crate) row: RowId,
     pub(crate) key: Option<Arc<str>>,
     pub(crate) error: Error,
     pub(crate) publish_time: Duration,
@@ -90,10 +90,10 @@ pub(crate) struct Suspect {
 pub(crate) struct Blame {
     suspects: Vec<Suspect>,
     /// The message that was blamed last, if no ordinary call was answered since.
-    last: Option<Position>,
-    blamed: BTreeSet<Position>,
+    last: Option<RowId>,
+    blamed: BTreeSet<RowId>,
     /// Messages that were in flight again when the call after their failure was answered.
-    judged: BTreeSet<Position>,
+    judged: BTreeSet<RowId>,
 }
 
 impl Blame {
@@ -117,22 +117,22 @@ impl Blame {
     }
 
     /// The message is in flight again, so that its outcome comes first.
-    pub(crate) fn judge_later(&mut self, position: Position) {
-        self.judged.insert(position);
+    pub(crate) fn judge_later(&mut self, row: RowId) {
+        self.judged.insert(row);
     }
 
     /// Whether the call after the last failure of this message was answered while it was in flight again.
-    pub(crate) fn was_judged(&mut self, position: Position) -> bool {
-        !self.judged.is_empty() && self.judged.remove(&position)
+    pub(crate) fn was_judged(&mut self, row: RowId) -> bool {
+        !self.judged.is_empty() && self.judged.remove(&row)
     }
 
     /// Blames a message, unless it is the second one in a row: then it is the broker, and nothing is blamed.
-    pub(crate) fn blame(&mut self, position: Position) -> bool {
-        if self.last.take().is_some_and(|last| last != position) {
+    pub(crate) fn blame(&mut self, row: RowId) -> bool {
+        if self.last.take().is_some_and(|last| last != row) {
             return false;
         }
-        self.last = Some(position);
-        self.blamed.insert(position);
+        self.last = Some(row);
+        self.blamed.insert(row);
         if self.blamed.len() > REMEMBERED {
             self.blamed.pop_first();
         }
@@ -145,19 +145,19 @@ impl Blame {
     }
 
     /// The record of a message that was fetched.
-    pub(crate) fn record(&self, position: Position, attempts: u32) -> Record {
-        if attempts > 0 && self.blamed.contains(&position) { Record::blamed() } else { Record::new(attempts) }
+    pub(crate) fn record(&self, row: RowId, attempts: u32) -> Record {
+        if attempts > 0 && self.blamed.contains(&row) { Record::blamed() } else { Record::new(attempts) }
     }
 
     /// Whether the message was blamed before.
-    pub(crate) fn remembers(&self, position: Position) -> bool {
-        self.blamed.contains(&position)
+    pub(crate) fn remembers(&self, row: RowId) -> bool {
+        self.blamed.contains(&row)
     }
 
     /// The message was delivered or is dead.
-    pub(crate) fn forget(&mut self, position: Position) {
-        self.blamed.remove(&position);
-        self.judged.remove(&position);
+    pub(crate) fn forget(&mut self, row: RowId) {
+        self.blamed.remove(&row);
+        self.judged.remove(&row);
     }
 }
 
@@ -165,10 +165,16 @@ impl Blame {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+    use crate::identity::Identity;
+    use crate::store::Position;
+
+    fn row(position: i64) -> RowId {
+        RowId::new(Position(position), Identity::new([0; 16], position))
+    }
 
     fn suspect(position: i64, call: u64, judge: u64) -> Suspect {
         Suspect {
-            position: Position(position),
+            row: row(position),
             key: None,
             error: Error::new(ErrorKind::Interrupted, "gone"),
             publish_time: Duration::ZERO,
@@ -178,7 +184,7 @@ mod tests {
     }
 
     fn judged(blame: &mut Blame, probe: u64) -> Option<i64> {
-        blame.judged_by(CallId(probe)).map(|suspect| suspect.position.0)
+        blame.judged_by(CallId(probe)).map(|suspect| suspect.row.position.0)
     }
 
     #[test]
@@ -205,12 +211,12 @@ mod tests {
     #[test]
     fn two_blamed_messages_in_a_row_mean_the_broker() {
         let mut blame = Blame::default();
-        assert!(blame.blame(Position(1)));
-        assert!(blame.blame(Position(1)), "the same one again");
-        assert!(!blame.blame(Position(2)));
-        assert!(blame.blame(Position(2)));
+        assert!(blame.blame(row(1)));
+        assert!(blame.blame(row(1)), "the same one again");
+        assert!(!blame.blame(row(2)));
+        assert!(blame.blame(row(2)));
         blame.answered();
-        assert!(blame.blame(Position(1)));
+        assert!(blame.blame(row(1)));
     }
 
     #[test]

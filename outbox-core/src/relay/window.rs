@@ -12,6 +12,7 @@ use foldhash::{HashMap, HashSet};
 use tokio::time::Instant;
 
 use super::blame::Record;
+use crate::identity::{Identity, RowId};
 use crate::message::Message;
 use crate::store::{Content, Fetched, Partition, Position};
 
@@ -19,6 +20,7 @@ use crate::store::{Content, Fetched, Partition, Position};
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
     pub(crate) position: Position,
+    pub(crate) identity: Identity,
     pub(crate) partition: Partition,
     pub(crate) attempts: u32,
     pub(crate) due: bool,
@@ -31,6 +33,12 @@ pub(crate) struct Meta {
     pub(crate) record: Record,
 }
 
+impl Meta {
+    pub(crate) fn row(&self) -> RowId {
+        RowId::new(self.position, self.identity)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) meta: Meta,
@@ -41,6 +49,7 @@ impl Row {
     pub(crate) fn new(fetched: Fetched, now: Instant) -> Self {
         let meta = Meta {
             position: fetched.position,
+            identity: fetched.identity,
             partition: fetched.partition,
             attempts: fetched.attempts,
             due: fetched.due,
@@ -100,7 +109,7 @@ enum Turn {
 #[derive(Debug, Default)]
 struct Key {
     /// In boxes, since a tree moves what it holds.
-    waiting: BTreeMap<Position, Box<Row>>,
+    waiting: BTreeMap<RowId, Box<Row>>,
     in_flight: usize,
     has_turn: bool,
     /// Rows after this position must not be published. Set until the store itself holds them back.
@@ -166,9 +175,9 @@ impl Load {
 
 #[derive(Debug, Default)]
 pub(crate) struct Window {
-    members: HashMap<Position, Member>,
+    members: HashMap<RowId, Member>,
     /// Those among them that came as due; usually none.
-    due: HashSet<Position>,
+    due: HashSet<RowId>,
     by_partition: HashMap<Partition, usize>,
     bytes: usize,
     waiting: usize,
@@ -190,19 +199,20 @@ impl Window {
     }
 
     /// The rows that came as due, which the store would otherwise return again.
-    pub(crate) fn due_positions(&self) -> Vec<Position> {
+    pub(crate) fn due_rows(&self) -> Vec<RowId> {
         self.due.iter().copied().collect()
     }
 
     /// Counts a row in without queueing it, for rows that are settled without being published.
     /// Says whether it was new.
     pub(crate) fn admit(&mut self, meta: &Meta) -> bool {
-        if self.members.contains_key(&meta.position) {
+        let row = meta.row();
+        if self.members.contains_key(&row) {
             return false;
         }
-        self.members.insert(meta.position, Member { partition: meta.partition, size: meta.size });
+        self.members.insert(row, Member { partition: meta.partition, size: meta.size });
         if meta.due {
-            self.due.insert(meta.position);
+            self.due.insert(row);
         }
         *self.by_partition.entry(meta.partition).or_default() += 1;
         self.bytes += meta.size;
@@ -228,7 +238,7 @@ impl Window {
         if key.blocks(row.meta.position) {
             return Some(row);
         }
-        key.waiting.insert(row.meta.position, row);
+        key.waiting.insert(row.meta.row(), row);
         self.waiting += 1;
         if key.in_flight == 0 && !key.has_turn {
             key.has_turn = true;
@@ -310,11 +320,11 @@ impl Window {
     }
 
     /// Takes out a row that waits. It stays in the window.
-    pub(crate) fn take_out(&mut self, position: Position, key: Option<&Arc<str>>) -> Option<Box<Row>> {
+    pub(crate) fn take_out(&mut self, wanted: RowId, key: Option<&Arc<str>>) -> Option<Box<Row>> {
         let row = match key {
-            Some(name) => self.keys.get_mut(name)?.waiting.remove(&position)?,
+            Some(name) => self.keys.get_mut(name)?.waiting.remove(&wanted)?,
             None => {
-                let is_it = |turn: &Turn| matches!(turn, Turn::Row(row) if row.meta.position == position);
+                let is_it = |turn: &Turn| matches!(turn, Turn::Row(row) if row.meta.row() == wanted);
                 match self.turns.remove(self.turns.iter().position(is_it)?)? {
                     Turn::Row(row) => row,
                     Turn::Key(_) => return None,
@@ -362,7 +372,7 @@ impl Window {
     pub(crate) fn block(&mut self, name: &Arc<str>, position: Position) -> Rows {
         let key = self.keys.entry(name.clone()).or_default();
         key.blocked_after = Some(key.blocked_after.map_or(position, |after| after.min(position)));
-        let after = Position(position.0.saturating_add(1));
+        let after = RowId::first_at(Position(position.0.saturating_add(1)));
         let held = key.waiting.split_off(&after);
         self.waiting -= held.len();
         held.into_values().collect()
@@ -384,9 +394,9 @@ impl Window {
     }
 
     /// The store has recorded what became of this row, or the row was dropped.
-    pub(crate) fn forget(&mut self, position: Position) {
-        let Some(member) = self.members.remove(&position) else { return };
-        self.due.remove(&position);
+    pub(crate) fn forget(&mut self, row: RowId) {
+        let Some(member) = self.members.remove(&row) else { return };
+        self.due.remove(&row);
         self.bytes -= member.size;
         if let Some(count) = self.by_partition.get_mut(&member.partition) {
             *count -= 1;
@@ -401,23 +411,23 @@ impl Window {
         let mut dropped = Vec::new();
         self.turns.retain(|turn| match turn {
             Turn::Row(row) if drop(row.meta.partition) => {
-                dropped.push(row.meta.position);
+                dropped.push(row.meta.row());
                 false
             }
             _ => true,
         });
         for key in self.keys.values_mut() {
-            key.waiting.retain(|position, row| {
+            key.waiting.retain(|id, row| {
                 let gone = drop(row.meta.partition);
                 if gone {
-                    dropped.push(*position);
+                    dropped.push(*id);
                 }
                 !gone
             });
         }
         self.waiting -= dropped.len();
-        for position in dropped {
-            self.forget(position);
+        for row in dropped {
+            self.forget(row);
         }
     }
 

@@ -5,6 +5,7 @@ use super::*;
 fn row(position: i64, key: Option<&str>) -> Box<Row> {
     let meta = Meta {
         position: Position(position),
+        identity: Identity::new([0; 16], 0),
         partition: Partition(0),
         attempts: 0,
         due: false,
@@ -35,6 +36,45 @@ fn a_key_has_one_message_in_flight_at_a_time() {
     assert!(window.take(LIMIT).is_empty());
     window.landed(first[0].meta.key.as_ref());
     assert_eq!(positions(&window.take(LIMIT)), [2]);
+}
+
+/// The second message that has this position, after the database lost the first one.
+fn second_row(position: i64, key: Option<&str>) -> Box<Row> {
+    let mut row = row(position, key);
+    row.meta.identity = Identity::new([0; 16], 1);
+    row
+}
+
+#[test]
+fn two_messages_of_one_position_are_two_rows() {
+    for key in [Some("a"), None] {
+        let mut window = Window::default();
+        assert!(matches!(window.offer(row(1, key)), Offer::Waiting));
+        assert!(matches!(window.offer(second_row(1, key)), Offer::Waiting));
+        assert!(matches!(window.offer(row(1, key)), Offer::Known));
+        assert!(matches!(window.offer(second_row(1, key)), Offer::Known));
+        let limit = CallLimit { many_per_key: true, ..LIMIT };
+        assert_eq!(positions(&window.take(limit)), [1, 1]);
+        window.forget(row(1, key).meta.row());
+        assert_eq!((window.len(), window.is_empty_of(Partition(0))), (1, false));
+        assert!(matches!(window.offer(second_row(1, key)), Offer::Known), "the other one is still there");
+        window.forget(second_row(1, key).meta.row());
+        assert_eq!((window.len(), window.bytes(), window.is_empty_of(Partition(0))), (0, 0, true));
+    }
+}
+
+#[test]
+fn a_row_is_taken_out_and_not_the_other_one_of_its_position() {
+    for key in [Some("a"), None] {
+        let mut window = Window::default();
+        window.offer(row(1, key));
+        window.offer(second_row(1, key));
+        let name = key.map(Arc::from);
+        let taken = window.take_out(second_row(1, key).meta.row(), name.as_ref()).unwrap();
+        assert_eq!(taken.meta.identity, Identity::new([0; 16], 1));
+        assert!(window.take_out(taken.meta.row(), name.as_ref()).is_none());
+        assert_eq!(window.take(LIMIT)[0].meta.identity, Identity::new([0; 16], 0));
+    }
 }
 
 #[test]
@@ -116,7 +156,10 @@ fn a_probe_is_what_has_not_failed_or_else_what_failed_least() {
     assert_eq!(position(window.take_probe(false)), Some(1), "the key has one in flight");
     assert_eq!(position(window.take_probe(false)), None);
     window.landed(Some(&Arc::from("a")));
-    assert_eq!(position(window.take_out(Position(3), Some(&Arc::from("a")))), Some(3));
+    assert_eq!(
+        position(window.take_out(RowId::new(Position(3), Identity::new([0; 16], 0)), Some(&Arc::from("a")))),
+        Some(3)
+    );
     assert!(!window.has_waiting());
 }
 
@@ -174,7 +217,7 @@ proptest! {
                 assert!(row.meta.position.0 > last, "key {key} went backwards");
             }
             window.landed(row.meta.key.as_ref());
-            window.forget(row.meta.position);
+            window.forget(row.meta.row());
         };
         for step in steps {
             match step {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outbox_core::{Batch, FetchLimit, Partition, Position, Reader, Result};
+use outbox_core::{Batch, FetchLimit, Partition, Reader, Result, RowId};
 use outbox_sql::sightings::Sightings;
 
 use self::fetch::{Due, Fetch, Found, Limit};
@@ -63,7 +63,7 @@ impl Reader for MssqlReader {
 
     /// Works on a copy of the state and puts it in place at the very end, so that an error or a dropped future leaves
     /// everything to be read again.
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         let Checked { pool, reads, facts, .. } = self.store.checked().await?;
         let sightings = self.sightings.get_or_insert_with(|| {
             let patience = if facts.is_babelfish { PATIENCE_WITHOUT_DIRTY_READS } else { PATIENCE };
@@ -76,7 +76,7 @@ impl Reader for MssqlReader {
             return Ok(Batch::default());
         }
         let sightings = &*sightings;
-        let in_flight: BTreeSet<i64> = in_flight.iter().map(|position| position.0).collect();
+        let in_flight: BTreeSet<i64> = in_flight.iter().map(|row| row.position.0).collect();
         let limit = Limit { messages: limit.messages.clamp(1, MOST_ROWS), bytes: limit.bytes.max(1) };
         let scanned = limit.messages.saturating_mul(facts.partitions.div_ceil(own.len())).min(MOST_SCANNED);
         let (own, in_flight) = (own.as_slice(), &in_flight);

@@ -1,7 +1,7 @@
 //! Counting, purging, and looking after dead letters.
 
 use super::settling::COMMON;
-use super::{DECLARE_NOW, SEEK, positions};
+use super::{DECLARE_NOW, SEEK};
 use crate::config::Names;
 
 /// How many rows are looked at for the oldest one that is not scheduled for later.
@@ -40,13 +40,13 @@ SELECT (SELECT COUNT_BIG(*) FROM (SELECT TOP (@P1) 1 AS one FROM {message} AS m{
     )
 }
 
-/// Before and behind the condition, whose first parameter is `@P2`. `@P1`: most rows.
+/// Numbers and partitions of dead letters: before and behind the condition, whose first parameter is `@P2`. `@P1`: most rows.
 pub(super) fn pick_dead(names: &Names) -> (String, String) {
-    let begin = format!("SELECT TOP (@P1) d.position, d.partition FROM {} AS d\nWHERE ", names.dead_letter);
-    (begin, "\nORDER BY d.position".to_owned())
+    let begin = format!("SELECT TOP (@P1) d.number, d.partition FROM {} AS d\nWHERE ", names.dead_letter);
+    (begin, "\nORDER BY d.position, d.enqueued_at, d.number".to_owned())
 }
 
-/// As [`pick_dead`].
+/// As [`pick_dead`], whole ones.
 pub(super) fn list_dead(names: &Names) -> (String, String) {
     let begin = format!(
         "SELECT TOP (@P1) d.position, d.attempts, d.blocks_key, d.last_error, d.enqueued_at, d.died_at,
@@ -55,25 +55,30 @@ FROM {} AS d
 WHERE ",
         names.dead_letter
     );
-    (begin, "\nORDER BY d.position".to_owned())
+    (begin, "\nORDER BY d.position, d.enqueued_at, d.number".to_owned())
 }
 
-/// `@P1`: positions. Puts dead letters back where they were, due at once. The session has to allow positions of its own,
+/// The lowest position of all messages. It may be below zero; see [`outbox_sql::dead_letters::places`].
+pub(super) fn lowest(names: &Names) -> String {
+    format!("SELECT MIN(m.position) FROM {} AS m", names.message)
+}
+
+/// `@P1`: numbers of dead letters, each with a position. Puts them back there, due at once. The session has to allow positions of its own,
 /// by a batch before: within `sp_executesql` that would end with it, and not every server would see it in time.
 pub(super) fn redrive(names: &Names) -> String {
     let Names { message, dead_letter, .. } = names;
     // The database computes the partition anew, from the same columns.
-    let columns = COMMON.replace("partition, ", "");
+    let columns = COMMON.replace("position, ", "").replace("partition, ", "");
     let values: Vec<String> = columns
         .split(", ")
         .map(|column| if column == "attempts" { "0".to_owned() } else { format!("d.{column}") })
         .collect();
     format!(
         "{DECLARE_NOW}
-INSERT INTO {message} ({columns}, blocks_key, available_at, last_error)
-SELECT {values}, d.blocks_key, @now, d.last_error
-FROM {positions} INNER JOIN {dead_letter} AS d WITH (FORCESEEK) ON d.position = s.position {SEEK};",
+INSERT INTO {message} (position, {columns}, blocks_key, available_at, last_error)
+SELECT s.place, {values}, d.blocks_key, @now, d.last_error
+FROM OPENJSON(@P1) WITH (number bigint '$[0]', place bigint '$[1]') AS s
+INNER JOIN {dead_letter} AS d WITH (FORCESEEK) ON d.number = s.number {SEEK};",
         values = values.join(", "),
-        positions = positions("@P1"),
     )
 }

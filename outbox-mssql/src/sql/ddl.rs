@@ -29,6 +29,7 @@ pub(super) fn tables(names: &Names) -> String {
         message_due,
         message_blocking,
         dead_letter_blocking,
+        dead_letter_position,
         partitions,
         ..
     } = names;
@@ -75,8 +76,10 @@ CREATE INDEX {message_due} ON {message} (partition, available_at, position) INCL
 CREATE INDEX {message_blocking} ON {message} (partition, key_hash, position) INCLUDE (available_at)
     WHERE blocks_key = 1 WITH (ALLOW_PAGE_LOCKS = OFF);
 
+-- Positions are not unique here: a database that loses its latest commits assigns their positions again.
 CREATE TABLE {dead_letter} (
-    position bigint NOT NULL PRIMARY KEY CLUSTERED,
+    number bigint IDENTITY(1, 1) NOT NULL PRIMARY KEY CLUSTERED,
+    position bigint NOT NULL,
     message_id uniqueidentifier NOT NULL,
     topic nvarchar(max) COLLATE {BINARY} NOT NULL,
     [key] nvarchar(max) COLLATE {BINARY} NULL,
@@ -93,6 +96,7 @@ CREATE TABLE {dead_letter} (
     died_at datetime2(6) NOT NULL DEFAULT (SYSUTCDATETIME())
 );
 CREATE INDEX {dead_letter_blocking} ON {dead_letter} (partition, key_hash, position) WHERE blocks_key = 1;
+CREATE INDEX {dead_letter_position} ON {dead_letter} (position);
 
 CREATE TABLE {delivered} (
     position bigint NOT NULL,

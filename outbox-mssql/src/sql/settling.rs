@@ -16,23 +16,24 @@ fn kept(names: &Names) -> String {
     format!("\nOUTPUT {} INTO {} ({COMMON})", of("deleted", COMMON), names.delivered)
 }
 
-/// `@P1`: positions. Deletes those that block no key, which is nearly always all of them, and says how many.
+/// `@P1`: positions, each with the message id and the time of enqueueing. Deletes those rows that block no key, which is nearly always all
+/// of them, and says how many.
 pub(super) fn deliver(names: &Names, keep: bool) -> String {
     format!(
         "DELETE m{kept}
-FROM {positions} INNER JOIN {message} AS m WITH (FORCESEEK, ROWLOCK) ON m.position = s.position
-WHERE m.blocks_key = 0 {SEEK};
+FROM OPENJSON(@P1) WITH (position bigint '$[0]', id uniqueidentifier '$[1]', time datetime2(6) '$[2]') AS s
+INNER JOIN {message} AS m WITH (FORCESEEK, ROWLOCK) ON m.position = s.position
+WHERE m.blocks_key = 0 AND m.message_id = s.id AND m.enqueued_at = s.time {SEEK};
 SELECT @@ROWCOUNT;",
         kept = if keep { kept(names) } else { String::new() },
-        positions = positions("@P1"),
         message = names.message,
     )
 }
 
-/// `@P1`: positions.
-pub(super) fn delete(table: &str) -> String {
+/// `@P1`: what is in the column, which is the primary key.
+pub(super) fn delete(table: &str, column: &str) -> String {
     format!(
-        "DELETE m FROM {} INNER JOIN {table} AS m WITH (FORCESEEK, ROWLOCK) ON m.position = s.position {SEEK}",
+        "DELETE m FROM {} INNER JOIN {table} AS m WITH (FORCESEEK, ROWLOCK) ON m.{column} = s.position {SEEK}",
         positions("@P1")
     )
 }
@@ -59,12 +60,13 @@ INNER JOIN {} AS l WITH (FORCESEEK) ON l.partition = s.partition {SEEK}",
     )
 }
 
-/// `@P1`: positions. Locks rows in the same way, and tells what they are.
-pub(super) fn lock_rows(table: &str) -> String {
+/// `@P1`: what is in the column, which is the primary key. Locks rows in the same way, and tells what they are.
+pub(super) fn lock_rows(table: &str, column: &str) -> String {
     format!(
         "UPDATE m SET attempts = m.attempts
-OUTPUT inserted.position, inserted.partition, inserted.key_hash, inserted.blocks_key
-FROM {} INNER JOIN {table} AS m WITH (FORCESEEK, ROWLOCK) ON m.position = s.position {SEEK}",
+OUTPUT inserted.{column}, inserted.partition, inserted.key_hash, inserted.blocks_key, inserted.message_id,
+    inserted.enqueued_at, inserted.position
+FROM {} INNER JOIN {table} AS m WITH (FORCESEEK, ROWLOCK) ON m.{column} = s.position {SEEK}",
         positions("@P1")
     )
 }
@@ -90,7 +92,7 @@ INNER JOIN {message} AS m WITH (FORCESEEK) ON m.position = s.position {SEEK}",
 }
 
 /// Rows with positions, attempts and whether to block; the error as a text. Copies the rows as they are, readable or
-/// not. A dead letter at the same position is there only after somebody has put a copy of it back by hand.
+/// not.
 pub(super) fn bury(names: &Names) -> String {
     let Names { message, dead_letter, .. } = names;
     let list = "OPENJSON(@list) WITH (
@@ -98,8 +100,6 @@ pub(super) fn bury(names: &Names) -> String {
 ) AS s";
     format!(
         "{DECLARE_LIST}
-DELETE d FROM {list}
-INNER JOIN {dead_letter} AS d WITH (FORCESEEK) ON d.position = s.position {SEEK};
 INSERT INTO {dead_letter} ({COMMON}, key_hash, blocks_key, last_error)
 SELECT {values}, m.key_hash, s.blocks, {error}
 FROM {list}

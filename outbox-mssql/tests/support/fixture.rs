@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use integration_tests::{Server, SqlServer};
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
-use outbox_core::{Message, MessageId, Result, Store};
+use outbox_core::{Message, MessageId, Position, Result, Store};
 use outbox_mssql::{Config, Connection, Outbox, map_error};
 
 use super::{Scene, pool};
@@ -99,6 +99,23 @@ impl StoreFixture for Fixture {
         for table in [message, dead_letter] {
             self.scene.run(&format!("DELETE FROM {table} WHERE message_id = '{id}'")).await;
         }
+        Ok(())
+    }
+
+    async fn replace(&self, position: Position, message: &Message) -> Result<()> {
+        let table = self.message_table();
+        let text = |text: &str| format!("N'{}'", text.replace('\'', "''"));
+        let payload: String = message.payload().iter().map(|byte| format!("{byte:02X}")).collect();
+        let insert = format!(
+            "SET IDENTITY_INSERT {table} ON;
+             INSERT INTO {table} (position, message_id, topic, [key], payload) VALUES ({position}, '{id}', {topic}, {key}, 0x{payload});
+             SET IDENTITY_INSERT {table} OFF;",
+            id = message.id(),
+            topic = text(message.topic()),
+            key = message.key().map_or("NULL".to_owned(), text),
+        );
+        self.scene.run(&format!("DELETE FROM {table} WHERE position = {position}")).await;
+        self.scene.run(&insert).await;
         Ok(())
     }
 

@@ -128,7 +128,7 @@ pub(crate) fn topics(batch: &Batch) -> Vec<String> {
 }
 
 pub(crate) fn settle(row: &Fetched, settlement: Settlement) -> Settle {
-    Settle { position: row.position, partition: row.partition, settlement }
+    Settle::of(row, settlement)
 }
 
 pub(crate) fn all_delivered(batch: &Batch) -> Vec<Settle> {

@@ -1,7 +1,7 @@
 //! Counting, purging, and looking after dead letters.
 
 use super::reading::CONTENT;
-use super::{COMMON, NOW, POSITIONS, POSITIONS_TO_LOCK, micros, of};
+use super::{COMMON, NOW, POSITIONS_TO_LOCK, micros, of};
 use crate::config::Names;
 
 /// How many of the first rows are looked at for the oldest one that is not scheduled for later.
@@ -40,7 +40,7 @@ pub(super) fn stats(names: &Names) -> String {
 pub(super) fn list_dead(names: &Names, condition: &str) -> String {
     format!(
         "SELECT d.`position`, d.`attempts`, d.`blocks_key`, d.`last_error`, {enqueued_at}, {died_at}, {content}
-FROM {dead_letter} AS d WHERE {condition} ORDER BY d.`position` LIMIT ?",
+FROM {dead_letter} AS d WHERE {condition} ORDER BY d.`position`, d.`enqueued_at`, d.`number` LIMIT ?",
         enqueued_at = micros("d.`enqueued_at`"),
         died_at = micros("d.`died_at`"),
         content = of("d", CONTENT),
@@ -48,31 +48,39 @@ FROM {dead_letter} AS d WHERE {condition} ORDER BY d.`position` LIMIT ?",
     )
 }
 
-/// Positions and partitions of dead letters. Parameters: as above.
+/// Numbers and partitions of dead letters. Parameters: as above.
 pub(super) fn pick_dead(names: &Names, condition: &str) -> String {
     format!(
-        "SELECT d.`position`, d.`partition` FROM {} AS d WHERE {condition} ORDER BY d.`position` LIMIT ?",
+        "SELECT d.`number`, d.`partition` FROM {} AS d WHERE {condition} ORDER BY d.`position`, d.`enqueued_at`, d.`number` LIMIT ?",
         names.dead_letter
     )
 }
 
-/// Those that are still there: as for messages. Parameter: the list of positions.
+/// Those that are still there, by position: the number, what is read of messages, and the position. Parameter: the list of numbers.
 pub(super) fn lock_dead(names: &Names) -> String {
     format!(
-        "SELECT d.`position`, d.`partition`, SHA2(d.`key`, 256), d.`blocks_key`
-FROM {POSITIONS_TO_LOCK} STRAIGHT_JOIN {} AS d FORCE INDEX (PRIMARY) ON d.`position` = s.`position` FOR UPDATE",
-        names.dead_letter
+        "SELECT d.`number`, d.`partition`, SHA2(d.`key`, 256), d.`blocks_key`, d.`message_id`, {time}, d.`position`
+FROM {POSITIONS_TO_LOCK} STRAIGHT_JOIN {dead_letter} AS d FORCE INDEX (PRIMARY) ON d.`number` = s.`position`
+ORDER BY d.`position`, d.`enqueued_at`, d.`number` FOR UPDATE",
+        time = micros("d.`enqueued_at`"),
+        dead_letter = names.dead_letter,
     )
 }
 
-/// Copies dead letters back to where they were. The database computes the partition anew, from the same columns.
-/// Parameter: the list of positions.
+/// The lowest position of all messages. It may be below zero; see [`outbox_sql::dead_letters::places`].
+pub(super) fn lowest(names: &Names) -> String {
+    format!("SELECT MIN(m.`position`) FROM {} AS m", names.message)
+}
+
+/// Copies dead letters back. The database computes the partition anew, from the same columns. Parameter: a list of numbers and
+/// positions.
 pub(super) fn redrive(names: &Names) -> String {
-    let columns = COMMON.replace("`partition`, ", "").replace("`attempts`, ", "");
+    let columns = COMMON.replace("`position`, ", "").replace("`partition`, ", "").replace("`attempts`, ", "");
     format!(
-        "INSERT INTO {message} ({columns}, `attempts`, `blocks_key`, `available_at`)
-SELECT {values}, 0, d.`blocks_key`, {NOW}
-FROM {POSITIONS} STRAIGHT_JOIN {dead_letter} AS d FORCE INDEX (PRIMARY) ON d.`position` = s.`position`",
+        "INSERT INTO {message} (`position`, {columns}, `attempts`, `blocks_key`, `available_at`)
+SELECT s.`place`, {values}, 0, d.`blocks_key`, {NOW}
+FROM JSON_TABLE(?, '$[*]' COLUMNS (`number` BIGINT PATH '$[0]', `place` BIGINT PATH '$[1]')) AS s
+STRAIGHT_JOIN {dead_letter} AS d FORCE INDEX (PRIMARY) ON d.`number` = s.`number`",
         message = names.message,
         values = of("d", &columns),
         dead_letter = names.dead_letter,

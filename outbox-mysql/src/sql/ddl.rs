@@ -19,6 +19,7 @@ const BLOCKING: &str = "BINARY(32) AS (IF(`blocks_key`, UNHEX(SHA2(`key`, 256)),
 /// What makes the tables. Each statement can be run again.
 pub(super) fn tables(names: &Names) -> Vec<String> {
     let Names { message, dead_letter, delivered, lease, relay, meta, partitions, .. } = names;
+    // Positions are not unique among dead letters: a server that loses its latest commits assigns their positions again.
     vec![
         format!(
             "CREATE TABLE IF NOT EXISTS {meta} (
@@ -54,7 +55,8 @@ COMMENT 'A transactional outbox. Insert topic and payload, and key, headers, con
         ),
         format!(
             "CREATE TABLE IF NOT EXISTS {dead_letter} (
-    `position` BIGINT NOT NULL PRIMARY KEY,
+    `number` BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    `position` BIGINT NOT NULL,
     `message_id` BINARY(16) NOT NULL,
     `topic` TEXT NOT NULL,
     `key` MEDIUMTEXT,
@@ -69,7 +71,8 @@ COMMENT 'A transactional outbox. Insert topic and payload, and key, headers, con
     `last_error` TEXT,
     `enqueued_at` DATETIME(6) NOT NULL,
     `died_at` DATETIME(6) NOT NULL DEFAULT ({NOW}),
-    KEY `blocking` (`blocking`, `partition`)
+    KEY `position` (`position`),
+    KEY `blocking` (`blocking`, `partition`, `position`)
 ) {TABLE}"
         ),
         format!(

@@ -33,6 +33,9 @@ const COMMON: &str = "`position`, `message_id`, `topic`, `key`, `payload`, `cont
 /// The present. Everything is in UTC, whatever the session's time zone.
 const NOW: &str = "UTC_TIMESTAMP(6)";
 
+/// Stands for a time that is none, such as `0000-00-00`. No time has this number.
+pub(crate) const NO_TIME: i64 = i64::MIN / 2;
+
 /// A time in microseconds since 1970.
 fn micros(time: &str) -> String {
     format!("TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', {time})")
@@ -84,6 +87,7 @@ pub(crate) struct Statements {
 
     pub(crate) purge: SqlStr,
     pub(crate) stats: SqlStr,
+    pub(crate) lowest: SqlStr,
     pub(crate) redrive: SqlStr,
     pub(crate) delete_dead: SqlStr,
     pub(crate) lock_dead: SqlStr,
@@ -123,14 +127,15 @@ impl Statements {
             set_due: text(settling::set_due(&names)),
             bury: text(settling::bury(&names)),
             keep_delivered: text(settling::keep_delivered(&names)),
-            delete: text(settling::delete(&names.message)),
+            delete: text(settling::delete(&names.message, "position")),
             hold_later: text(settling::hold_later(&names)),
             fronts: text(settling::fronts(&names)),
             anything: text(format!("SELECT {}", reading::anything(&names.message))),
             purge: text(admin::purge(&names)),
             stats: text(admin::stats(&names)),
+            lowest: text(admin::lowest(&names)),
             redrive: text(admin::redrive(&names)),
-            delete_dead: text(settling::delete(&names.dead_letter)),
+            delete_dead: text(settling::delete(&names.dead_letter, "number")),
             lock_dead: text(admin::lock_dead(&names)),
             relays: text(inspecting::relays(&names)),
             owners: text(inspecting::owners(&names)),

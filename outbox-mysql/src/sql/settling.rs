@@ -5,25 +5,30 @@
 //! one, and behind one that retries or is dead all of them wait.
 
 use super::reading::earlier;
-use super::{COMMON, NEVER, NOW, POSITIONS, POSITIONS_TO_LOCK, of};
+use super::{COMMON, NEVER, NO_TIME, NOW, POSITIONS, POSITIONS_TO_LOCK, micros, of};
 use crate::config::Names;
 
 /// Rows of a key that are due at a time after a release. It bounds the work of one settle call; each of them that is
 /// delivered makes room for another one.
 pub(super) const RELEASED: usize = 256;
 
-/// Deletes rows that block nothing. In quiet times these are all. Parameter: the list of positions.
+/// Deletes rows that block nothing. In quiet times these are all. Parameter: a list of positions, ids in hexadecimal digits, and times of
+/// enqueueing in microseconds.
 pub(super) fn deliver(names: &Names) -> String {
     format!(
-        "DELETE m FROM {POSITIONS} STRAIGHT_JOIN {} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position` WHERE NOT m.`blocks_key`",
-        names.message
+        "DELETE m FROM JSON_TABLE(?, '$[*]' COLUMNS (
+    `position` BIGINT PATH '$[0]', `id` CHAR(32) PATH '$[1]', `time` BIGINT PATH '$[2]')) AS s
+STRAIGHT_JOIN {message} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position`
+WHERE NOT m.`blocks_key` AND m.`message_id` = UNHEX(s.`id`) AND COALESCE({time}, {NO_TIME}) = s.`time`",
+        message = names.message,
+        time = micros("m.`enqueued_at`"),
     )
 }
 
-/// Parameter: the list of positions.
-pub(super) fn delete(table: &str) -> String {
+/// Parameter: the list of what is in the column, which is the primary key.
+pub(super) fn delete(table: &str, column: &str) -> String {
     format!(
-        "DELETE m FROM {POSITIONS} STRAIGHT_JOIN {table} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position`"
+        "DELETE m FROM {POSITIONS} STRAIGHT_JOIN {table} AS m FORCE INDEX (PRIMARY) ON m.`{column}` = s.`position`"
     )
 }
 
@@ -38,12 +43,14 @@ ORDER BY l.`partition` FOR UPDATE",
     )
 }
 
-/// The rows at some positions: position, partition, hash of the key, whether it blocks. Parameter: the list.
+/// The rows at some positions: position, partition, hash of the key, whether it blocks, message id, and time of enqueueing. Parameter: the
+/// list.
 pub(super) fn lock_rows(names: &Names) -> String {
     format!(
-        "SELECT m.`position`, m.`partition`, SHA2(m.`key`, 256), m.`blocks_key`
-FROM {POSITIONS_TO_LOCK} STRAIGHT_JOIN {} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position` FOR UPDATE",
-        names.message
+        "SELECT m.`position`, m.`partition`, SHA2(m.`key`, 256), m.`blocks_key`, m.`message_id`, {time}
+FROM {POSITIONS_TO_LOCK} STRAIGHT_JOIN {message} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position` FOR UPDATE",
+        time = micros("m.`enqueued_at`"),
+        message = names.message,
     )
 }
 
@@ -94,9 +101,7 @@ SELECT {values}, s.`attempts`, s.`error`, s.`block`
 FROM JSON_TABLE(?, '$[*]' COLUMNS (
     `position` BIGINT PATH '$[0]', `attempts` INT UNSIGNED PATH '$[1]', `error` TEXT PATH '$[2]',
     `block` TINYINT PATH '$[3]')) AS s
-STRAIGHT_JOIN {message} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position`
-ON DUPLICATE KEY UPDATE `attempts` = VALUES(`attempts`), `last_error` = VALUES(`last_error`),
-    `blocks_key` = VALUES(`blocks_key`), `died_at` = VALUES(`died_at`)",
+STRAIGHT_JOIN {message} AS m FORCE INDEX (PRIMARY) ON m.`position` = s.`position`",
         dead_letter = names.dead_letter,
         values = of("m", &columns),
         message = names.message,

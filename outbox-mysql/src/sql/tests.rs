@@ -39,6 +39,7 @@ fn texts() {
         anything,
         purge,
         stats,
+        lowest,
         redrive,
         delete_dead,
         lock_dead,
@@ -95,6 +96,7 @@ fn texts() {
         ("owners", owners),
         ("peek", peek),
         ("clock", clock),
+        ("lowest", lowest),
         ("redrive", redrive),
         ("delete_dead", delete_dead),
     ] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
-use outbox_core::{Message, MessageId, Result, Store};
+use outbox_core::{Message, MessageId, Position, Result, Store};
 use outbox_mysql::{Config, Outbox, map_error};
 use sqlx::{MySql as Driver, Transaction};
 use uuid::Uuid;
@@ -104,6 +104,21 @@ impl StoreFixture for Fixture {
             self.scene.run(&format!("DELETE FROM {table} WHERE `message_id` = {}", literal(id))).await;
         }
         Ok(())
+    }
+
+    async fn replace(&self, position: Position, message: &Message) -> Result<()> {
+        let table = self.message_table();
+        self.scene.run(&format!("DELETE FROM {table} WHERE `position` = {position}")).await;
+        let insert = format!(
+            "INSERT INTO {table} (`position`, `message_id`, `topic`, `key`, `payload`) VALUES (?, ?, ?, ?, ?)"
+        );
+        let insert = sqlx::query(sqlx::AssertSqlSafe(insert))
+            .bind(position.0)
+            .bind(message.id().as_uuid())
+            .bind(message.topic())
+            .bind(message.key())
+            .bind(message.payload().as_ref());
+        insert.execute(&self.scene.pool).await.map(|_| ()).map_err(map_error)
     }
 
     async fn break_connections(&self) -> Result<bool> {

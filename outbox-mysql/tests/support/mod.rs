@@ -122,11 +122,7 @@ pub(crate) fn topics(batch: &Batch) -> Vec<String> {
 }
 
 pub(crate) fn all_delivered(batch: &Batch) -> Vec<Settle> {
-    let settle = |row: &outbox_core::Fetched| Settle {
-        position: row.position,
-        partition: row.partition,
-        settlement: Settlement::Delivered,
-    };
+    let settle = |row: &outbox_core::Fetched| Settle::of(row, Settlement::Delivered);
     batch.rows.iter().map(settle).collect()
 }
 

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use outbox_core::{
-    Batch, Error, ErrorKind, FetchLimit, Fetched, Partition, Position, Reader, Result, Timestamp,
+    Batch, Error, ErrorKind, FetchLimit, Fetched, Partition, Position, Reader, Result, RowId, Timestamp,
 };
 use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgRow};
@@ -76,7 +76,7 @@ impl Reader for PostgresReader {
 
     /// Works on a copy of the state and puts it in place at the very end, so that an error or a dropped future leaves
     /// everything to be read again.
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         let own = self.progress.partitions();
         if own.is_empty() {
             return Ok(Batch::default());
@@ -446,8 +446,8 @@ fn partitions(partitions: impl Iterator<Item = Partition>) -> Vec<i16> {
     numbers(&partitions.collect::<Vec<_>>())
 }
 
-fn raw(positions: &[Position]) -> Vec<i64> {
-    positions.iter().map(|position| position.0).collect()
+fn raw(rows: &[RowId]) -> Vec<i64> {
+    rows.iter().map(|row| row.position.0).collect()
 }
 
 fn number(count: usize) -> i64 {

@@ -19,11 +19,25 @@ const RELEASED: usize = 256;
 pub(super) const COMMON: &str = "position, message_id, topic, key, payload, content_type, headers, options, partition, \
                                  attempts, enqueued_at";
 
-/// The same rows of `m` as in `s`.
+/// Rows that were fetched.
+const FETCHED: &str = "unnest($1::smallint[], $2::bigint[], $3::uuid[], $4::timestamptz[]) AS s (partition, position, id, time)";
+
+/// The same rows of `m` as in `s`, which one statement has read.
 const SAME_ROW: &str = "m.partition = s.partition AND m.position = s.position";
 
-/// `$1` to `$4`: partitions, the first and the last positions of runs, and a bit for each position in between; `$5`: false.
-/// Deletes those rows of them for which nothing waits: in quiet times all.
+/// The same rows of `m` as in `s`, which were fetched some time ago: another message may be at the position by now.
+fn fetched_row(row: &str) -> String {
+    format!(
+        "{row}.partition = s.partition AND {row}.position = s.position
+        AND {row}.message_id = s.id AND {row}.enqueued_at = s.time"
+    )
+}
+
+/// `$1` to `$4`: partitions, the first and the last positions of runs, and a bit for each position in between; `$5`, `$6`: message ids and
+/// times of enqueueing; `$7`: false. Deletes those rows of them for which nothing waits: in quiet times all.
+///
+/// A row is deleted only if its id and its time are among those given: then that message has been delivered, wherever it is. PostgreSQL
+/// looks them up in tables of hashes. To ask for the pair that belongs to the position would take a join for each row.
 ///
 /// Of a plain `NOT blocks_key` the planner knows how many rows meet it. If few do, it goes through them all once for each run.
 ///
@@ -34,14 +48,15 @@ pub(super) fn deliver_free(names: &Names) -> String {
 USING unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::bytea[]) AS s (partition, first, last, taken)
 WHERE m.partition = s.partition AND m.position BETWEEN s.first AND s.last
     AND CASE WHEN m.position BETWEEN s.first AND s.last
-        THEN get_bit(s.taken, (m.position - s.first)::integer) = 1 ELSE false END
+        THEN get_bit(s.taken, (m.position - s.first)::integer) = 1
+            AND m.message_id = ANY($5::uuid[]) AND m.enqueued_at = ANY($6::timestamptz[]) ELSE false END
     AND m.blocks_key::integer <> 1 AND {}",
         names.message,
-        never_generic_condition("$5"),
+        never_generic_condition("$7"),
     )
 }
 
-/// `$1`, `$2`: partitions and positions; `$3`: false. Deletes, and releases what waited for the deleted rows.
+/// `$1` to `$4`: partitions, positions, message ids, times of enqueueing; `$5`: false. Deletes, and releases what waited for the deleted rows.
 pub(super) fn deliver(names: &Names, keep: bool) -> String {
     let Names { message, delivered, .. } = names;
     let (returning, kept) = if keep {
@@ -57,8 +72,8 @@ kept AS (INSERT INTO {delivered} ({COMMON}) SELECT {COMMON} FROM gone)"
     };
     format!(
         "WITH gone AS (
-    DELETE FROM {message} m USING unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
-    WHERE {SAME_ROW}
+    DELETE FROM {message} m USING {FETCHED}
+    WHERE {same_row}
     RETURNING {returning}
 ){kept},
 released AS ({released})
@@ -70,26 +85,28 @@ SELECT 1 {never}",
             "(SELECT DISTINCT partition, key FROM gone WHERE blocks_key::integer = 1)",
             "AND b.position NOT IN (SELECT position FROM gone)"
         ),
-        never = never_generic("$3"),
+        same_row = fetched_row("m"),
+        never = never_generic("$5"),
     )
 }
 
-/// `$1`, `$2`: partitions and positions; `$3`: false. Locks those of these rows that no other session has locked. Returns the
+/// `$1` to `$4`: partitions, positions, message ids, times of enqueueing; `$5`: false. Locks those of these rows that no other session has locked. Returns the
 /// rows that are there, and whether this transaction has locked them.
 pub(super) fn lock_rows(names: &Names) -> String {
     let message = &names.message;
     format!(
         "WITH ours AS (
-    SELECT m.position FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
-    JOIN {message} m ON {SAME_ROW}
+    SELECT m.position FROM {FETCHED}
+    JOIN {message} m ON {same_row}
     FOR UPDATE OF m SKIP LOCKED
 )
 SELECT m.partition, m.position, m.position IN (SELECT position FROM ours)
-FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
-JOIN {message} m ON {SAME_ROW}
+FROM {FETCHED}
+JOIN {message} m ON {same_row}
 UNION ALL
 SELECT NULL, NULL, NULL {never}",
-        never = never_generic("$3")
+        same_row = fetched_row("m"),
+        never = never_generic("$5")
     )
 }
 
@@ -106,8 +123,8 @@ pub(super) fn lock_leases(names: &Names) -> String {
     read_leases(names) + " FOR SHARE"
 }
 
-/// `$1` to `$6`: partitions, positions, microseconds until the next attempt, attempts, errors, whether to block; `$7`: false.
-/// Returns the key, whether the row blocks now, and whether it did.
+/// `$1` to `$8`: partitions, positions, microseconds until the next attempt, attempts, errors, whether to block, message ids, times of
+/// enqueueing; `$9`: false. Returns the key, whether the row blocks now, and whether it did.
 pub(super) fn retry(names: &Names) -> String {
     let message = &names.message;
     format!(
@@ -120,18 +137,20 @@ pub(super) fn retry(names: &Names) -> String {
         ELSE now() + s.after * interval '1 microsecond' END
 FROM (
     SELECT s.*, o.blocks_key AS did_block
-    FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[], $6::boolean[])
-        AS s (partition, position, after, attempts, error, block)
-    JOIN {message} o ON o.partition = s.partition AND o.position = s.position
+    FROM unnest($1::smallint[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[], $6::boolean[], $7::uuid[], $8::timestamptz[])
+        AS s (partition, position, after, attempts, error, block, id, time)
+    JOIN {message} o ON {old_row}
 ) s
-WHERE {SAME_ROW} AND {fresh}
+WHERE {same_row} AND {fresh}
 RETURNING m.partition, m.position, m.key, m.blocks_key, s.did_block",
         blocked = blocked_by_earlier(names, "m"),
-        fresh = never_generic_condition("$7"),
+        old_row = fetched_row("o"),
+        same_row = fetched_row("m"),
+        fresh = never_generic_condition("$9"),
     )
 }
 
-/// `$1`, `$2`: partitions and positions; `$3`: false. What nothing blocks any more is due at once, and goes on blocking, so that
+/// `$1` to `$4`: partitions, positions, message ids, times of enqueueing; `$5`: false. What nothing blocks any more is due at once, and goes on blocking, so that
 /// the ready rows behind it stay behind it. Returns the key, behind whose row nothing may be due, true and false.
 pub(super) fn hold(names: &Names) -> String {
     let message = &names.message;
@@ -139,39 +158,35 @@ pub(super) fn hold(names: &Names) -> String {
         "UPDATE {message} m SET
     blocks_key = m.key IS NOT NULL,
     available_at = CASE WHEN m.key IS NOT NULL AND {blocked} THEN 'infinity' ELSE now() END
-FROM unnest($1::smallint[], $2::bigint[]) AS s (partition, position)
-WHERE {SAME_ROW} AND {fresh}
+FROM {FETCHED}
+WHERE {same_row} AND {fresh}
 RETURNING m.partition, m.position, m.key, true, false",
         blocked = blocked_by_earlier(names, "m"),
-        fresh = never_generic_condition("$3"),
+        same_row = fetched_row("m"),
+        fresh = never_generic_condition("$5"),
     )
 }
 
-/// `$1` to `$5`: partitions, positions, attempts, errors, whether to block; `$6`: false. Moves the rows as they are, readable or
-/// not. Returns as [`retry`] does.
+/// `$1` to `$7`: partitions, positions, attempts, errors, whether to block, message ids, times of enqueueing; `$8`: false. Moves the
+/// rows as they are, readable or not. Returns as [`retry`] does.
 pub(super) fn bury(names: &Names) -> String {
     let Names { message, dead_letter, .. } = names;
     format!(
         "WITH gone AS (
     DELETE FROM {message} m
-    USING unnest($1::smallint[], $2::bigint[], $3::integer[], $4::text[], $5::boolean[])
-        AS s (partition, position, new_attempts, error, block)
-    WHERE {SAME_ROW} AND {fresh}
+    USING unnest($1::smallint[], $2::bigint[], $3::integer[], $4::text[], $5::boolean[], $6::uuid[], $7::timestamptz[])
+        AS s (partition, position, new_attempts, error, block, id, time)
+    WHERE {same_row} AND {fresh}
     RETURNING m.*, s.new_attempts, s.error, s.block AND m.key IS NOT NULL AS blocks_on
 ),
 buried AS (
     INSERT INTO {dead_letter} ({COMMON}, blocks_key, last_error)
     SELECT {common}, blocks_on, error FROM gone
-    -- Only after somebody has put a copy of a dead letter back by hand. It must not stop the relay.
-    ON CONFLICT (position) DO UPDATE SET
-        attempts = excluded.attempts,
-        blocks_key = excluded.blocks_key,
-        last_error = excluded.last_error,
-        died_at = excluded.died_at
 )
 SELECT partition, position, key, blocks_on, blocks_key FROM gone",
         common = COMMON.replace("attempts", "new_attempts"),
-        fresh = never_generic_condition("$6"),
+        same_row = fetched_row("m"),
+        fresh = never_generic_condition("$8"),
     )
 }
 

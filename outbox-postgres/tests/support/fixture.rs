@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use integration_tests::postgres::Database;
 use integration_tests::{Postgres, PostgresNext, Server};
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
-use outbox_core::{Message, MessageId, Result, Store};
+use outbox_core::{Message, MessageId, Position, Result, Store};
 use outbox_postgres::{Config, Outbox, map_error};
 use sqlx::{AssertSqlSafe, Postgres as Driver, Transaction};
 
@@ -106,6 +106,21 @@ impl StoreFixture for Fixture {
             self.scene.run(&format!("DELETE FROM {table} WHERE message_id = '{id}'")).await;
         }
         Ok(())
+    }
+
+    async fn replace(&self, position: Position, message: &Message) -> Result<()> {
+        let table = self.message_table();
+        self.scene.run(&format!("DELETE FROM {table} WHERE position = {position}")).await;
+        let insert = format!(
+            "INSERT INTO {table} (position, message_id, topic, key, payload) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5)"
+        );
+        let insert = sqlx::query(AssertSqlSafe(insert))
+            .bind(position.0)
+            .bind(message.id().as_uuid())
+            .bind(message.topic())
+            .bind(message.key())
+            .bind(message.payload().as_ref());
+        insert.execute(&self.scene.pool).await.map(|_| ()).map_err(map_error)
     }
 
     async fn break_connections(&self) -> Result<bool> {

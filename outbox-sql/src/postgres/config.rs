@@ -126,6 +126,10 @@ pub struct Names {
     pub message_due_key: String,
     /// The index of dead letters that block their key.
     pub dead_letter_blocking: String,
+    /// The index of dead letters by position.
+    pub dead_letter_position: String,
+    /// The table of undelivered messages as a string literal, for functions that take the name of a table.
+    pub message_literal: String,
     /// The channel of the wake-ups.
     pub channel: String,
     /// The key of the advisory lock for migrations.
@@ -172,6 +176,8 @@ impl Names {
             message_blocking: name("message_blocking")?,
             message_due_key: name("message_due_key")?,
             dead_letter_blocking: name("dead_letter_blocking")?,
+            dead_letter_position: name("dead_letter_position")?,
+            message_literal: format!("'{}'", message.replace('\'', "''")),
             channel: format!("outbox_{hash:016x}"),
             migrate_lock: i64::from_ne_bytes(hash.to_ne_bytes()),
             group_lock: i64::from_ne_bytes(fnv1a(format!("{message} group").as_bytes()).to_ne_bytes()),

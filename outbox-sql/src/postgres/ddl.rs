@@ -58,6 +58,8 @@ pub fn tables(names: &Names) -> String {
         message_blocking,
         message_due_key,
         dead_letter_blocking,
+        dead_letter_position,
+        message_literal,
         channel,
         partitions,
         ..
@@ -101,6 +103,12 @@ CREATE TABLE {message} (
     {QUEUE_STORAGE}
 );
 COMMENT ON TABLE {message} IS '{comment}';
+-- Who puts dead letters back has to know which positions were assigned.
+DO {FUNCTION_QUOTE}
+BEGIN
+    EXECUTE 'GRANT SELECT ON SEQUENCE ' || pg_get_serial_sequence({message_literal}, 'position') || ' TO PUBLIC';
+END
+{FUNCTION_QUOTE};
 CREATE INDEX {message_due} ON {message} (partition, available_at, position) WHERE available_at IS NOT NULL;
 -- The hash stands for the key because a key may be longer than an index takes.
 CREATE INDEX {message_blocking} ON {message} (partition, hashtextextended(key, 0), position) WHERE blocks_key;
@@ -108,8 +116,10 @@ CREATE INDEX {message_blocking} ON {message} (partition, hashtextextended(key, 0
 CREATE INDEX {message_due_key} ON {message} (partition, hashtextextended(key, 0), available_at)
     WHERE blocks_key AND available_at < 'infinity';
 
+-- Positions are not unique here: a database that loses its latest commits assigns their positions again.
 CREATE TABLE {dead_letter} (
-    position bigint PRIMARY KEY,
+    number bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    position bigint NOT NULL,
     message_id uuid NOT NULL,
     topic text NOT NULL,
     key text COLLATE "C",
@@ -126,6 +136,7 @@ CREATE TABLE {dead_letter} (
 );
 CREATE INDEX {dead_letter_blocking} ON {dead_letter} (partition, hashtextextended(key, 0), position)
     WHERE blocks_key;
+CREATE INDEX {dead_letter_position} ON {dead_letter} (position, number);
 
 CREATE TABLE {delivered} (
     position bigint NOT NULL,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Database, now};
 use async_trait::async_trait;
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
-use outbox_core::{Error, ErrorKind, Message, MessageId, Result, Store};
+use outbox_core::{Error, ErrorKind, Message, MessageId, Position, Result, Store};
 use outbox_sqlite::Outbox;
 use sqlx::{Sqlite, Transaction};
 
@@ -92,6 +92,19 @@ impl StoreFixture for Fixture {
             self.database.execute(&format!("DELETE FROM outbox_{table} WHERE message_id = '{id}'")).await;
         }
         Ok(())
+    }
+
+    async fn replace(&self, position: Position, message: &Message) -> Result<()> {
+        self.database.execute(&format!("DELETE FROM outbox_message WHERE position = {position}")).await;
+        let insert =
+            "INSERT INTO outbox_message (position, message_id, topic, key, payload) VALUES (?, ?, ?, ?, ?)";
+        let insert = sqlx::query(insert)
+            .bind(position.0)
+            .bind(message.id().to_string())
+            .bind(message.topic())
+            .bind(message.key())
+            .bind(message.payload().as_ref());
+        insert.execute(&self.database.pool).await.map(|_| ()).map_err(broken)
     }
 
     fn now(&self) -> outbox_core::Timestamp {

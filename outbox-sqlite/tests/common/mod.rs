@@ -120,7 +120,7 @@ pub(crate) fn topics(rows: &[Fetched]) -> Vec<&str> {
 }
 
 pub(crate) fn settle(row: &Fetched, settlement: Settlement) -> Settle {
-    Settle { position: row.position, partition: row.partition, settlement }
+    Settle::of(row, settlement)
 }
 
 pub(crate) fn retry(after: Duration, attempts: u32) -> Settlement {

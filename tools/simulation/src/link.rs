@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use outbox_core::memory::{MemoryReader, MemoryStore};
 use outbox_core::relay::RetryPolicy;
 use outbox_core::{
-    Batch, Content, Error, ErrorKind, FetchLimit, Membership, Partition, Position, Reader, RelayId, Result,
+    Batch, Content, Error, ErrorKind, FetchLimit, Membership, Partition, Reader, RelayId, Result, RowId,
     Settle, Stats, Store, Wakeups,
 };
 use tokio::time::{Instant, sleep};
@@ -185,7 +185,7 @@ impl Reader for LinkedReader {
         self.reader.revoke(partition);
     }
 
-    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[Position]) -> Result<Batch> {
+    async fn fetch(&mut self, limit: FetchLimit, in_flight: &[RowId]) -> Result<Batch> {
         if self.link.witness.spins(self.link.relay) {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
@@ -201,7 +201,7 @@ impl Reader for LinkedReader {
         link.trace.note(link.relay, "fetched", answer.rows.len() as u64);
         for row in &answer.rows {
             if let Content::Message(message) = &row.content {
-                link.witness.fetched(row.position, row.partition, number(message));
+                link.witness.fetched(row.row(), row.partition, number(message));
             }
             let about = || {
                 let number = match &row.content {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outbox_core::relay::RetryPolicy;
-use outbox_core::{Membership, Message, Partition, Position, Settle, Settlement};
+use outbox_core::{Membership, Message, Partition, RowId, Settle, Settlement};
 use tokio::time::Instant;
 
 use crate::broker::number;
@@ -48,7 +48,7 @@ struct Seen {
     outages: u32,
     /// By number: the last outage in which the message was sent alone, and the number of such outages.
     alone_in: Vec<(u32, u32)>,
-    numbers: BTreeMap<Position, u64>,
+    numbers: BTreeMap<RowId, u64>,
     flights: BTreeMap<u64, Flight>,
     next_flight: u64,
     breach: Option<String>,
@@ -154,9 +154,9 @@ impl Witness {
     }
 
     /// A message was fetched.
-    pub(crate) fn fetched(&self, position: Position, partition: Partition, number: u64) {
+    pub(crate) fn fetched(&self, row: RowId, partition: Partition, number: u64) {
         let mut seen = self.lock();
-        seen.numbers.insert(position, number);
+        seen.numbers.insert(row, number);
         *at(&mut seen.partitions, number) = Some(partition);
     }
 
@@ -216,7 +216,7 @@ impl Witness {
         else {
             return;
         };
-        let Some(number) = seen.numbers.get(&settle.position).copied() else { return };
+        let Some(number) = seen.numbers.get(&settle.row()).copied() else { return };
         let most = *at(&mut seen.blamed, number) + at(&mut seen.alone_in, number).1 / 2;
         if *attempts > most {
             let rule =

@@ -1,7 +1,7 @@
 //! What the broken stores do to dead letters.
 
 use async_trait::async_trait;
-use outbox_core::{DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
+use outbox_core::{Content, DeadLetter, DeadLetterFilter, DeadLetters, Position, Result};
 
 use super::{Broken, Defect};
 
@@ -54,6 +54,30 @@ impl DeadLetters for Broken {
                 let count = self.inner.discard(filter, limit).await?;
                 for message in dead.into_iter().filter_map(|dead| dead.message) {
                     self.inner.enqueue(&message);
+                }
+                Ok(count)
+            }
+            Defect::RedrivesOverMessages => {
+                let dead = self.first(filter, limit).await?;
+                for (position, content) in self.inner.undelivered() {
+                    if let (true, Content::Message(message)) =
+                        (dead.iter().any(|dead| dead.position == position), content)
+                    {
+                        self.inner.delete_by_hand(message.id());
+                    }
+                }
+                self.inner.redrive(filter, limit).await
+            }
+            Defect::RedrivesBehindMessages => {
+                let taken: Vec<_> =
+                    self.inner.undelivered().into_iter().map(|(position, _)| position).collect();
+                let dead = self.first(filter, limit).await?;
+                let count = self.inner.redrive(filter, limit).await?;
+                for message in dead.into_iter().filter(|dead| taken.contains(&dead.position)) {
+                    if let Some(message) = message.message {
+                        self.inner.delete_by_hand(message.id());
+                        self.inner.enqueue(&message);
+                    }
                 }
                 Ok(count)
             }

@@ -298,7 +298,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     pub(super) fn abandon(&mut self, pending: &Pending) {
         tracing::warn!(position = %pending.row.meta.position, "an outcome was not recorded");
         self.abandoned += usize::from(self.stopping);
-        self.window.forget(pending.row.meta.position);
+        self.window.forget(pending.row.meta.row());
         if let Some(key) = pending.blocked_key()
             && !self.failing_keys().contains(key)
         {
@@ -316,7 +316,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let failing = self.failing_keys();
         let listened_to = self.events.has_listeners();
         for pending in &settled {
-            self.window.forget(pending.row.meta.position);
+            self.window.forget(pending.row.meta.row());
             match &pending.settlement {
                 Settlement::Delivered if listened_to => {
                     self.events.emit(|| Event::Delivered(pending.delivery()))

@@ -93,9 +93,11 @@ impl Pending {
     }
 
     pub(super) fn settle(&self) -> Settle {
+        let meta = &self.row.meta;
         Settle {
-            position: self.row.meta.position,
-            partition: self.row.meta.partition,
+            position: meta.position,
+            identity: meta.identity,
+            partition: meta.partition,
             settlement: self.settlement.clone(),
         }
     }

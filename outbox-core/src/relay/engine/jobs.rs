@@ -12,12 +12,11 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::error::{Error, ErrorKind, Result, Scope, Verdict};
+use crate::identity::RowId;
 use crate::message::Message;
 use crate::publisher::{Outcome, Publisher, fail_all};
 use crate::relay::CallId;
-use crate::store::{
-    Batch, FetchLimit, Membership, Partition, Position, Reader, RelayId, Settle, Stats, Store,
-};
+use crate::store::{Batch, FetchLimit, Membership, Partition, Reader, RelayId, Settle, Stats, Store};
 
 /// What a task came back with.
 pub(super) enum Done {
@@ -121,7 +120,7 @@ impl<S: Store, P: Publisher> Jobs<S, P> {
         mut reader: Box<dyn Reader>,
         number: u64,
         limit: FetchLimit,
-        due: Vec<Position>,
+        due: Vec<RowId>,
     ) {
         let span = tracing::debug_span!("outbox.fetch", limit = limit.messages);
         let timeout = self.store_timeout;

@@ -333,7 +333,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         };
         self.pacer.fetching(now);
         // What is to be tried again or held may have been recorded by a call whose answer was lost, and be due by now.
-        let in_memory = self.window.due_positions().into_iter().chain(self.settling.undelivered()).collect();
+        let in_memory = self.window.due_rows().into_iter().chain(self.settling.undelivered()).collect();
         self.jobs.fetch(reader, number, limit, in_memory);
     }
 

@@ -47,7 +47,7 @@ impl Flow {
 
     /// What is known about a message that was fetched.
     pub(super) fn record(&self, meta: &Meta) -> Record {
-        self.blame.record(meta.position, meta.attempts)
+        self.blame.record(meta.row(), meta.attempts)
     }
 
     /// When something may be published that may not be published now, even if no call ends.
@@ -167,7 +167,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             match judge(outcome) {
                 Ruling::Delivered => {
                     confirmed += 1;
-                    self.flow.blame.forget(meta.position);
+                    self.flow.blame.forget(meta.row());
                     let row = Row::of(meta, message);
                     let pending = Pending::new(row, Settlement::Delivered, publish_time, now);
                     self.metrics.commit_to_confirm.record(pending.confirmed_after.as_secs_f64());
@@ -184,7 +184,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                         self.metrics.unknown.increment(1);
                     }
                     failed_keys.extend(key.clone().filter(|_| self.capabilities.ordered_batches));
-                    let is_known = meta.record.is_accused || self.flow.blame.remembers(meta.position);
+                    let is_known = meta.record.is_accused || self.flow.blame.remembers(meta.row());
                     let had_failed = meta.record.has_failed;
                     meta.record.came_back(count == 1);
                     let outage = outage.get_or_insert_with(|| Outage {
@@ -196,9 +196,8 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                         is_news: count > 1 || !had_failed,
                     });
                     if count == 1 {
-                        let (position, judge) = (meta.position, self.calls.next());
-                        outage.suspect =
-                            Some(Suspect { position, key, error, publish_time, call: id, judge });
+                        let (row, judge) = (meta.row(), self.calls.next());
+                        outage.suspect = Some(Suspect { row, key, error, publish_time, call: id, judge });
                     }
                     self.put_back(Box::new(Row::of(meta, message)));
                 }
@@ -234,7 +233,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     /// Queues a row again that was in flight, unless it is somebody else's by now, or nobody's because we stop.
     fn put_back(&mut self, row: Box<Row>) {
         if self.stopping || !self.leases.is_active(row.meta.partition) {
-            self.window.forget(row.meta.position);
+            self.window.forget(row.meta.row());
             self.window.landed(row.meta.key.as_ref());
         } else if let Some(row) = self.window.put_back(row) {
             self.hold(row);
@@ -282,9 +281,9 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         self.flow.circuit.close();
         if let Some(suspect) = self.flow.blame.judged_by(call) {
-            match self.window.take_out(suspect.position, suspect.key.as_ref()) {
+            match self.window.take_out(suspect.row, suspect.key.as_ref()) {
                 Some(row) => self.judge_suspect(row, suspect, now),
-                None => self.flow.blame.judge_later(suspect.position),
+                None => self.flow.blame.judge_later(suspect.row),
             }
         }
         if self.flow.announced && !self.flow.circuit.is_open() {
@@ -298,10 +297,10 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     /// A message failed again that was already being tried again when the call after its last failure was answered. Returns
     /// whether that makes it the message's fault.
     fn is_to_blame(&mut self, meta: &mut Meta) -> bool {
-        if !self.flow.blame.was_judged(meta.position) {
+        if !self.flow.blame.was_judged(meta.row()) {
             return false;
         }
-        let is_blamed = meta.record.is_accused && self.flow.blame.blame(meta.position);
+        let is_blamed = meta.record.is_accused && self.flow.blame.blame(meta.row());
         meta.record.is_accused = true;
         is_blamed
     }
@@ -310,7 +309,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     /// it is the message.
     fn judge_suspect(&mut self, mut row: Box<Row>, suspect: Suspect, now: Instant) {
         if row.meta.record.is_accused {
-            if self.flow.blame.blame(suspect.position) {
+            if self.flow.blame.blame(suspect.row) {
                 // What the error says of the endpoint does not hold: it answers.
                 let error = suspect.error.with_verdict(Verdict::Retry);
                 return self.fail(*row, &error, suspect.publish_time);

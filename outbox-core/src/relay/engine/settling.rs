@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::call::Pending;
 use crate::error::{Error, ErrorKind, Scope};
+use crate::identity::RowId;
 use crate::relay::backoff::RetryPolicy;
-use crate::store::{Partition, Position, Settle, Settlement};
+use crate::store::{Partition, Settle, Settlement};
 
 /// A batch that failed is divided into this many parts.
 const PARTS: usize = 8;
@@ -382,10 +383,10 @@ impl Settling {
         }
     }
 
-    /// The positions whose outcome is not *delivered*: the store may have recorded it although its answer was lost.
-    pub(super) fn undelivered(&self) -> impl Iterator<Item = Position> {
+    /// The rows whose outcome is not *delivered*: the store may have recorded it although its answer was lost.
+    pub(super) fn undelivered(&self) -> impl Iterator<Item = RowId> {
         let undelivered = |pending: &&Pending| pending.settlement != Settlement::Delivered;
-        self.unrecorded().filter(undelivered).map(|pending| pending.row.meta.position)
+        self.unrecorded().filter(undelivered).map(|pending| pending.row.meta.row())
     }
 }
 

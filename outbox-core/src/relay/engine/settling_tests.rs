@@ -1,7 +1,8 @@
 use super::*;
+use crate::identity::Identity;
 use crate::message::Message;
 use crate::relay::window::Row;
-use crate::store::{Content, Fetched};
+use crate::store::{Content, Fetched, Position};
 use crate::time::Timestamp;
 
 /// An outcome; the key `-` stands for none.
@@ -12,6 +13,7 @@ fn outcome(position: i64, key: &str, now: Instant) -> Pending {
     }
     let fetched = Fetched {
         position: Position(position),
+        identity: Identity::new([0; 16], position),
         partition: Partition(0),
         attempts: 0,
         enqueued_at: Timestamp::from_micros(0),
