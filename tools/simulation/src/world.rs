@@ -1,12 +1,13 @@
 //! One run: writers, relays, failures and an operator, then recovery without failures, then the verdict.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outbox_conformance::{Ledger, Rules, Verdict};
 use outbox_core::memory::{MemoryStore, MemoryTransaction};
 use outbox_core::relay::{KeyOrder, RetryPolicy, Settings, Waker};
-use outbox_core::{DeadLetterFilter, Message, Relay, Store};
+use outbox_core::{Content, DeadLetterFilter, Message, Relay, Store};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -61,6 +62,13 @@ pub fn simulate(seed: u64, lines: bool) -> Outcome {
     runtime.block_on(async move { World::new(seed, lines).run().await })
 }
 
+fn numbered(content: &Content) -> Option<u64> {
+    match content {
+        Content::Message(message) => Some(number(message)),
+        Content::Malformed { .. } => None,
+    }
+}
+
 struct Member {
     task: JoinHandle<End>,
     stop: Option<oneshot::Sender<()>>,
@@ -76,6 +84,13 @@ struct World {
     is_hot: bool,
     /// For the store failures of a third of the runs.
     trouble: Option<fastrand::Rng>,
+    /// For the store's losses of its latest commits, which a quarter of the worlds have.
+    losses: Option<fastrand::Rng>,
+    /// What was committed, in order, and those of these messages that the store has lost.
+    committed: Vec<(Option<String>, u64)>,
+    lost: HashSet<u64>,
+    /// Dead letters at positions that the store assigns again. They have to arrive, in no order with what came after them.
+    outlived: HashSet<u64>,
     store: MemoryStore,
     taken: Taken,
     free_at: FreeAt,
@@ -127,6 +142,10 @@ impl World {
             lease,
             witness: Witness::new(lease / 4),
             trouble: seed.is_multiple_of(3).then(|| fastrand::Rng::with_seed(!seed)),
+            losses: (seed % 4 == 1).then(|| fastrand::Rng::with_seed(!seed.rotate_left(7))),
+            committed: Vec::new(),
+            lost: HashSet::new(),
+            outlived: HashSet::new(),
             rng,
         }
     }
@@ -223,7 +242,7 @@ impl World {
     fn commit(&mut self, transaction: MemoryTransaction, messages: &[Message]) {
         transaction.commit();
         for message in messages {
-            self.ledger.committed(message.key(), number(message));
+            self.committed.push((message.key().map(str::to_owned), number(message)));
         }
     }
 
@@ -293,6 +312,29 @@ impl World {
         }
     }
 
+    /// The store loses its latest commits and assigns their positions again.
+    async fn lose_commits(&mut self) {
+        let Some(rng) = &mut self.losses else { return };
+        let rows = self.store.undelivered();
+        if rows.is_empty() || rng.u32(0..4) > 0 {
+            return;
+        }
+        // Mostly the last few.
+        let most = if rng.bool() { rows.len() } else { rows.len().min(3) };
+        let lost = &rows[rows.len() - rng.usize(1..=most)..];
+        let from = lost[0].0;
+        self.lost.extend(lost.iter().filter_map(|(_, content)| numbered(content)));
+        let dead_letters = self.store.dead_letters().expect("it has them");
+        let letters = dead_letters.list(&DeadLetterFilter::all(), None, usize::MAX).await;
+        for letter in letters.expect("the memory answers").iter().filter(|letter| letter.position >= from) {
+            self.outlived.extend(letter.message.as_ref().map(number));
+        }
+        self.trace.note(0, "lost", lost.len() as u64);
+        // A crash rolls them back.
+        self.open.clear();
+        self.store.lose_from(from);
+    }
+
     /// An event for a relay, or for the dead letters.
     async fn disturb(&mut self) {
         let some = (!self.members.is_empty()).then(|| self.rng.usize(..self.members.len().max(1)));
@@ -338,6 +380,7 @@ impl World {
             if self.trouble.as_mut().is_some_and(|rng| rng.u32(0..4) == 0) {
                 self.disturb_the_store().await;
             }
+            self.lose_commits().await;
             if !self.open.is_empty() && self.rng.bool() {
                 let (transaction, messages) = self.open.swap_remove(self.rng.usize(..self.open.len()));
                 self.commit(transaction, &messages);
@@ -366,9 +409,22 @@ impl World {
             failure = self.stop_all().await;
         }
         failure = self.witness.breach().or(failure);
+        let exempt = |number: &u64| self.lost.contains(number) || self.outlived.contains(number);
+        for (key, number) in self.committed.iter().filter(|(_, number)| !exempt(number)) {
+            self.ledger.committed(key.as_deref(), *number);
+        }
+        let mut outlived = self.outlived.clone();
+        outlived.retain(|number| !self.lost.contains(number));
         for (key, number) in self.taken.lock().expect("nobody panics").iter() {
-            self.ledger.arrived(key.as_deref(), *number);
+            outlived.remove(number);
+            if !exempt(number) {
+                self.ledger.arrived(key.as_deref(), *number);
+            }
             self.trace.note(0, "arrived", *number);
+        }
+        if !outlived.is_empty() {
+            failure =
+                failure.or(Some(format!("dead letters that were redriven never arrived: {outlived:?}")));
         }
         // With a setting other than strict order, later messages may overtake earlier ones.
         let most = (self.weather.causes() + 1) * WINDOW as u64;
