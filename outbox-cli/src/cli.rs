@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
+use crate::conditions;
+
 const ABOUT: &str = "Publishes the messages of transactional outboxes to brokers, and operates the outboxes.";
 
 const AFTER_HELP: &str = "\
@@ -263,19 +265,19 @@ pub(crate) enum DeadLettersCommand {
 #[group(id = "filter", multiple = true)]
 pub(crate) struct FilterArgs {
     /// Select only this topic
-    #[arg(long)]
+    #[arg(long, value_parser = conditions::text)]
     pub(crate) topic: Option<String>,
 
     /// Select only this key
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = conditions::text)]
     pub(crate) key: Option<String>,
 
     /// Select only dead letters whose error contains this string
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = conditions::text)]
     pub(crate) error: Option<String>,
 
     /// Select only dead letters at least this old, such as 2h
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = conditions::age)]
     pub(crate) older_than: Option<std::time::Duration>,
 
     /// Select only the message with this id

@@ -20,6 +20,7 @@
 
 mod cli;
 mod commands;
+mod conditions;
 mod config;
 mod exit;
 #[cfg(fuzzing)]

@@ -143,6 +143,17 @@ async fn dead_letters_are_found_by_each_condition() {
         let counted = setup.place.run(&[&["dead-letters", "redrive", "--dry-run"], condition].concat());
         assert_eq!(counted, format!("{}\n", keys.len()), "{condition:?}");
     }
+    // What an unset variable of a shell leaves behind.
+    for condition in [["--error", ""], ["--topic", ""], ["--key", ""], ["--older-than", "0s"]] {
+        for command in ["list", "redrive", "discard"] {
+            let mut program = setup.place.command(&[&["dead-letters", command][..], &condition].concat());
+            let output = program.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{command} {condition:?}: {said}");
+            assert!(said.contains("omit the condition"), "{command} {condition:?}: {said}");
+        }
+    }
+    assert_eq!(setup.json(&["dead-letters", "list", "--json"]).len(), 3);
     assert_eq!(setup.place.run(&["dead-letters", "discard", "--key", "a"]), "1\n");
     assert_eq!(setup.place.run(&["dead-letters", "redrive", "--all"]), "2\n");
     assert_eq!(setup.json(&["peek", "--json"]).len(), 2);

@@ -174,6 +174,10 @@ async fn dead_letters_are_shown_and_changed_by_who_has_the_token() {
     assert_eq!(relay.get("/api/v1/routes/other/dead-letters").status, 404);
     assert_eq!(relay.get("/api/v1/routes/default/dead-letters?topik=x").status, 400);
     assert_eq!(relay.get("/api/v1/routes/default/dead-letters?older_than=soon").status, 400);
+    // Waiting messages have no such conditions.
+    for condition in ["older_than=1h", "topic=lost", "error=x"] {
+        assert_eq!(relay.get(&format!("/api/v1/routes/default/messages?{condition}")).status, 400);
+    }
     let hidden = relay.get("/api/v1/routes/default/dead-letters?payload=true");
     assert!(hidden.status == 403 && hidden.body.contains("http.payloads"), "{}", hidden.body);
     assert_eq!(relay.get("/api/v1/routes/default/messages").json(), json!({ "messages": [] }));
@@ -183,6 +187,13 @@ async fn dead_letters_are_shown_and_changed_by_who_has_the_token() {
     assert_eq!(post(DISCARD, json!({})).status, 400);
     assert_eq!(post(DISCARD, json!({ "all": true, "key": "1" })).status, 400);
     assert_eq!(post(DISCARD, json!({ "kay": "1" })).status, 422);
+    for empty in
+        [json!({ "error": "" }), json!({ "topic": "" }), json!({ "key": "" }), json!({ "older_than": "0s" })]
+    {
+        let refused = post(DISCARD, empty.clone());
+        assert_eq!(refused.status, 400, "{empty}: {}", refused.body);
+        assert!(refused.body.contains("omit the condition"), "{empty}: {}", refused.body);
+    }
     assert_eq!(post(DISCARD, json!({ "key": "1" })).json(), json!({ "changed": 1 }));
     assert_eq!(post(DISCARD, json!({ "positions": [position] })).json(), json!({ "changed": 1 }));
     assert_eq!(post(REDRIVE, json!({ "all": true })).json(), json!({ "changed": 1 }));

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -17,6 +16,7 @@ use tracing::info;
 use super::guard::refusal;
 use super::{Running, Served, Shared};
 use crate::commands::bulk::{self, Action};
+use crate::conditions;
 use crate::view;
 
 /// Whatever somebody asks for, this is the most of one answer, because of its payloads.
@@ -103,7 +103,25 @@ pub(super) async fn status(State(shared): State<Shared>) -> Json<Value> {
     Json(json!({ "routes": routes }))
 }
 
-/// What is wanted of a list.
+/// The parameters of a page of waiting messages.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    after: Option<i64>,
+    limit: Option<usize>,
+    #[serde(default)]
+    payload: bool,
+}
+
+/// The parameters of one dead letter.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Single {
+    #[serde(default)]
+    payload: bool,
+}
+
+/// The parameters of a page of dead letters.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
@@ -142,17 +160,18 @@ fn filter(
     id: Option<String>,
 ) -> Result<DeadLetterFilter, Trouble> {
     let wrong = |text: String| Trouble(StatusCode::BAD_REQUEST, text);
-    let age = |text: String| -> Result<Duration, Trouble> {
-        humantime::parse_duration(&text)
-            .map_err(|_| wrong(format!("older_than must be a time such as 2h, not {text:?}")))
+    let stated = |name: &str, value: Option<String>| -> Result<Option<String>, Trouble> {
+        let checked = value.map(|value| conditions::text(&value)).transpose();
+        checked.map_err(|reason| wrong(format!("{name} {reason}")))
     };
+    let age = |text: String| conditions::age(&text).map_err(|reason| wrong(format!("older_than {reason}")));
     let uuid = |text: String| -> Result<MessageId, Trouble> {
         text.parse().map_err(|_| wrong(format!("id must be a UUID, not {text:?}")))
     };
     let mut filter = DeadLetterFilter::all();
-    filter.topic = topic;
-    filter.key = key;
-    filter.error_contains = error;
+    filter.topic = stated("topic", topic)?;
+    filter.key = stated("key", key)?;
+    filter.error_contains = stated("error", error)?;
     filter.older_than = older_than.map(age).transpose()?;
     filter.id = id.map(uuid).transpose()?;
     Ok(filter)
@@ -169,7 +188,7 @@ fn check_payload(shared: &Shared, payload: bool) -> Result<(), Trouble> {
 pub(super) async fn messages(
     State(shared): State<Shared>,
     Path(route): Path<String>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<Page>, QueryRejection>,
 ) -> Answer {
     let Query(wanted) = query?;
     check_payload(&shared, wanted.payload)?;
@@ -202,7 +221,7 @@ pub(super) async fn dead_letters(
 pub(super) async fn dead_letter(
     State(shared): State<Shared>,
     Path((route, position)): Path<(String, i64)>,
-    query: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<Single>, QueryRejection>,
 ) -> Answer {
     let Query(wanted) = query?;
     check_payload(&shared, wanted.payload)?;
