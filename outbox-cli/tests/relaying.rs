@@ -263,3 +263,65 @@ async fn what_servers_refuse_is_one_clear_line_each() {
         assert!(!said.contains("s3cret"), "{said}");
     }
 }
+
+/// A relay from SQLite whose one message is in flight to a broker that accepts connections and never answers.
+async fn with_a_message_in_flight() -> (Place, Subprocess, tokio::net::TcpListener) {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = Place::new(&format!(
+        "\
+[[route]]
+[route.store]
+type = \"sqlite\"
+path = \"shop.db\"
+[route.publisher]
+type = \"amqp\"
+url = \"amqp://{}\"
+",
+        silent.local_addr().unwrap()
+    ));
+    place.run(&["migrate"]);
+    place.run(&["enqueue", "order.paid", "17"]);
+    let arguments = [&["relay", "--set=relay.shutdown_timeout=300s"], PATIENT].concat();
+    let relay = Subprocess::start("outbox-relay", place.command(&arguments));
+    tokio::time::timeout(DEADLINE, silent.accept()).await.expect("a connection").unwrap();
+    (place, relay, silent)
+}
+
+#[tokio::test]
+async fn signals_that_come_together_ask_once() {
+    let (_place, mut relay, _silent) = with_a_message_in_flight().await;
+    let kill = format!("kill -TERM {pid}; kill -HUP {pid}", pid = relay.pid());
+    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    eventually("the second signal", DEADLINE, || async {
+        relay.log().contains("it repeats the request to stop").then_some(())
+    })
+    .await;
+    assert!(relay.status().is_none(), "{}", relay.log());
+    // Longer than the time within which signals count as one.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    relay.terminate();
+    let status = relay.wait(DEADLINE).await;
+    assert_eq!(status.code(), Some(3), "{}", relay.log());
+    assert!(relay.log().contains("stopping immediately"), "{}", relay.log());
+}
+
+#[tokio::test]
+async fn a_route_with_wrong_settings_ends_the_relay_with_the_reason() {
+    let route = |name: &str, publisher: &str| {
+        format!(
+            "[[route]]\nname = \"{name}\"\n[route.store]\ntype = \"sqlite\"\npath = \"{name}.db\"\n[route.publisher]\n{publisher}\n"
+        )
+    };
+    let right = route("right", "type = \"terminal\"");
+    let wrong = route("wrong", "type = \"pubsub\"\nproject = \"shop\"");
+    let place = Place::new(&format!("{right}{wrong}"));
+    place.run(&["migrate"]);
+    std::fs::write(place.path().join("credentials.json"), "nothing that Google knows").unwrap();
+    let mut command = place.command(&["relay"]);
+    command.env("GOOGLE_APPLICATION_CREDENTIALS", "credentials.json");
+    let mut relay = Subprocess::start("outbox-relay", command);
+    let status = relay.wait(DEADLINE).await;
+    let log = relay.log();
+    assert_eq!(status.code(), Some(2), "{log}");
+    assert!(log.contains("the route cannot run") && log.contains("no credentials for Google"), "{log}");
+}

@@ -1,7 +1,7 @@
 //! `outbox relay`: runs relays until somebody stops them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::future::join_all;
@@ -20,6 +20,10 @@ use crate::telemetry::Telemetry;
 
 /// How often `--until-empty` looks.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Minimum time between the first signal and one that abandons the messages in flight. Process groups and supervisors
+/// deliver one request to stop as several signals within some milliseconds.
+const REPEATED: Duration = Duration::from_secs(2);
 
 /// How long what was measured last may take to be sent.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -60,7 +64,7 @@ async fn relays(config: &Config, args: &RelayArgs, telemetry: &Telemetry) -> Res
     };
     let runs = join_all(routes.iter().map(|route| {
         let span = tracing::info_span!("route", name = %route.name);
-        relay(route, args, stop.clone(), server.as_ref(), telemetry).instrument(span)
+        route_until(route, args, stop.clone(), server.as_ref(), telemetry).instrument(span)
     }));
     tokio::pin!(runs);
     let results = tokio::select! {
@@ -68,11 +72,18 @@ async fn relays(config: &Config, args: &RelayArgs, telemetry: &Telemetry) -> Res
         name = signals.next() => {
             info!(signal = name, "stopping; the messages in flight are finished first");
             stop.cancel();
-            tokio::select! {
-                results = &mut runs => results,
-                name = signals.next() => {
-                    warn!(signal = name, "stopping immediately; messages in flight may be published again");
-                    return Ok(Ended::AtOnce);
+            let since = Instant::now();
+            loop {
+                tokio::select! {
+                    results = &mut runs => break results,
+                    name = signals.next() => {
+                        if since.elapsed() < REPEATED {
+                            info!(signal = name, "ignored: it repeats the request to stop");
+                            continue;
+                        }
+                        warn!(signal = name, "stopping immediately; messages in flight may be published again");
+                        return Ok(Ended::AtOnce);
+                    }
                 }
             }
         }
@@ -87,6 +98,26 @@ async fn relays(config: &Config, args: &RelayArgs, telemetry: &Telemetry) -> Res
         }
     }
     Ok(if undrained.is_empty() { Ended::Drained } else { Ended::Undrained(undrained) })
+}
+
+/// Runs the relay of one route until `stop`. One that ends before, which wrong settings cause, stops the other routes, so that
+/// the process ends with the error instead of going on without the route.
+async fn route_until(
+    route: &Route,
+    args: &RelayArgs,
+    stop: CancellationToken,
+    server: Option<&Server>,
+    telemetry: &Telemetry,
+) -> Result<(), Error> {
+    let result = relay(route, args, stop.clone(), server, telemetry).await;
+    if let Err(failure) = &result
+        && failure.kind() != ErrorKind::Timeout
+        && !stop.is_cancelled()
+    {
+        error!(error = failure.report(), "the route cannot run; stopping the relay");
+        stop.cancel();
+    }
+    result
 }
 
 /// Runs the relay of one route until `stop`.
@@ -195,6 +226,8 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -202,7 +235,7 @@ impl Signals {
         #[cfg(unix)]
         let signals = {
             use tokio::signal::unix::{SignalKind, signal};
-            Self { terminate: signal(SignalKind::terminate())? }
+            Self { terminate: signal(SignalKind::terminate())?, hangup: signal(SignalKind::hangup())? }
         };
         #[cfg(not(unix))]
         let signals = Self {};
@@ -214,6 +247,7 @@ impl Signals {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => "SIGHUP",
         }
         #[cfg(not(unix))]
         {
