@@ -6,9 +6,13 @@ use super::Names;
 const COLUMNS: &str = "message_id, topic, key, payload, content_type, headers, options, available_at";
 
 /// Inserts one message. One parameter for each column.
+///
+/// The casts cost nothing where a driver binds the types of the columns. Other drivers bind text for `uuid` and `jsonb`.
 pub fn insert(names: &Names) -> String {
     let message = &names.message;
-    format!("INSERT INTO {message} ({COLUMNS})\nVALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+    format!(
+        "INSERT INTO {message} ({COLUMNS})\nVALUES ($1::uuid, $2, $3, $4, $5, $6::jsonb, $7::jsonb, $8::timestamptz)"
+    )
 }
 
 /// Inserts several messages. One parameter for each column, an array of the values of all messages.

@@ -8,7 +8,7 @@ use super::ddl::missing_schema;
 pub struct InboxStatements {
     /// Creates the table. Can be run again.
     pub ddl: String,
-    /// Inserts an entry unless it exists. Parameters: consumer (text), message id (uuid).
+    /// Inserts an entry unless it exists. Parameters: consumer (text), message id (uuid, or its text).
     pub accept: String,
     /// Deletes old entries. Parameters: minimum age in microseconds (bigint), maximum number of entries (bigint).
     pub purge: String,
@@ -31,7 +31,7 @@ CREATE INDEX IF NOT EXISTS {inbox_age} ON {inbox} (accepted_at);
 "#
             ),
             accept: format!(
-                "INSERT INTO {inbox} (consumer, message_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+                "INSERT INTO {inbox} (consumer, message_id) VALUES ($1, $2::uuid) ON CONFLICT DO NOTHING"
             ),
             // Rows that somebody else is deleting are left to them.
             purge: format!(
