@@ -7,6 +7,9 @@ pub use outbox_derive::OutboxMessage;
 #[cfg(feature = "amqp")]
 #[doc(inline)]
 pub use outbox_amqp as amqp;
+#[cfg(feature = "diesel")]
+#[doc(inline)]
+pub use outbox_diesel as diesel;
 #[cfg(feature = "kinesis")]
 #[doc(inline)]
 pub use outbox_kinesis as kinesis;

@@ -53,3 +53,8 @@ async fn on_postgres(program: &'static str) {
 async fn the_program_for_tokio_postgres_works() {
     on_postgres(env!("CARGO_BIN_EXE_tokio-postgres")).await;
 }
+
+#[tokio::test]
+async fn the_program_for_diesel_async_works() {
+    on_postgres(env!("CARGO_BIN_EXE_diesel-async")).await;
+}
