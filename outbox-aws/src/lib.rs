@@ -3,7 +3,6 @@
 mod call;
 mod hashed;
 mod meaning;
-mod outcomes;
 mod pack;
 mod sdk_error;
 mod transmission;
@@ -11,7 +10,6 @@ mod transmission;
 pub use call::{Call, Failure, Stop};
 pub use hashed::hashed;
 pub use meaning::Meaning;
-pub use outcomes::{complete, is_throttled};
 pub use pack::{Limits, pack};
 pub use sdk_error::{knows_us, sdk_error};
 pub use transmission::Transmission;

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Builder as Overrides;
 use futures_util::StreamExt as _;
-use outbox_aws::{Call, Limits, complete};
-use outbox_core::publishing::Routing;
+use outbox_aws::{Call, Limits};
+use outbox_core::publishing::{Routing, complete};
 use outbox_core::{Message, Outcome, Publisher, PublisherCapabilities, Result};
 use tokio::time::Instant;
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::Builder as Overrides;
-use outbox_aws::{Call, Failure, Limits, is_throttled, pack};
+use outbox_aws::{Call, Failure, Limits, pack};
+use outbox_core::publishing::is_throttled;
 use outbox_core::{Error, ErrorKind, Outcome};
 use tokio::time::{Instant, sleep_until};
 

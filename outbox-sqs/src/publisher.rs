@@ -9,8 +9,8 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Builder as Overrides;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use outbox_aws::{Call, Limits, complete, pack};
-use outbox_core::publishing::Routing;
+use outbox_aws::{Call, Limits, pack};
+use outbox_core::publishing::{Routing, complete};
 use outbox_core::{ErrorKind, Message, Outcome, Publisher, PublisherCapabilities, Result};
 use tokio::time::Instant;
 

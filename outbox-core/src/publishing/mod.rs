@@ -4,6 +4,6 @@ mod outcomes;
 mod routing;
 mod settings;
 
-pub use outcomes::answered;
+pub use outcomes::{answered, complete, is_throttled};
 pub use routing::Routing;
 pub use settings::{check_limits, check_timeout};
