@@ -38,6 +38,8 @@ pub mod kinesis;
 pub mod mssql;
 #[cfg(feature = "mysql")]
 pub mod mysql;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "pubsub")]
@@ -57,6 +59,8 @@ pub use kinesis::Kinesis;
 pub use mssql::SqlServer;
 #[cfg(feature = "mysql")]
 pub use mysql::{MariaDb, MySql};
+#[cfg(feature = "nats")]
+pub use nats::Nats;
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresNext};
 pub use proxy::{Mode, Proxy};

@@ -22,11 +22,13 @@ pub enum Service {
     PubSub,
     /// Something that behaves as Amazon SQS does.
     Sqs,
+    /// NATS with JetStream.
+    Nats,
 }
 
 impl Service {
     /// Every service, in the order of the documentation.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Postgres,
         Self::PostgresNext,
         Self::MariaDb,
@@ -35,6 +37,7 @@ impl Service {
         Self::RabbitMq,
         Self::PubSub,
         Self::Sqs,
+        Self::Nats,
     ];
 
     /// The name in `OUTBOX_TEST_REQUIRE`.
@@ -48,6 +51,7 @@ impl Service {
             Self::RabbitMq => "rabbitmq",
             Self::PubSub => "pubsub",
             Self::Sqs => "sqs",
+            Self::Nats => "nats",
         }
     }
 
@@ -62,6 +66,7 @@ impl Service {
             Self::RabbitMq => "OUTBOX_TEST_RABBITMQ_URL",
             Self::PubSub => "OUTBOX_TEST_PUBSUB_URL",
             Self::Sqs => "OUTBOX_TEST_SQS_URL",
+            Self::Nats => "OUTBOX_TEST_NATS_URL",
         }
     }
 
@@ -80,7 +85,9 @@ impl Service {
             Self::Postgres => installed("postgresql"),
             Self::MariaDb => installed("mariadb-server"),
             Self::RabbitMq => installed("rabbitmq-server"),
-            Self::PostgresNext | Self::MySql | Self::Sqs => "run scripts/test, which downloads it".to_owned(),
+            Self::PostgresNext | Self::MySql | Self::Sqs | Self::Nats => {
+                "run scripts/test, which downloads it".to_owned()
+            }
             Self::PubSub => {
                 return "run scripts/test, which downloads and builds it; or scripts/container-images pubsub"
                     .to_owned();
@@ -107,6 +114,7 @@ impl fmt::Display for Service {
             Self::RabbitMq => "RabbitMQ",
             Self::PubSub => "Pub/Sub",
             Self::Sqs => "a server of the SQS protocol",
+            Self::Nats => "NATS",
         })
     }
 }

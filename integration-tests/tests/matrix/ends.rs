@@ -15,6 +15,8 @@ mod sqlite;
 mod amqp;
 #[path = "../../../outbox-kinesis/tests/support/mod.rs"]
 mod kinesis;
+#[path = "../../../outbox-nats/tests/support/mod.rs"]
+mod nats;
 #[path = "../../../outbox-pubsub/tests/support/mod.rs"]
 mod pubsub;
 #[path = "../../../outbox-sqs/tests/support/mod.rs"]
@@ -64,6 +66,7 @@ pub(crate) enum Broker {
     Sqs,
     Kinesis,
     PubSub,
+    Nats,
 }
 
 impl Broker {
@@ -74,6 +77,7 @@ impl Broker {
             Self::Sqs => "sqs",
             Self::Kinesis => "kinesis",
             Self::PubSub => "pubsub",
+            Self::Nats => "nats",
         }
     }
 
@@ -93,6 +97,7 @@ impl Broker {
             Self::Sqs => sqs::fixture::Harness::new(true).map(boxed),
             Self::Kinesis => Some(boxed(kinesis::fixture::Harness)),
             Self::PubSub => pubsub::fixture::Harness::new(true).map(boxed),
+            Self::Nats => nats::fixture::Harness::new().map(boxed),
         }
     }
 }

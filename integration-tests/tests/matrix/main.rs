@@ -60,20 +60,25 @@ pairs! {
     postgres_to_sqs: Postgres, Sqs;
     postgres_to_kinesis: Postgres, Kinesis;
     postgres_to_pubsub: Postgres, PubSub;
+    postgres_to_nats: Postgres, Nats;
     mysql_to_amqp: MySql, Amqp;
     mysql_to_sqs: MySql, Sqs;
     mysql_to_kinesis: MySql, Kinesis;
     mysql_to_pubsub: MySql, PubSub;
+    mysql_to_nats: MySql, Nats;
     mariadb_to_amqp: MariaDb, Amqp;
     mariadb_to_sqs: MariaDb, Sqs;
     mariadb_to_kinesis: MariaDb, Kinesis;
     mariadb_to_pubsub: MariaDb, PubSub;
+    mariadb_to_nats: MariaDb, Nats;
     sqlserver_to_amqp: SqlServer, Amqp;
     sqlserver_to_sqs: SqlServer, Sqs;
     sqlserver_to_kinesis: SqlServer, Kinesis;
     sqlserver_to_pubsub: SqlServer, PubSub;
+    sqlserver_to_nats: SqlServer, Nats;
     sqlite_to_amqp: Sqlite, Amqp;
     sqlite_to_sqs: Sqlite, Sqs;
     sqlite_to_kinesis: Sqlite, Kinesis;
     sqlite_to_pubsub: Sqlite, PubSub;
+    sqlite_to_nats: Sqlite, Nats;
 }

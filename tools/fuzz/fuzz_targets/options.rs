@@ -42,6 +42,8 @@ fuzz_target!(|data: &[u8]| {
     let amqp = outbox_amqp::fuzzing::ready(&message, set.map(String::as_str), max_bytes);
     judge::<outbox_amqp::AmqpOptions>(&message, amqp);
     judge::<outbox_sqs::SqsOptions>(&message, outbox_sqs::fuzzing::ready(&message, queue, max_bytes));
+    let nats = outbox_nats::fuzzing::ready(&message, set.map(String::as_str), max_bytes);
+    judge::<outbox_nats::NatsOptions>(&message, nats);
     for format in [Format::Envelope, Format::Raw] {
         let ready = outbox_kinesis::fuzzing::ready(&message, stream.clone(), format, max_bytes);
         judge::<outbox_kinesis::KinesisOptions>(&message, ready);

@@ -1,0 +1,13 @@
+//! Every promise about publishers, on NATS JetStream.
+
+// A fixture asserts as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use support::fixture::Harness;
+
+outbox_conformance::publisher_tests!(match Harness::new() {
+    Some(harness) => harness,
+    None => return,
+});
