@@ -10,6 +10,7 @@
         feature = "kinesis",
         feature = "mssql",
         feature = "mysql",
+        feature = "nats",
         feature = "postgres",
         feature = "pubsub",
         feature = "sqlite",

@@ -9,7 +9,9 @@
 
 mod support;
 
-use integration_tests::{Kinesis, MariaDb, Postgres, PubSub, RabbitMq, Server, Sqs, Subprocess, eventually};
+use integration_tests::{
+    Kinesis, MariaDb, Nats, Postgres, PubSub, RabbitMq, Server, Sqs, Subprocess, eventually,
+};
 use sqlx::AssertSqlSafe;
 use support::{DEADLINE, ON_SQLITE, Place};
 use url::Url;
@@ -206,6 +208,39 @@ async fn the_doctor_looks_for_streams_of_kinesis() {
         finds(&place, &["--set", flag], AWS, seen, "create the object named here");
     }
     without_an_account(&place);
+}
+
+#[tokio::test]
+async fn the_doctor_looks_for_streams_of_nats() {
+    let users = format!(
+        "accounts {{ SHOP: {{ jetstream: enabled, users: [ {{ user: anybody, password: unused }}
+            {{ user: relay, password: {RIGHT} }} ] }} }}
+        no_auth_user: anybody"
+    );
+    let Some(nats) = Nats::start_with(&users).await else { return };
+    let stream = nats.stream().await;
+    let place = to(&format!(
+        "type = \"nats\"\nurl = \"nats://relay@{}\"\nsubject = \"{stream}.{{topic}}\"\nack_timeout = \"100s\"\n\
+         topics = {{ \"order.paid\" = \"{stream}\" }}\n",
+        nats.address(),
+        stream = stream.name()
+    ));
+    let right = [("OUTBOX__PUBLISHER__PASSWORD", RIGHT)];
+    let said = run(&place, &["doctor"], &right);
+    assert_eq!(said.code, 0, "{}", said.data);
+    assert!(said.data.contains("everything that the settings name exists"), "{}", said.data);
+    let make = "create the object named here";
+    let missing = ["--set", "publisher.topics.bills=no.such.subject"];
+    finds(&place, &missing, &right, "subject: no.such.subject", make);
+    finds(&place, &["--set", "publisher.expect_stream=BILLS"], &right, "expected: BILLS", make);
+    let nowhere = ["--set", "publisher.url=nats://relay@127.0.0.1:1"];
+    finds(&place, &nowhere, &right, "cannot be reached", "check the host and port");
+    let wrong = [("OUTBOX__PUBLISHER__PASSWORD", WRONG)];
+    finds(&place, &[], &wrong, "refused the login", "check the user and password");
+
+    place.run(&["enqueue", "order.paid", "17"]);
+    assert_eq!(run(&place, &["relay", "--until-empty"], &right).code, 0);
+    assert_eq!(&stream.messages().await[0].payload[..], b"17");
 }
 
 #[tokio::test]

@@ -19,6 +19,9 @@ pub use outbox_mssql as mssql;
 #[cfg(feature = "mysql")]
 #[doc(inline)]
 pub use outbox_mysql as mysql;
+#[cfg(feature = "nats")]
+#[doc(inline)]
+pub use outbox_nats as nats;
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use outbox_postgres as postgres;

@@ -83,7 +83,7 @@ impl<'a> Section<'a> {
     }
 
     /// Notes that there is such a field.
-    #[cfg(feature = "amqp")]
+    #[cfg(any(feature = "amqp", feature = "nats"))]
     pub(crate) fn known(&self, name: &str) {
         self.known.borrow_mut().push(name.to_owned());
     }
@@ -307,7 +307,7 @@ impl<'a> Section<'a> {
 
     /// One or more URLs: `url`, as [`url`](Self::url), or the list `urls`, which is a secret as well. In a variable or a
     /// file its URLs are separated by spaces, commas or line breaks.
-    #[cfg(feature = "amqp")]
+    #[cfg(any(feature = "amqp", feature = "nats"))]
     pub(crate) fn urls(&self, example: &str) -> Option<Vec<Secret>> {
         let (one, several) = (["url", "url_env", "url_file"], ["urls", "urls_env", "urls_file"]);
         one.into_iter().chain(several).for_each(|way| self.known(way));

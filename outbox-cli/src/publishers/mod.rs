@@ -15,6 +15,8 @@ mod amqp;
 mod aws;
 #[cfg(feature = "kinesis")]
 mod kinesis;
+#[cfg(feature = "nats")]
+mod nats;
 #[cfg(feature = "pubsub")]
 mod pubsub;
 #[cfg(feature = "sqs")]
@@ -67,6 +69,8 @@ const KINDS: &[(&str, ReadKind<Arc<dyn PublisherSettings>>)] = &[
     ("amqp", amqp::read),
     #[cfg(feature = "kinesis")]
     ("kinesis", kinesis::read),
+    #[cfg(feature = "nats")]
+    ("nats", nats::read),
     #[cfg(feature = "pubsub")]
     ("pubsub", pubsub::read),
     #[cfg(feature = "sqs")]
@@ -75,7 +79,7 @@ const KINDS: &[(&str, ReadKind<Arc<dyn PublisherSettings>>)] = &[
 ];
 
 /// Those that there are.
-const ALL: &[&str] = &["amqp", "kinesis", "pubsub", "sqs", "terminal"];
+const ALL: &[&str] = &["amqp", "kinesis", "nats", "pubsub", "sqs", "terminal"];
 
 /// Reads `[route.publisher]`.
 pub(crate) fn read(section: Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
@@ -90,7 +94,13 @@ mod tests {
     fn what_is_in_this_program_is_among_those_that_there_are() {
         let built: Vec<_> = KINDS.iter().map(|(word, _)| *word).collect();
         assert!(built.iter().all(|word| ALL.contains(word)), "{built:?}");
-        #[cfg(all(feature = "amqp", feature = "kinesis", feature = "pubsub", feature = "sqs"))]
+        #[cfg(all(
+            feature = "amqp",
+            feature = "kinesis",
+            feature = "nats",
+            feature = "pubsub",
+            feature = "sqs"
+        ))]
         assert_eq!(built, ALL);
     }
 }
