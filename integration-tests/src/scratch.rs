@@ -198,7 +198,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(120);
 
-    /// A process with a child, neither of which exits on request. The child announces itself in a file.
+    /// A process with a child, neither of which exits unless it is killed. The child announces itself in a file.
     fn family(folder: &Path) -> (std::process::Child, u32) {
         let file = folder.join("child");
         let parent = Command::new("sh")
