@@ -22,6 +22,8 @@ mod runtime;
 mod scratch;
 mod server;
 mod service;
+#[cfg(feature = "webhook")]
+mod serving;
 mod signal;
 mod subprocess;
 mod tool;
@@ -48,6 +50,8 @@ pub mod pubsub;
 pub mod rabbitmq;
 #[cfg(feature = "sqs")]
 pub mod sqs;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 pub use availability::Unavailable;
 pub use environment::Environment;
@@ -74,3 +78,5 @@ pub use service::Service;
 pub use sqs::Sqs;
 pub use subprocess::Subprocess;
 pub use tool::Tool;
+#[cfg(feature = "webhook")]
+pub use webhook::Receiver;

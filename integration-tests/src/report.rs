@@ -22,7 +22,13 @@ pub(crate) enum Way {
     Container,
     Process,
     /// As a part of the test process itself.
-    #[cfg_attr(not(feature = "kinesis"), allow(dead_code, reason = "only the emulator of Kinesis is one"))]
+    #[cfg_attr(
+        not(any(feature = "kinesis", feature = "webhook")),
+        allow(
+            dead_code,
+            reason = "only the emulator of Kinesis and the receiver of webhooks are such parts"
+        )
+    )]
     InTest,
 }
 

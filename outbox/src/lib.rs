@@ -37,3 +37,6 @@ pub use outbox_sqs as sqs;
 #[cfg(feature = "tokio-postgres")]
 #[doc(inline)]
 pub use outbox_tokio_postgres as tokio_postgres;
+#[cfg(feature = "webhook")]
+#[doc(inline)]
+pub use outbox_webhook as webhook;
