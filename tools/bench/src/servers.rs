@@ -1,4 +1,4 @@
-//! Servers of our own, and where their data is.
+//! The servers of this program, and the place of their data.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::brokers::{self, Broker, OnKinesis, OnPubSub, OnRabbitMq, OnSqs};
 use crate::databases::{Database, OnMariaDb, OnPostgres, OnSqlite};
 use crate::options::{Common, Publisher, Queue, Store};
 
-/// The variable by which the test harness is told where data goes.
+/// The variable that sets the harness's folder for data.
 pub const TMPDIR: &str = "OUTBOX_TEST_TMPDIR";
 
 /// The folder for the servers' data.
@@ -28,7 +28,7 @@ pub fn environment(disk: bool) -> Environment {
 /// Starts the database that was asked for.
 ///
 /// # Errors
-/// If there is none to start.
+/// If no server can be started.
 pub async fn database(common: &Common) -> Result<Arc<dyn Database>> {
     let environment = environment(common.disk);
     Ok(match common.store {
@@ -46,7 +46,7 @@ fn sqlite_folder(disk: bool) -> PathBuf {
 /// Starts the broker that was asked for, if one was.
 ///
 /// # Errors
-/// If there is none to start.
+/// If no server can be started.
 pub async fn broker(common: &Common) -> Result<Option<Arc<dyn Broker>>> {
     let environment = environment(common.disk);
     let queue = match common.queue {

@@ -13,7 +13,7 @@ use fault_runs::books::{Books, OnMariaDb, OnPostgres, OnSqlite};
 use fault_runs::brokers::{Broker, OnRabbitMq, OnSqs};
 use fault_runs::{Clocks, Kind, Plan};
 
-/// Keeps a ledger of what was committed and what arrived, while everything between is made to fail.
+/// Compares committed messages with delivered ones, while every component in between fails at random.
 ///
 /// Exit codes: 0 if no rule was broken, 1 if one was, 2 if the run could not be made.
 #[derive(Debug, Parser)]
@@ -27,25 +27,25 @@ struct Arguments {
     /// The broker. `sqs` is a FIFO queue.
     #[arg(long, value_enum, default_value = "rabbitmq")]
     publisher: Publisher,
-    /// How many messages are committed at least.
+    /// Minimum number of committed messages.
     #[arg(long, default_value_t = 20_000)]
     messages: u64,
-    /// How many minutes it takes at least.
+    /// Minimum duration, in minutes.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// How many faults there are at least.
+    /// Minimum number of failures.
     #[arg(long, default_value_t = Kind::OF_RELAYS.len() + Kind::OF_SERVERS.len())]
     faults: usize,
-    /// Only these faults, by their names. All by default.
+    /// Only these failures, by name. Default: all.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Kind>,
-    /// The longest pause between two faults of servers, in seconds; between two of relays it is twice that.
+    /// The longest pause between two failures of servers, in seconds; between two of relays it is twice that.
     #[arg(long, default_value_t = 2.0)]
     pause: f64,
-    /// The seed of all dice. A new one by default, which is printed.
+    /// The random seed. Default: a new one, which is printed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Prints the report as one line of JSON.
+    /// Print the report as one line of JSON.
     #[arg(long)]
     json: bool,
 }

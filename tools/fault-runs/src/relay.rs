@@ -1,4 +1,4 @@
-//! A relay as a process of its own, which a run kills.
+//! A relay as a separate process, which a run kills.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use sqlx::mysql::MySqlPoolOptions;
 use sqlx::postgres::PgPoolOptions;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How many messages are in flight at most: what a fault may repeat.
+/// Maximum number of messages in flight, which a failure may cause to be repeated.
 pub const WINDOW: usize = 1_000;
-/// Short, so that a run need not wait long for others to take over.
+/// Short, so that a run need not wait long until other relays take over.
 pub const LEASE: Duration = Duration::from_secs(6);
 /// How long a connection may take to come about.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Relays from a database to a broker, until it gets `SIGTERM`.
 ///
 /// # Errors
-/// If a URL is none of ours, or the relay ends by itself.
+/// If a URL has an unknown scheme, or the relay exits without being asked.
 pub async fn relay(database: &str, broker: &str) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let store = store(database).await?;
@@ -36,7 +36,7 @@ pub async fn relay(database: &str, broker: &str) -> Result<()> {
     settings.lease_ttl = LEASE;
     settings.heartbeat_interval = Duration::from_millis(500);
     settings.circuit_max_pause = Duration::from_secs(1);
-    // Nobody is given up for a destination that is not there for a moment.
+    // No message is given up because of a destination that is briefly missing.
     settings.retry.max_attempts = 10_000;
     settings.retry.max = Duration::from_secs(2);
     let relay = Relay::builder(store, publisher).settings(settings).build()?;

@@ -1,4 +1,4 @@
-//! Brokers that messages go to, and the most that their drivers can do.
+//! The brokers, and the maximum rate of their drivers.
 
 mod amqp;
 mod kinesis;
@@ -19,36 +19,36 @@ pub use sqs::OnSqs;
 
 use crate::load::Load;
 
-/// A broker of our own.
+/// A broker of this program.
 #[async_trait]
 pub trait Broker: Send + Sync {
-    /// As in `--publisher`, with what kind of queue it is.
+    /// The name in `--publisher`, with the kind of queue.
     fn name(&self) -> &'static str;
 
-    /// A new and empty place for messages.
+    /// Creates a new and empty destination for messages.
     async fn place(&self) -> Result<Box<dyn Place>>;
 }
 
-/// Where the messages of one run go.
+/// The destination of the messages of one run.
 #[async_trait]
 pub trait Place: Send + Sync {
-    /// Whether messages of a key can be told to arrive in their order.
+    /// Whether the order of arrival within a key can be observed.
     fn is_ordered(&self) -> bool {
         true
     }
 
-    /// Our publisher to it, with its default settings.
+    /// The project's publisher to it, with its default settings.
     fn publisher(&self) -> Result<Arc<dyn Publisher>>;
 
-    /// Publishes from memory with the driver alone, with as many messages in flight as our relay has, and waits for all
-    /// confirms. Within a key in order.
+    /// Publishes from memory with the driver alone, with as many messages in flight as the relay, and waits
+    /// for all confirms. In order within a key.
     async fn publish_alone(&self, load: &Load) -> Result<Duration>;
 
-    /// Takes everything out, and gives the numbers in the order in which they arrived.
+    /// Takes everything out, and returns the numbers in the order in which they arrived.
     async fn arrivals(&self, expected: u64) -> Result<Vec<u64>>;
 }
 
-/// The payloads, dealt out to so many workers. Those of a key go to one of them, in order.
+/// The payloads, distributed to this number of workers. Those of a key go to one of them, in order.
 fn shared_out(load: &Load, workers: usize) -> Vec<Vec<Vec<u8>>> {
     let mut shares: Vec<Vec<Vec<u8>>> = (0..workers).map(|_| Vec::new()).collect();
     for number in 0..load.messages {

@@ -1,4 +1,4 @@
-//! The broker of a run, with somebody who takes down what arrives.
+//! The broker of a run, with a consumer that records what arrives.
 
 mod rabbitmq;
 mod sqs;
@@ -17,27 +17,27 @@ pub trait Broker: Send + Sync {
     /// The topic of all messages.
     fn topic(&self) -> &str;
 
-    /// Where relays connect to, and a proxy can stand before.
+    /// The address for relays. A proxy can stand in front of it.
     fn address(&self) -> SocketAddr;
 
-    /// For relays in other processes, through a proxy before [`address`](Self::address).
+    /// For relays in other processes, through a proxy in front of [`address`](Self::address).
     fn url_through(&self, proxy: &Proxy) -> String;
 
     /// Kills the server.
     async fn kill(&self);
 
-    /// Starts it again, with the destination.
+    /// Restarts it, with the destination.
     async fn restart(&self);
 
-    /// Stops it where it is.
+    /// Stops it.
     async fn stop(&self);
 
-    /// Lets it go on.
+    /// Continues it.
     async fn cont(&self);
 
-    /// How many messages have arrived so far.
+    /// Returns the number of messages that have arrived so far.
     fn arrived(&self) -> usize;
 
-    /// The payloads of all that has arrived, in the broker's order.
+    /// Returns the payloads of all arrived messages, in the broker's order.
     fn arrivals(&self) -> Vec<String>;
 }
