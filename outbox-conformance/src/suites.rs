@@ -147,6 +147,8 @@ macro_rules! __store_cases {
                 the_next_due_time_is_told = "A fetch returns the time until the next scheduled or retrying row is due.";
                 due_rows_keep_the_limits = "Due rows that do not fit into one fetch are returned by the next ones.";
                 past_delivery_times_are_now = "A message whose delivery time has passed is returned immediately.";
+                a_due_row_waits_for_ready_rows_in_front =
+                    "A due row does not come before a ready row of its key that is in front of it and was not read yet.";
             }
             settling {
                 delivered_messages_are_gone = "A delivered message is gone for every reader.";
@@ -174,6 +176,10 @@ macro_rules! __store_cases {
                 holding_behind_nothing_is_due_at_once = "A message held without a blocking message is due immediately.";
                 holding_behind_nothing_keeps_the_order =
                     "Among messages held without a blocking message, in any calls and order, the first is returned first.";
+                a_parked_key_goes_on_in_order =
+                    "Messages that are held while nothing in front of them fails come in order, each behind all in front of it.";
+                few_messages_of_a_key_are_due_at_a_time =
+                    "However many messages of a key are held, at most 500 of them are due at a time.";
                 holding_a_due_message_holds_what_is_due_behind_it =
                     "Due messages behind a message that is held again wait for it.";
                 holding_and_delivering_in_one_call_releases =

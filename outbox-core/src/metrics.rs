@@ -10,7 +10,9 @@
 //! | `outbox_published_total` | counter | messages | handed to the publisher, retries included |
 //! | `outbox_confirmed_total` | counter | messages | confirmed by the broker |
 //! | `outbox_retried_total` | counter | messages | failed and to be tried again |
-//! | `outbox_held_total` | counter | messages | held back behind an earlier message of their key |
+//! | `outbox_held_total` | counter | messages | held back behind an earlier message of their key that failed |
+//! | `outbox_parked_total` | counter | messages | held back because their key had more than its share of the relay's memory |
+//! | `outbox_parked_keys` | gauge | keys | of which this relay holds messages back for that reason |
 //! | `outbox_dead_total` | counter | messages | moved to the dead letters |
 //! | `outbox_unknown_total` | counter | messages | with an unknown outcome, so that a duplicate may arise |
 //! | `outbox_in_flight` | gauge | messages | in memory between fetch and settle |
@@ -83,6 +85,8 @@ instruments! {
     confirmed: Counter = counter("outbox_confirmed_total");
     retried: Counter = counter("outbox_retried_total");
     held: Counter = counter("outbox_held_total");
+    parked: Counter = counter("outbox_parked_total");
+    parked_keys: Gauge = gauge("outbox_parked_keys");
     dead: Counter = counter("outbox_dead_total");
     unknown: Counter = counter("outbox_unknown_total");
     in_flight: Gauge = gauge("outbox_in_flight");

@@ -227,7 +227,8 @@ pub enum Settlement {
     },
     /// An earlier message of its key blocks it. Whatever was due behind it waits for it from now on. If, when this is
     /// written, nothing in front of it blocks the key any more, the row becomes due at once instead: of the rows of a key
-    /// that were held for nothing, in whatever calls and order, the first one comes first. Counts as no attempt.
+    /// that were held for nothing, in whatever calls and order, the first one comes first. Counts as no attempt. A relay also settles
+    /// rows like this of a key that has too many rows in its memory, while ready rows of the key are in front of them.
     Held,
     /// It failed for good and goes to the dead letters.
     Dead {
@@ -288,8 +289,8 @@ impl fmt::Display for Count {
 ///   partition, since the broker has the message. The others take effect only while this relay owns the
 ///   partition and the row is still there, so that a relay that lost its lease cannot disturb the new owner.
 /// - **Blocking.** When a blocking message is delivered, or dies without blocking on, the same call makes the
-///   held messages of its key due again, in position order, at least the first of them; delivering those makes
-///   the next ones due. While a message is retrying or dead and blocking, no later message of its key is due.
+///   held messages of its key due again, in position order, at least the first of them and at most 500 of a key at
+///   a time; delivering those makes the next ones due. While a message is retrying or dead and blocking, no later message of its key is due.
 ///   A message that blocked its key and is settled as retrying without blocking (the setting was changed) lets
 ///   its key go on by the next [`repair`](Self::repair) at the latest.
 /// - **Errors** leave nothing half done. The relay repeats a failed call, so a call that has failed has either taken
@@ -370,6 +371,8 @@ pub trait Store: Send + Sync + 'static {
 ///   after it was committed**. Reading past a cursor alone breaks this.
 /// - A store may also leave out a due row that has the position of one in `in_flight` and another identity. It comes as soon as that one
 ///   is settled.
+/// - **No due row before a ready one of its key** that is in front of it and was not returned yet. A relay may have settled the due row
+///   as held and died before it delivered the ready ones.
 /// - A ready row behind a message that blocks its key, and a due row that is not itself blocking and is behind
 ///   one, is returned with [`Fetched::blocked`] set.
 /// - After an error, or if the future was dropped, the next call returns what this one would have.

@@ -144,7 +144,7 @@ fn cases<'a>(sql: &'a Statements, relay: RelayId, ready: &[(i16, i64)], all: i64
         Case {
             name: "fetch_due",
             sql: &sql.fetch_due,
-            parameters: format!("{own}, 1000, 16777216, '{{}}', false"),
+            parameters: format!("{own}, 1000, 16777216, '{{}}', false, {}", each(last)),
             pages: 1,
             rows: partitions_read,
         },

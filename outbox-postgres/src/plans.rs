@@ -134,7 +134,11 @@ async fn plans_are_right_for_a_table_that_has_grown() {
                 "'{{1}}', '{{0}}', '{{1000}}', '{{100}}', '{{1000}}', '{{1:1:}}', '{{9:9:}}', {ALL}, false"
             ),
         ),
-        ("w.available_at <= now()", Some(false), format!("{ALL}, 100, 10000, '{{1,2}}', false")),
+        (
+            "w.available_at <= now()",
+            Some(false),
+            format!("{ALL}, 100, 10000, '{{1,2}}', false, {}", many(1 << 30)),
+        ),
         ("WITH gone", Some(false), "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
         (
             "get_bit",

@@ -30,8 +30,8 @@ use crate::schema::NEVER;
 use crate::sql::{Sql, Statement};
 use crate::transaction::BEGIN_IMMEDIATE;
 
-/// How many held rows of a key one release makes due. Every one of them that is delivered releases as many
-/// again, so this bounds the work of a settle call and holds nobody up.
+/// How many of the first rows of a key may be due at a time after a release. It bounds the work of a settle call and what a relay
+/// reads of the key; each of them that is delivered makes room for another one.
 pub(crate) const RELEASE_CHUNK: usize = 256;
 
 /// The batch, sorted by what happens to the rows.

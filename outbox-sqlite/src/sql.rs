@@ -242,7 +242,7 @@ WHERE m."position" = r."position" AND {owned} RETURNING "position""#
             hold_later_than_dead: hold_later(message, dead, "number", blocking),
             held_behind: held_behind(message, message, "position", blocking),
             held_behind_dead: held_behind(message, dead, "number", blocking),
-            // From the held row ?1 on, the first ?3 held rows of its key become due at ?2, the present; but none
+            // From the held row ?1 on, held rows of its key become due at ?2, the present, until ?3 rows of the key are due; but none
             // behind a row that is retrying or a dead letter that blocks.
             release: format!(
                 r#"UPDATE {message} NOT INDEXED SET "available_at" = ?2 WHERE "position" IN (
@@ -251,7 +251,8 @@ WHERE m."position" = r."position" AND {owned} RETURNING "position""#
     AND h."position" < min(
         coalesce((SELECT b."position" FROM {message} AS b INDEXED BY {blocking} WHERE b."blocks_key" = 1 AND b."partition" = m."partition" AND b."key" = m."key" AND b."available_at" > ?2 AND b."available_at" < {NEVER} ORDER BY b."position" LIMIT 1), {NEVER}),
         coalesce((SELECT b."position" FROM {dead} AS b INDEXED BY {dead_blocking} WHERE b."blocks_key" = 1 AND b."partition" = m."partition" AND b."key" = m."key" ORDER BY b."position" LIMIT 1), {NEVER}))
-    ORDER BY h."position" LIMIT ?3)"#
+    ORDER BY h."position" LIMIT ?3 - (SELECT count(*) FROM (SELECT 1 FROM {message} AS m NOT INDEXED CROSS JOIN {message} AS b INDEXED BY {blocking}
+        WHERE m."position" = ?1 AND b."blocks_key" = 1 AND b."partition" = m."partition" AND b."key" = m."key" AND b."position" < ?1 LIMIT ?3)))"#
             )
             .into(),
             // ?1: [[position, attempts, error, blocks], …]; ?3: the present. Moved as it is, readable or not. Returns the positions of the

@@ -89,6 +89,7 @@ pub(super) async fn status(State(shared): State<Shared>) -> Json<Value> {
             "partitions": relay.owned.iter().map(|partition| partition.0).collect::<Vec<_>>(),
             "relays": relay.relays,
             "circuit_open": relay.circuit_open,
+            "parked_keys": relay.parked_keys,
         });
         match running.store.stats(COUNT).await {
             Ok(stats) => {

@@ -171,6 +171,58 @@ pub(crate) async fn holding_behind_nothing_keeps_the_order(fixture: &dyn StoreFi
     Ok(())
 }
 
+pub(crate) async fn a_parked_key_goes_on_in_order(fixture: &dyn StoreFixture) -> CaseResult {
+    let mut scene = Scene::new(fixture).await?;
+    let rows = scene.fetch_keyed("k", &["a", "b", "c", "d"]).await?;
+    // A relay that has too much of the key keeps the first of the held messages, which is due.
+    scene.settle(&[held(&rows[2]), held(&rows[3])]).await?;
+    let kept = expect_blocked(&mut scene, &["c"], false).await?;
+    scene.expect_nothing().await?;
+    scene.enqueue_keyed("k", &["e"]).await?;
+    let last = expect_blocked(&mut scene, &["e"], true).await?;
+    scene.settle(&[held(&last[0])]).await?;
+    scene.enqueue_keyed("l", &["other"]).await?;
+    let other = expect_blocked(&mut scene, &["other"], false).await?;
+    scene.deliver(&other).await?;
+    scene.deliver(&rows[..2]).await?;
+    scene.expect_nothing().await?;
+    scene.deliver(&kept).await?;
+    ensure_eq!(scene.deliver_until(2).await?, ["d", "e"], "messages behind the one that was kept");
+    scene.enqueue_keyed("k", &["f"]).await?;
+    let rows = expect_blocked(&mut scene, &["f"], false).await?;
+    scene.deliver(&rows).await?;
+    scene.expect_drained().await
+}
+
+pub(crate) async fn few_messages_of_a_key_are_due_at_a_time(fixture: &dyn StoreFixture) -> CaseResult {
+    const COUNT: usize = 1200;
+    const MOST: usize = 500;
+    let mut scene = Scene::new(fixture).await?;
+    let payloads: Vec<String> = (0..COUNT).map(|i| format!("{i:04}")).collect();
+    let messages: outbox_core::Result<Vec<_>> = payloads.iter().map(|payload| keyed("k", payload)).collect();
+    scene.enqueue(&messages?).await?;
+    let rows = scene.expect(COUNT).await?;
+    let batch: Vec<_> = rows.iter().map(held).collect();
+    scene.settle(&batch).await?;
+    let (mut due, mut delivered) = (Vec::new(), Vec::new());
+    let deadline = scene.deadline();
+    while delivered.len() < COUNT {
+        due.extend(scene.fetch().await?.rows);
+        ensure!(due.len() <= MOST, "{} messages of a key are due at a time", due.len());
+        if due.is_empty() {
+            deadline.pause(fixture, || format!("row {}", delivered.len())).await?;
+            continue;
+        }
+        // One by one for a while, so that what becomes due is more than what is delivered.
+        let size = if delivered.len() < 8 { 1 } else { due.len() };
+        let some: Vec<_> = due.drain(..size).collect();
+        delivered.extend(names(&some));
+        scene.deliver(&some).await?;
+    }
+    ensure_eq!(delivered, payloads, "held messages in the order of delivery");
+    scene.expect_drained().await
+}
+
 pub(crate) async fn holding_a_due_message_holds_what_is_due_behind_it(
     fixture: &dyn StoreFixture,
 ) -> CaseResult {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use outbox_core::{FetchLimit, Fetched, Message};
 
 use super::scene::{
-    LONG, ROUNDING, Scene, find, keyed, name, names, retry, retry_aside, sorted_names, unkeyed,
+    LONG, ROUNDING, Scene, find, held, keyed, name, names, retry, retry_aside, sorted_names, unkeyed,
 };
 use crate::case::{CaseResult, Stop, ensure, ensure_eq};
 use crate::store_harness::StoreFixture;
@@ -162,4 +162,27 @@ pub(crate) async fn past_delivery_times_are_now(fixture: &dyn StoreFixture) -> C
     ensure!(rows.iter().all(|row| !row.blocked), "an overdue row with nothing in front of it is blocked");
     scene.deliver(&rows).await?;
     scene.expect_drained().await
+}
+
+pub(crate) async fn a_due_row_waits_for_ready_rows_in_front(fixture: &dyn StoreFixture) -> CaseResult {
+    const COUNT: usize = 40;
+    let mut scene = Scene::new(fixture).await?;
+    let payloads: Vec<String> = (0..COUNT).map(|i| format!("{i:02}")).collect();
+    let names_of: Vec<&str> = payloads.iter().map(String::as_str).collect();
+    let rows = scene.fetch_keyed("k", &names_of).await?;
+    // The first one that is held is due, and a new relay has not read the ready ones in front of it.
+    let batch: Vec<_> = rows[COUNT / 2..].iter().map(held).collect();
+    scene.settle(&batch).await?;
+    scene.restart().await?;
+    let mut came = Vec::new();
+    let deadline = scene.deadline();
+    while came.len() <= COUNT / 2 {
+        let rows = scene.fetch_at_most(FetchLimit { messages: 3, bytes: 1 << 20 }).await?.rows;
+        if rows.is_empty() {
+            deadline.pause(fixture, || format!("row {}", came.len())).await?;
+        }
+        came.extend(names(&rows));
+    }
+    ensure_eq!(came, payloads[..=COUNT / 2], "rows up to the first one that was held");
+    scene.expect_nothing().await
 }

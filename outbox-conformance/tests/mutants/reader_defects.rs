@@ -39,6 +39,7 @@ enum Defect {
     FoldsKeys,
     BlocksRowsInFront,
     BlocksNoDueRows,
+    BringsReadyRowsLast,
     ForgetsThatRowsAreDue,
     IgnoresWhatIsInFlight,
     BringsDueRowsOnce,
@@ -79,6 +80,7 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::FoldsKeys, "blocking::keys_are_told_apart_exactly"),
     (Defect::BlocksRowsInFront, "blocking::a_late_row_in_front_is_not_blocked"),
     (Defect::BlocksNoDueRows, "blocking::due_rows_behind_a_blocker_are_blocked"),
+    (Defect::BringsReadyRowsLast, "due::a_due_row_waits_for_ready_rows_in_front"),
     (Defect::ForgetsThatRowsAreDue, "due::scheduled_messages_wait_for_their_time"),
     (Defect::IgnoresWhatIsInFlight, "due::rows_in_flight_do_not_come_again"),
     (Defect::BringsDueRowsOnce, "due::rows_in_flight_do_not_come_again"),
@@ -284,6 +286,11 @@ impl BrokenReader {
                     rows.drain(..).partition(|row| !row.due && row.position < self.highest);
                 *rows = if fresh.is_empty() { self.kept.drain(..).collect() } else { fresh };
                 self.kept.extend(late);
+            }
+            Defect::BringsReadyRowsLast => {
+                let (due, ready): (Vec<_>, Vec<_>) = rows.drain(..).partition(|row| row.due);
+                *rows = if due.is_empty() && ready.is_empty() { self.kept.drain(..).collect() } else { due };
+                self.kept.extend(ready);
             }
             Defect::RepeatsReadyRows => {
                 let first = rows.iter().find(|row| !row.due).cloned();

@@ -50,6 +50,7 @@ enum Defect {
     IgnoresHolds,
     NeverReleases,
     ReleasesOneChunk,
+    ReleasesEverything,
     HoldsBehindNothing,
     LetsHeldOvertake,
     HoldsBlindlyBesideDeliveries,
@@ -138,6 +139,8 @@ const DEFECTS: &[(Defect, &str)] = &[
     (Defect::ReleasesOneChunk, "blocking::many_held_messages_all_follow"),
     (Defect::HoldsBehindNothing, "blocking::holding_behind_nothing_is_due_at_once"),
     (Defect::LetsHeldOvertake, "blocking::holding_behind_nothing_keeps_the_order"),
+    (Defect::HoldsBehindNothing, "blocking::a_parked_key_goes_on_in_order"),
+    (Defect::ReleasesEverything, "blocking::few_messages_of_a_key_are_due_at_a_time"),
     (Defect::HoldsBlindlyBesideDeliveries, "blocking::holding_and_delivering_in_one_call_releases"),
     (Defect::DoesNotHoldAgain, "blocking::a_released_message_that_fails_blocks_again"),
     (Defect::LetsFailuresOvertake, "blocking::a_failure_behind_a_failure_waits"),
@@ -302,6 +305,10 @@ impl Broken {
                     if held > 256 {
                         *settlement = stuck.clone();
                     }
+                }
+                (Defect::ReleasesEverything, settlement @ Settlement::Held) => {
+                    let (after, error) = (Duration::ZERO, "free".to_owned());
+                    *settlement = Settlement::Retry { after, attempts: 0, error, block_key: false };
                 }
                 (Defect::HoldsBehindNothing, settlement @ Settlement::Held) if !retries && !delivers => {
                     *settlement = stuck.clone();

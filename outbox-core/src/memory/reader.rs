@@ -79,32 +79,33 @@ fn read(
         .collect();
 
     let in_flight: HashSet<RowId> = in_flight.iter().copied().collect();
-    let is_in_flight = |slice: &Slice, position| {
+    let is_due = |slice: &Slice, position: Position| {
         let row = slice.row(position).map(|row| RowId::new(position, row.identity()));
-        row.is_some_and(|row| in_flight.contains(&row))
+        row.is_none_or(|row| !in_flight.contains(&row))
     };
+    let mut waits_for_ready = false;
     let due: Vec<_> = slices
         .iter()
-        .map(|(_, slice)| slice.due().filter(|position| !is_in_flight(slice, *position)))
+        .map(|(partition, slice)| {
+            // It may be of the same key as a due row behind it.
+            let first_unread = unread(assigned.get(partition), slice).next().unwrap_or(Position(i64::MAX));
+            waits_for_ready |= slice.due().any(|position| position > first_unread && is_due(slice, position));
+            let before = slice.due().take_while(move |position| *position < first_unread);
+            before.filter(|position| is_due(slice, *position))
+        })
         .collect();
     let due_left = batch.fill(&slices, due, true);
 
-    let ready: Vec<_> = slices
-        .iter()
-        .map(|(partition, slice)| {
-            let progress = assigned.get(partition);
-            let behind = progress.into_iter().flat_map(|progress| progress.behind.iter().copied());
-            behind.chain(slice.ready_after(progress.and_then(|progress| progress.cursor)))
-        })
-        .collect();
+    let ready: Vec<_> =
+        slices.iter().map(|(partition, slice)| unread(assigned.get(partition), slice)).collect();
     let ready_left = batch.fill(&slices, ready, false);
 
-    let next_due = if due_left.iter().any(Option::is_some) {
+    let next_due = if waits_for_ready || due_left.iter().any(Option::is_some) {
         Some(Duration::ZERO)
     } else {
         slices.iter().filter_map(|(_, slice)| slice.next_due_at()).min().map(|at| at.since(now))
     };
-    let more = due_left.iter().chain(&ready_left).any(Option::is_some);
+    let more = waits_for_ready || due_left.iter().chain(&ready_left).any(Option::is_some);
 
     for row in batch.rows.iter().filter(|row| !row.due) {
         if let Some(progress) = assigned.get_mut(&row.partition)
@@ -127,6 +128,12 @@ fn read(
     let mut rows = batch.rows;
     rows.sort_unstable_by_key(|row| row.position);
     Batch { rows, more, next_due }
+}
+
+/// The ready rows of a partition that have not been returned, in the order in which they come.
+fn unread<'a>(progress: Option<&'a Progress>, slice: &'a Slice) -> impl Iterator<Item = Position> + 'a {
+    let behind = progress.into_iter().flat_map(|progress| progress.behind.iter().copied());
+    behind.chain(slice.ready_after(progress.and_then(|progress| progress.cursor)))
 }
 
 impl Progress {

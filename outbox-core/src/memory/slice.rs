@@ -7,8 +7,8 @@ use crate::identity::{Identity, RowId};
 use crate::store::{Content, Position};
 use crate::time::Timestamp;
 
-/// How many held rows one release makes due. Bounds the work of one settle call, as in the SQL stores; every
-/// released row that is delivered releases the next ones.
+/// How many of the first rows of a key may be due at a time after a release. Bounds the work of one settle call and what a relay
+/// reads of the key, as in the SQL stores; each of them that is delivered makes room for another one.
 pub(super) const RELEASE_CHUNK: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,10 +286,11 @@ impl Slice {
         let Some(blockers) = self.keys.get(key) else { return 0 };
         let held: Vec<Position> = blockers
             .iter()
+            .take(RELEASE_CHUNK)
             .take_while(|(_, blocker)| **blocker != Blocker::Wall)
             .filter(|(_, blocker)| **blocker == Blocker::Held)
             .map(|((position, _), _)| *position)
-            .take(limit.min(RELEASE_CHUNK))
+            .take(limit)
             .collect();
         let mut released = 0;
         for position in held {

@@ -21,6 +21,8 @@ pub struct Status {
     pub relays: usize,
     /// Whether the broker is considered down.
     pub circuit_open: bool,
+    /// Keys that had more than their share of the relay's memory, so that the store holds their later messages for a while.
+    pub parked_keys: usize,
 }
 
 /// Wakes a relay from within the same process, after a commit. Cheap to clone and to call.

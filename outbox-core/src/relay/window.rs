@@ -3,6 +3,7 @@
 //! A row enters by [`Window::offer`] and leaves by [`Window::forget`], when the store has recorded what became of
 //! it. In between it waits, or is in flight. Nothing here does I/O or reads a clock.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,36 @@ pub(crate) struct CallLimit {
     pub(crate) alone: bool,
 }
 
+/// How much of the window one key may have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Which keys are slow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The time that a quick key needs for each row.
+    pub(crate) quick: Duration,
+    /// Rows that were fetched before have waited since then.
+    pub(crate) since: Instant,
+    pub(crate) now: Instant,
+}
+
+/// A key that has more.
+#[derive(Debug)]
+pub(crate) struct Excess {
+    pub(crate) key: Arc<str>,
+    /// The last row that is kept.
+    pub(crate) boundary: RowId,
+    /// Whether the store can hold what is behind that row. If all of it is due, it would be released again by the next delivery.
+    pub(crate) can_be_held: bool,
+    /// What waits behind that row.
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
 #[derive(Debug)]
 struct Member {
     partition: Partition,
@@ -112,17 +143,54 @@ struct Key {
     waiting: BTreeMap<RowId, Box<Row>>,
     in_flight: usize,
     has_turn: bool,
-    /// Rows after this position must not be published. Set until the store itself holds them back.
-    blocked_after: Option<Position>,
+    /// Rows behind one of these positions must not be published. A position is in here until the store itself holds back what is
+    /// behind it, with the number of outcomes that have yet to be recorded.
+    blocked: BTreeMap<Position, u32>,
 }
 
 impl Key {
     fn blocks(&self, position: Position) -> bool {
-        self.blocked_after.is_some_and(|after| position > after)
+        self.blocked.first_key_value().is_some_and(|(first, _)| position > *first)
+    }
+
+    fn block(&mut self, position: Position) {
+        *self.blocked.entry(position).or_default() += 1;
     }
 
     fn is_unused(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight == 0 && !self.has_turn && self.blocked_after.is_none()
+        self.waiting.is_empty() && self.in_flight == 0 && !self.has_turn && self.blocked.is_empty()
+    }
+
+    /// What waits behind the share of this key, if the key is slow. The last row that is kept is one that is not due, if there is one.
+    fn excess(&self, name: &Arc<str>, share: Share, pace: Pace) -> Option<Excess> {
+        let (_, first) = self.waiting.first_key_value()?;
+        // As many rows have passed since then as wait now.
+        let waited = pace.now.duration_since(first.meta.fetched_at.max(pace.since));
+        let rows = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
+        if rows == 1 || waited < pace.quick.saturating_mul(rows) {
+            return None;
+        }
+        let (mut kept, mut kept_bytes) = (0, 0);
+        let mut excess: Option<Excess> = None;
+        for row in self.waiting.values() {
+            let (size, due) = (row.meta.size, row.meta.due);
+            match &mut excess {
+                Some(excess) if excess.can_be_held || due => {
+                    excess.rows += 1;
+                    excess.bytes += size;
+                }
+                _ => {
+                    kept += 1;
+                    kept_bytes += size;
+                    if kept >= share.rows || kept_bytes >= share.bytes {
+                        let (key, can_be_held) = (name.clone(), !due);
+                        excess =
+                            Some(Excess { key, boundary: row.meta.row(), can_be_held, rows: 0, bytes: 0 });
+                    }
+                }
+            }
+        }
+        excess.filter(|excess| excess.rows > 0)
     }
 
     /// Takes along what may go of this key. Gives how many.
@@ -178,6 +246,8 @@ pub(crate) struct Window {
     members: HashMap<RowId, Member>,
     /// Those among them that came as due; usually none.
     due: HashSet<RowId>,
+    /// Those that were taken out to be parked, and come back.
+    parking: HashSet<RowId>,
     by_partition: HashMap<Partition, usize>,
     bytes: usize,
     waiting: usize,
@@ -335,6 +405,51 @@ impl Window {
         Some(row)
     }
 
+    /// What waits behind the shares of slow keys.
+    pub(crate) fn excesses(&self, share: Share, pace: Pace) -> Vec<Excess> {
+        self.keys.iter().filter_map(|(name, key)| key.excess(name, share, pace)).collect()
+    }
+
+    /// Takes out a row that waits, to come back when the store holds what is behind it.
+    pub(crate) fn take_to_park(&mut self, row: RowId, key: &Arc<str>) -> Option<Box<Row>> {
+        let taken = self.take_out(row, Some(key))?;
+        self.parking.insert(row);
+        Some(taken)
+    }
+
+    /// Drops the rows of a key that wait behind a position. Returns where they are.
+    pub(crate) fn drop_behind(&mut self, name: &Arc<str>, position: Position) -> Vec<RowId> {
+        let Some(key) = self.keys.get_mut(name) else { return Vec::new() };
+        let dropped = key.waiting.split_off(&RowId::first_at(Position(position.0.saturating_add(1))));
+        self.waiting -= dropped.len();
+        dropped.into_keys().inspect(|row| self.forget(*row)).collect()
+    }
+
+    /// How many rows of a key wait. Rows without a key do not wait for each other.
+    pub(crate) fn waiting_of(&self, name: Option<&Arc<str>>) -> usize {
+        name.and_then(|name| self.keys.get(name)).map_or(0, |key| key.waiting.len())
+    }
+
+    /// The partition of a row.
+    pub(crate) fn partition_of(&self, row: RowId) -> Option<Partition> {
+        self.members.get(&row).map(|member| member.partition)
+    }
+
+    /// Whether a row is on its way to be parked.
+    pub(crate) fn is_parking(&self) -> bool {
+        !self.parking.is_empty()
+    }
+
+    /// The store has recorded what became of a row. Returns whether it is one that comes back.
+    pub(crate) fn end_parking(&mut self, row: RowId) -> bool {
+        self.parking.remove(&row)
+    }
+
+    /// The store returns this row as a due one from now on.
+    pub(crate) fn is_due(&mut self, row: RowId) {
+        self.due.insert(row);
+    }
+
     /// The broker was down: nothing that waits is narrowed down any further.
     pub(crate) fn forgive(&mut self) {
         for turn in &mut self.turns {
@@ -368,12 +483,14 @@ impl Window {
         blocked
     }
 
-    /// Blocks a key behind a position. Gives the rows that waited there: to be settled as held.
+    /// Blocks a key behind a position. Returns the rows that waited there: to be settled as held. The key is blocked behind each of
+    /// them as well, and each block ends by a call of [`unblock`](Self::unblock).
     pub(crate) fn block(&mut self, name: &Arc<str>, position: Position) -> Rows {
         let key = self.keys.entry(name.clone()).or_default();
-        key.blocked_after = Some(key.blocked_after.map_or(position, |after| after.min(position)));
+        key.block(position);
         let after = RowId::first_at(Position(position.0.saturating_add(1)));
         let held = key.waiting.split_off(&after);
+        held.keys().for_each(|row| key.block(row.position));
         self.waiting -= held.len();
         held.into_values().collect()
     }
@@ -383,10 +500,15 @@ impl Window {
         self.keys.get(name).is_some_and(|key| key.blocks(position))
     }
 
-    /// The store itself now holds back what comes after the failed row, and no older view of it is under way.
-    pub(crate) fn unblock(&mut self, name: &Arc<str>) {
+    /// The store itself now holds back what comes behind this row, and no older view of it is under way.
+    pub(crate) fn unblock(&mut self, name: &Arc<str>, position: Position) {
         if let Some(key) = self.keys.get_mut(name) {
-            key.blocked_after = None;
+            if let Entry::Occupied(mut outcomes) = key.blocked.entry(position) {
+                *outcomes.get_mut() -= 1;
+                if *outcomes.get() == 0 {
+                    outcomes.remove();
+                }
+            }
             if key.is_unused() {
                 self.keys.remove(name);
             }
@@ -397,6 +519,7 @@ impl Window {
     pub(crate) fn forget(&mut self, row: RowId) {
         let Some(member) = self.members.remove(&row) else { return };
         self.due.remove(&row);
+        self.parking.remove(&row);
         self.bytes -= member.size;
         if let Some(count) = self.by_partition.get_mut(&member.partition) {
             *count -= 1;
@@ -429,6 +552,19 @@ impl Window {
         for row in dropped {
             self.forget(row);
         }
+        // What is in front of them was dropped, so they must not come back.
+        let members = &self.members;
+        self.parking.retain(|row| members.get(row).is_some_and(|member| !drop(member.partition)));
+    }
+
+    /// Whether rows wait, and all of them for the answer to another one of their key.
+    pub(crate) fn waits_for_answers(&self) -> bool {
+        self.waiting > 0 && self.turns.is_empty()
+    }
+
+    /// Whether anything of a key is in memory.
+    pub(crate) fn has_key(&self, name: &Arc<str>) -> bool {
+        self.keys.contains_key(name)
     }
 
     /// Whether anything waits.

@@ -101,8 +101,16 @@ fn a_failure_holds_what_waits_behind_it_and_what_comes_after() {
     assert!(matches!(window.offer(row(8, Some("a"))), Offer::Blocked(_)));
     assert!(matches!(window.offer(row(4, Some("a"))), Offer::Waiting), "an earlier one is not behind it");
     assert!(matches!(window.offer(row(9, Some("b"))), Offer::Waiting), "other keys go on");
-    window.unblock(&key);
-    assert!(matches!(window.offer(row(10, Some("a"))), Offer::Waiting));
+    assert!(matches!(window.offer(row(10, Some("a"))), Offer::Blocked(_)));
+    // Outcomes are recorded in any order.
+    window.unblock(&key, Position(5));
+    assert!(matches!(window.offer(row(11, Some("a"))), Offer::Blocked(_)), "row 6 is to be held");
+    window.unblock(&key, Position(7));
+    assert!(matches!(window.offer(row(6, Some("a"))), Offer::Known));
+    window.forget(row(6, Some("a")).meta.row());
+    assert!(matches!(window.offer(row(6, Some("a"))), Offer::Waiting), "nothing in front of it fails");
+    window.unblock(&key, Position(6));
+    assert!(matches!(window.offer(row(12, Some("a"))), Offer::Waiting));
 }
 
 #[test]

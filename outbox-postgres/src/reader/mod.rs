@@ -128,7 +128,7 @@ impl Reader for PostgresReader {
         let mut next_due = about.next_due.map(|time| time.since(about.now));
         let mut due_waits = false;
         if next_due == Some(Duration::ZERO) {
-            let due = fetch.due(&budget).await?;
+            let due = fetch.due(&budget, &next).await?;
             next_due = if due.slice.full { Some(Duration::ZERO) } else { due.next_due };
             due_waits = due.slice.full;
             more |= due.slice.full;
@@ -376,7 +376,7 @@ impl Fetch<'_> {
         Ok(slices)
     }
 
-    async fn due(&self, budget: &Budget) -> Result<Due> {
+    async fn due(&self, budget: &Budget, progress: &Progress) -> Result<Due> {
         let sql = self.store.sql().await?;
         let (quota, bytes) = (budget.messages.max(1), budget.bytes.max(1));
         let mut lent = self.store.lend().await?;
@@ -388,6 +388,7 @@ impl Fetch<'_> {
                 .bind(number(bytes))
                 .bind(&self.in_flight)
                 .bind(false)
+                .bind(progress.read_to())
                 .fetch_all(&mut *connection)
                 .await
                 .map_err(map_error)?;

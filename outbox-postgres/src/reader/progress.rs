@@ -87,6 +87,11 @@ impl Progress {
             .collect()
     }
 
+    /// For each partition, the position up to which all ready rows were returned that are visible.
+    pub(crate) fn read_to(&self) -> Vec<i64> {
+        self.slices.values().map(Slice::read_to).collect()
+    }
+
     /// The snapshot of the fetch before.
     pub(crate) fn base(&self) -> Option<Arc<str>> {
         self.snapshot.clone()
@@ -166,6 +171,11 @@ impl Progress {
 }
 
 impl Slice {
+    fn read_to(&self) -> i64 {
+        let late = self.late.iter().chain(&self.then).map(|late| late.scan.after);
+        late.fold(self.cursor, i64::min)
+    }
+
     fn add_late(&mut self, scan: LateScan) {
         let new = Late { scan, begun: false };
         match &mut self.late {
@@ -214,11 +224,15 @@ mod tests {
         add(&mut progress, scan(30, "d", "e"));
         assert_eq!(progress.late_scans(), [(partition, scan(60, "a", "c"))]);
         assert!(progress.scans(10, 0).is_empty());
+        assert_eq!(progress.read_to(), [0], "the cursor itself");
+        progress.advance(partition, 100);
+        assert_eq!(progress.read_to(), [30], "the late rows that come next start there");
 
         progress.late_done(partition, None, true);
         assert_eq!(progress.late_scans(), [(partition, scan(30, "c", "e"))]);
         progress.late_done(partition, None, true);
         assert!(!progress.has_late(partition));
+        assert_eq!(progress.read_to(), [100]);
         assert_eq!(progress.scans(10, 0).len(), 1);
     }
 }

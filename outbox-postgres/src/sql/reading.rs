@@ -180,7 +180,8 @@ SELECT {NO_ROW} {never}",
 
 /// Rows whose time has come, the longest due first, and a last row about the fetch.
 ///
-/// `$1`: own partitions; `$2`: most rows; `$3`: most bytes; `$4`: positions in flight; `$5`: false.
+/// `$1`: own partitions; `$2`: most rows; `$3`: most bytes; `$4`: positions in flight; `$5`: false; `$6`: for each partition, the
+/// position up to which its ready rows were read. A due row behind it may be of the same key as a ready row that was not read.
 ///
 /// Within a key the order by time is the order by position, because settling keeps it so.
 pub(super) fn fetch_due(names: &Names) -> String {
@@ -191,10 +192,10 @@ pub(super) fn fetch_due(names: &Names) -> String {
 FROM (
     SELECT w.*, {bytes_so_far}
     FROM (
-        SELECT w.* FROM unnest($1::smallint[]) AS own (partition)
+        SELECT w.* FROM unnest($1::smallint[], $6::bigint[]) AS own (partition, read_to)
         CROSS JOIN LATERAL (
             SELECT {STORED}, available_at, blocks_key FROM {message} w
-            WHERE w.partition = own.partition AND w.available_at <= now()
+            WHERE w.partition = own.partition AND w.available_at <= now() AND (w.position <= own.read_to OR w.key IS NULL)
                 AND w.position NOT IN (SELECT unnest($4::bigint[]))
             ORDER BY w.available_at, w.position LIMIT $2
         ) w

@@ -73,6 +73,14 @@ impl Process {
         self.lock().frozen
     }
 
+    /// It does not crash any more, if it has not yet.
+    pub(crate) fn spare(&self) {
+        let mut state = self.lock();
+        if !state.has_crashed() {
+            state.steps_left = None;
+        }
+    }
+
     pub(crate) fn freeze(&self, frozen: bool) {
         self.lock().frozen = frozen;
         if !frozen {

@@ -27,6 +27,12 @@ const WINDOW: usize = 40;
 /// circuit, postponed retries, and the work of a paused process. All of these take a minute or two.
 const DRAIN: Duration = Duration::from_secs(600);
 
+/// Messages of a key with a backlog, at 50 milliseconds each.
+const HOT: usize = 1_200;
+/// How long a message of another key may take beside it, and the lease of a relay that has crashed before. The longest poll interval
+/// is a part of that.
+const BESIDE_HOT: Duration = Duration::from_secs(15);
+
 /// The result of a run.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -82,6 +88,8 @@ struct World {
     more: fastrand::Rng,
     /// Most messages have the same key.
     is_hot: bool,
+    /// In the end, messages of other keys are enqueued behind many messages of one key.
+    has_backlog: bool,
     /// For the store failures of a third of the runs.
     trouble: Option<fastrand::Rng>,
     /// For the store's losses of its latest commits, which a quarter of the worlds have.
@@ -141,6 +149,7 @@ impl World {
             key_order,
             lease,
             witness: Witness::new(lease / 4),
+            has_backlog: seed % 8 == 1,
             trouble: seed.is_multiple_of(3).then(|| fastrand::Rng::with_seed(!seed)),
             losses: (seed % 4 == 1).then(|| fastrand::Rng::with_seed(!seed.rotate_left(7))),
             committed: Vec::new(),
@@ -154,6 +163,10 @@ impl World {
         let mut settings = Settings::default();
         settings.seed = Some(self.rng.u64(..));
         settings.max_in_flight = self.rng.usize(3..=WINDOW);
+        if self.has_backlog {
+            // In fewer there is no room beside what one key has in flight and what waits for that.
+            settings.max_in_flight = settings.max_in_flight.max(10);
+        }
         settings.fetch_batch = self.rng.usize(1..30);
         settings.publish_batch = self.rng.usize(1..15);
         settings.publish_concurrency = self.rng.usize(1..5);
@@ -405,6 +418,9 @@ impl World {
         let drained = timeout(DRAIN, self.drain()).await;
         let drained_in = began.elapsed();
         let mut failure = drained.err().map(|_| format!("stuck after {DRAIN:?} of peace: {:?}", self.store));
+        if failure.is_none() && self.has_backlog {
+            failure = self.deliver_beside_a_backlog().await;
+        }
         if failure.is_none() {
             failure = self.stop_all().await;
         }
@@ -432,14 +448,46 @@ impl World {
         Outcome { verdict: self.ledger.verdict(&rules), failure, drained: drained_in, trace: self.trace }
     }
 
+    /// A key has many messages, and messages of other keys are delivered beside it.
+    async fn deliver_beside_a_backlog(&mut self) -> Option<String> {
+        let broker = Chances { delay: 50, ..Chances::default() };
+        self.weather.set(Conditions { broker, ..Conditions::default() });
+        self.spare_relays();
+        self.enqueue(0, HOT);
+        let limit = BESIDE_HOT + self.lease * 3 / 2;
+        for key in 1..KEYS {
+            sleep(Duration::from_millis(self.more.u64(0..1_000))).await;
+            self.enqueue(key, 1);
+            let (number, began) = (self.next, Instant::now());
+            while !self.taken.lock().expect("nobody panics").iter().any(|taken| taken.1 == number) {
+                self.spare_relays();
+                if began.elapsed() > limit {
+                    return Some(format!("message {number} has waited for {limit:?} beside a hot key"));
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        let drained = timeout(DRAIN, self.drain()).await;
+        drained.err().map(|_| format!("stuck after {DRAIN:?} with a hot key: {:?}", self.store))
+    }
+
+    fn enqueue(&mut self, key: u64, count: usize) {
+        let mut transaction = self.store.begin();
+        let mut messages = Vec::new();
+        for _ in 0..count {
+            self.next += 1;
+            let message = Message::bytes("topic", self.next.to_string()).key(format!("key-{key}"));
+            let message = message.id(Uuid::from_u128(self.more.u128(..))).build().expect("a valid message");
+            transaction.enqueue(&message);
+            messages.push(message);
+        }
+        self.commit(transaction, &messages);
+    }
+
     /// Until no message is undelivered or dead.
     async fn drain(&mut self) {
         loop {
-            // A crashed relay is replaced, as by any supervisor.
-            self.members.retain(|member| !member.task.is_finished());
-            if self.members.is_empty() {
-                self.start_relay();
-            }
+            self.replace_crashed_relays();
             // Messages behind a dead letter wait until it is redriven or discarded.
             let redriven = self.redrive().await;
             let stats = self.store.stats(1).await.expect("the memory answers");
@@ -448,6 +496,20 @@ impl World {
             }
             sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// As any supervisor does.
+    fn replace_crashed_relays(&mut self) {
+        self.members.retain(|member| !member.task.is_finished());
+        if self.members.is_empty() {
+            self.start_relay();
+        }
+    }
+
+    /// From now on no relay crashes.
+    fn spare_relays(&mut self) {
+        self.replace_crashed_relays();
+        self.members.iter().for_each(|member| member.process.spare());
     }
 
     async fn stop_all(&mut self) -> Option<String> {

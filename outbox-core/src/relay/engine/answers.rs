@@ -1,6 +1,5 @@
 //! What the engine does with the answers of its tasks.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 use super::call::Pending;
 use super::jobs::Done;
 use super::outage::Recovery;
+use super::parking::Place;
 use super::settling::{Batch as SettleBatch, Blame, blame, substitute};
 use super::store_calls::Kind;
 use super::{Assignment, Engine};
@@ -21,6 +21,9 @@ use crate::relay::window::{Offer, Row};
 use crate::store::{
     Batch, Content, Fetched, Membership, Partition, Position, Reader, Settlement, Stats, Store,
 };
+
+/// While so many rows of a key wait in memory, rows that were released behind them need not be fetched immediately.
+const ENOUGH: usize = 64;
 
 impl<S: Store, P: Publisher> Engine<S, P> {
     pub(super) fn take_in(&mut self, done: Result<Done, JoinError>) {
@@ -165,18 +168,25 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             self.metrics.fetch_batch.record(count as f64);
         }
         let known = self.window.len();
+        let mut aside = 0;
         for fetched in batch.rows {
             if !self.stopping && self.leases.accepts(fetched.partition, number) {
-                self.take_row(fetched, now);
+                aside += usize::from(self.take_row(fetched, now));
             }
         }
+        self.parking.fetched(batch.more);
         // Rows that are all in memory already are no progress, and would be brought again at once, and again.
-        let taken = self.window.len().saturating_sub(known);
+        let taken = self.window.len().saturating_sub(known) + aside;
         self.pacer.fetched(taken, batch.more && (taken > 0 || count == 0), batch.next_due, now);
     }
 
-    fn take_row(&mut self, mut fetched: Fetched, now: Instant) {
-        let blocked = fetched.blocked;
+    /// Takes a row in. Returns whether it was set aside instead.
+    fn take_row(&mut self, mut fetched: Fetched, now: Instant) -> bool {
+        let place = self.place(&fetched);
+        if place == Place::Aside {
+            return true;
+        }
+        let blocked = fetched.blocked || place == Place::Held;
         let unfit = self.unfit(&mut fetched.content);
         let mut row = Box::new(Row::new(fetched, now));
         row.meta.record = self.flow.record(&row.meta);
@@ -189,6 +199,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         } else if let Offer::Blocked(row) = self.window.offer(row) {
             self.hold(row);
         }
+        false
     }
 
     /// Why a row cannot be published at all, if so.
@@ -224,14 +235,14 @@ impl<S: Store, P: Publisher> Engine<S, P> {
     }
 
     fn push_held(&mut self, row: Box<Row>) {
-        self.metrics.held.increment(1);
+        let is_parked = self.parking.contains(row.meta.key.as_ref());
+        let counter = if is_parked { &self.metrics.parked } else { &self.metrics.held };
+        counter.increment(1);
         self.settling.push(Pending::new(*row, Settlement::Held, Duration::ZERO, Instant::now()));
     }
 
     /// Holds what waits behind this position, and what comes behind it until the store knows.
     pub(super) fn block(&mut self, key: &Arc<str>, position: Position) {
-        // A key whose last trouble was just recorded has new trouble, which has to be recorded again.
-        self.recorded.remove(key);
         for held in self.window.block(key, position) {
             self.push_held(held);
         }
@@ -299,21 +310,11 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         tracing::warn!(position = %pending.row.meta.position, "an outcome was not recorded");
         self.abandoned += usize::from(self.stopping);
         self.window.forget(pending.row.meta.row());
-        if let Some(key) = pending.blocked_key()
-            && !self.failing_keys().contains(key)
-        {
-            self.recorded.insert(key.clone());
-        }
+        self.recorded.extend(pending.block());
     }
 
-    /// Keys with trouble that is yet to be recorded.
-    fn failing_keys(&self) -> HashSet<Arc<str>> {
-        self.settling.unrecorded().filter_map(Pending::blocked_key).cloned().collect()
-    }
-
-    fn recorded(&mut self, settled: Vec<Pending>) {
-        // Keys with more trouble that is yet to be recorded stay blocked.
-        let failing = self.failing_keys();
+    fn recorded(&mut self, mut settled: Vec<Pending>) {
+        self.bring_back(&mut settled);
         let listened_to = self.events.has_listeners();
         for pending in &settled {
             self.window.forget(pending.row.meta.row());
@@ -333,9 +334,10 @@ impl<S: Store, P: Publisher> Engine<S, P> {
                     self.events.emit(|| Event::DeadLettered(pending.delivery()));
                 }
             }
-            self.recorded.extend(pending.blocked_key().filter(|key| !failing.contains(*key)).cloned());
+            self.recorded.extend(pending.block());
             // Its delivery, or the end of it, may have made held messages of its key due.
-            if pending.row.meta.due || pending.settlement == Settlement::Held {
+            let may_release = pending.row.meta.due || pending.settlement == Settlement::Held;
+            if may_release && self.window.waiting_of(pending.row.meta.key.as_ref()) < ENOUGH {
                 self.pacer.wake(Instant::now());
             }
         }

@@ -12,7 +12,7 @@ use crate::message::Message;
 use crate::relay::CallId;
 use crate::relay::settings::{KeyOrder, Settings};
 use crate::relay::window::{Meta, Row, Rows};
-use crate::store::{Content, Settle, Settlement};
+use crate::store::{Content, Position, Settle, Settlement};
 
 /// A publish call in flight. Its messages are with the task and come back with the outcomes.
 pub(super) struct Call {
@@ -102,12 +102,14 @@ impl Pending {
         }
     }
 
-    /// The key that is blocked in memory until this settlement is recorded.
-    pub(super) fn blocked_key(&self) -> Option<&Arc<str>> {
+    /// The key that is blocked in memory until this settlement is recorded, and the position behind which it is.
+    pub(super) fn block(&self) -> Option<(Arc<str>, Position)> {
         match &self.settlement {
             Settlement::Held
             | Settlement::Retry { block_key: true, .. }
-            | Settlement::Dead { block_key: true, .. } => self.row.meta.key.as_ref(),
+            | Settlement::Dead { block_key: true, .. } => {
+                Some((self.row.meta.key.clone()?, self.row.meta.position))
+            }
             _ => None,
         }
     }

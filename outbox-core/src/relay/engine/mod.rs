@@ -8,11 +8,12 @@ mod answers;
 mod call;
 mod jobs;
 mod outage;
+mod parking;
 mod publishing;
 mod settling;
 mod store_calls;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 use self::call::Calls;
 use self::jobs::Jobs;
 use self::outage::Outages;
+use self::parking::Parking;
 use self::publishing::Flow;
 use self::settling::Settling;
 use self::store_calls::StoreCalls;
@@ -36,7 +38,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventSender};
 use crate::metrics::Metrics;
 use crate::publisher::{Publisher, PublisherCapabilities};
-use crate::store::{FetchLimit, Partition, Reader, RelayId, Store};
+use crate::store::{FetchLimit, Partition, Position, Reader, RelayId, Store};
 
 /// How long leaving the group and closing the publisher may take, after the shutdown's own deadline.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -68,14 +70,15 @@ pub(super) struct Engine<S, P> {
     pacer: Pacer,
 
     window: Window,
+    parking: Parking,
     calls: Calls,
     flow: Flow,
 
     settling: Settling,
     /// Outcomes that the store did not record until the relay stopped.
     abandoned: usize,
-    /// Keys whose failed message the store has recorded; unblocked once no older fetch is under way.
-    recorded: BTreeSet<Arc<str>>,
+    /// Keys that the store itself blocks behind these positions. They are unblocked here once no older fetch is under way.
+    recorded: Vec<(Arc<str>, Position)>,
 
     stopping: bool,
 }
@@ -108,11 +111,12 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             assignments: Vec::new(),
             pacer: Pacer::new(settings.min_poll_interval, settings.poll_interval, now),
             window: Window::default(),
+            parking: Parking::new(now),
             calls: Calls::default(),
             flow,
             settling: Settling::default(),
             abandoned: 0,
-            recorded: BTreeSet::new(),
+            recorded: Vec::new(),
             stopping: false,
             jobs: Jobs {
                 store,
@@ -230,6 +234,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         if self.may_fetch() {
             consider(calls.fetch.next().map(|at| at.max(self.pacer.next())));
         }
+        consider(self.next_parking(now));
         if let Some(at) = self.flow.timer(now) {
             consider(Some(at));
         }
@@ -246,6 +251,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         let now = Instant::now();
         self.expire_leases(now);
         self.dispatch(now);
+        self.park(now);
         self.start_settle(now);
         self.start_release(now);
         self.start_heartbeat(now);
@@ -276,6 +282,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
         let gone: HashSet<Partition> = partitions.iter().copied().collect();
         self.window.drop_waiting(|partition| gone.contains(&partition));
+        self.forget_parked_keys(|partition| gone.contains(&partition));
         self.assignments.extend(partitions.iter().copied().map(Assignment::Revoke));
         for refused in self.settling.give_up(|partition| gone.contains(&partition)) {
             self.abandon(&refused);
@@ -310,14 +317,17 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         }
     }
 
-    fn may_fetch(&self) -> bool {
-        // Waiting for room for a good part of a batch keeps fetches few while the window is nearly full.
-        let room = self.settings.max_in_flight.saturating_sub(self.window.len());
+    /// Whether there is room for a fetch beside so much in memory. Waiting for room for a good part of a batch keeps fetches few
+    /// while the window is nearly full.
+    fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        let room = self.settings.max_in_flight.saturating_sub(messages);
         let wanted = self.settings.fetch_batch.min(self.settings.max_in_flight / 2).max(1);
-        let bytes_room = self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes());
-        let has_room =
-            self.window.len() == 0 || (room >= wanted && bytes_room >= self.settings.max_bytes_in_flight / 4);
-        !self.stopping && self.leases.any_active() && has_room
+        let bytes_room = self.settings.max_bytes_in_flight.saturating_sub(bytes);
+        messages == 0 || (room >= wanted && bytes_room >= self.settings.max_bytes_in_flight / 4)
+    }
+
+    fn may_fetch(&self) -> bool {
+        !self.stopping && self.leases.any_active() && self.has_room(self.window.len(), self.window.bytes())
     }
 
     fn start_fetch(&mut self, now: Instant) {
@@ -332,8 +342,10 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             bytes: self.settings.max_bytes_in_flight.saturating_sub(self.window.bytes()).max(1),
         };
         self.pacer.fetching(now);
+        self.read_aside();
         // What is to be tried again or held may have been recorded by a call whose answer was lost, and be due by now.
-        let in_memory = self.window.due_rows().into_iter().chain(self.settling.undelivered()).collect();
+        let in_memory = self.window.due_rows().into_iter().chain(self.settling.undelivered());
+        let in_memory = in_memory.chain(self.parking.aside()).collect();
         self.jobs.fetch(reader, number, limit, in_memory);
     }
 
@@ -361,8 +373,8 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             }
         });
         // No fetch is under way that could still show these keys as they were.
-        for key in std::mem::take(&mut self.recorded) {
-            self.window.unblock(&key);
+        for (key, position) in self.recorded.drain(..) {
+            self.window.unblock(&key, position);
         }
     }
 
@@ -391,6 +403,7 @@ impl<S: Store, P: Publisher> Engine<S, P> {
         call.plan(now + self.settings.heartbeat_interval);
         let timeout = self.settings.heartbeat_timeout(call.failures());
         self.jobs.heartbeat(number, self.settings.lease_ttl, timeout);
+        self.sweep_parked_keys();
     }
 
     fn start_side_jobs(&mut self, now: Instant) {

@@ -50,6 +50,16 @@ impl Flow {
         self.blame.record(meta.row(), meta.attempts)
     }
 
+    /// Whether calls are not limited to a probe of the broker.
+    pub(super) fn may_publish(&self, now: Instant) -> bool {
+        self.circuit.permission(now) == Permission::Full
+    }
+
+    /// How many messages a call may have at present.
+    pub(super) fn call_size(&self) -> usize {
+        self.speed.messages()
+    }
+
     /// When something may be published that may not be published now, even if no call ends.
     pub(super) fn timer(&self, now: Instant) -> Option<Instant> {
         match self.circuit.permission(now) {
@@ -362,6 +372,9 @@ impl<S: Store, P: Publisher> Engine<S, P> {
             self.metrics.unknown.increment(1);
         }
         let key = row.meta.key.clone().filter(|_| block_key);
+        if let Some(key) = &key {
+            self.failed_key(key);
+        }
         let position = row.meta.position;
         self.settling.push(Pending::new(row, settlement, publish_time, Instant::now()));
         key.map(|key| (key, position))
