@@ -16,7 +16,7 @@ use diesel::connection::SimpleConnection;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use integration_tests::{Postgres, Server};
 use outbox_conformance::{EnqueueTransaction, MalformedRow, StoreFixture, StoreHarness, StoreTraits};
-use outbox_core::{Error, ErrorKind, Message, MessageId, Result, Store};
+use outbox_core::{Error, ErrorKind, Message, MessageId, Position, Result, Store};
 use outbox_diesel::{Config, Outbox, map_error};
 use support::{Scene, SyncConnection, blocking};
 
@@ -88,6 +88,10 @@ impl StoreFixture for Fixture {
 
     async fn delete_by_hand(&self, _: MessageId) -> Result<()> {
         Err(Error::new(ErrorKind::Unsupported, "no case about enqueueing deletes"))
+    }
+
+    async fn replace(&self, _: Position, _: &Message) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "no case about enqueueing replaces a message"))
     }
 }
 
