@@ -162,10 +162,10 @@ async fn keep_the_ledger(books: Arc<dyn Books>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_postgres_nothing_is_lost_invented_or_reordered() {
     let Some(books) = OnPostgres::start().await else { return };
-    keep_the_ledger(Arc::new(books)).await;
+    Box::pin(keep_the_ledger(Arc::new(books))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_sqlite_nothing_is_lost_invented_or_reordered() {
-    keep_the_ledger(Arc::new(OnSqlite::start().await)).await;
+    Box::pin(keep_the_ledger(Arc::new(OnSqlite::start().await))).await;
 }
