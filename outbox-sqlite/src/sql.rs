@@ -311,7 +311,7 @@ WHERE m."available_at" = {NEVER} AND NOT {blocked} AND {owned} LIMIT ?3"#
                 r#"INSERT INTO {message} ("position", {CONTENT}, "attempts", "available_at", "blocks_key", "last_error", "enqueued_at")
 SELECT CASE WHEN row_number() OVER (PARTITION BY d."position" ORDER BY d."enqueued_at" DESC, d."number" DESC) = 1 AND NOT EXISTS (SELECT 1 FROM {message} AS m NOT INDEXED WHERE m."position" = d."position")
     THEN d."position"
-    ELSE min(0, coalesce((SELECT m."position" FROM {message} AS m NOT INDEXED ORDER BY m."position" LIMIT 1), 0)) - row_number() OVER (ORDER BY d."position" DESC, d."enqueued_at" DESC, d."number" DESC) END,
+    ELSE min(0, coalesce((SELECT min(m."position") FROM {message} AS m NOT INDEXED), 0)) - row_number() OVER (ORDER BY d."position" DESC, d."enqueued_at" DESC, d."number" DESC) END,
     {content}, 0, ?2, d."blocks_key", d."last_error", d."enqueued_at" FROM {dead} AS d NOT INDEXED WHERE d."number" IN {listed} RETURNING "position""#,
                 content = of("d"),
             )
