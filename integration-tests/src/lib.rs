@@ -22,7 +22,7 @@ mod runtime;
 mod scratch;
 mod server;
 mod service;
-#[cfg(feature = "webhook")]
+#[cfg(any(feature = "kinesis", feature = "webhook"))]
 mod serving;
 mod signal;
 mod subprocess;

@@ -18,9 +18,9 @@ pub use faults::Fault;
 pub use reading::Record;
 
 use self::faults::Desk;
-use self::serving::Serving;
 use crate::environment::Environment;
 use crate::report::{self, Way};
+use crate::serving::Serving;
 
 /// An emulator of Amazon Kinesis, in threads of this process, on a loopback port of its own.
 ///
@@ -122,7 +122,7 @@ impl Kinesis {
         let mut serving = self.serving.lock().await;
         assert!(serving.is_none(), "it runs");
         let folder = self.folder.as_ref().map(tempfile::TempDir::path);
-        let started = Serving::start(self.address, folder, self.enforces_limits, self.desk.clone()).await;
+        let started = serving::start(self.address, folder, self.enforces_limits, self.desk.clone()).await;
         *serving = Some(started.expect("the server starts"));
     }
 
