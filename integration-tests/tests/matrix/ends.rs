@@ -21,6 +21,8 @@ mod nats;
 mod pubsub;
 #[path = "../../../outbox-sqs/tests/support/mod.rs"]
 mod sqs;
+#[path = "../../../outbox-webhook/tests/support/mod.rs"]
+mod webhook;
 
 /// Where messages come from.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +69,7 @@ pub(crate) enum Broker {
     Kinesis,
     PubSub,
     Nats,
+    Webhook,
 }
 
 impl Broker {
@@ -78,6 +81,7 @@ impl Broker {
             Self::Kinesis => "kinesis",
             Self::PubSub => "pubsub",
             Self::Nats => "nats",
+            Self::Webhook => "webhook",
         }
     }
 
@@ -98,6 +102,7 @@ impl Broker {
             Self::Kinesis => Some(boxed(kinesis::fixture::Harness)),
             Self::PubSub => pubsub::fixture::Harness::new(true).map(boxed),
             Self::Nats => nats::fixture::Harness::new().map(boxed),
+            Self::Webhook => Some(boxed(webhook::fixture::Harness)),
         }
     }
 }
