@@ -14,7 +14,8 @@
         feature = "postgres",
         feature = "pubsub",
         feature = "sqlite",
-        feature = "sqs"
+        feature = "sqs",
+        feature = "webhook"
     )),
     allow(dead_code, unused_imports, unused_macros)
 )]

@@ -10,7 +10,7 @@
 mod support;
 
 use integration_tests::{
-    Kinesis, MariaDb, Nats, Postgres, PubSub, RabbitMq, Server, Sqs, Subprocess, eventually,
+    Kinesis, MariaDb, Nats, Postgres, PubSub, RabbitMq, Receiver, Server, Sqs, Subprocess, eventually,
 };
 use sqlx::AssertSqlSafe;
 use support::{DEADLINE, ON_SQLITE, Place};
@@ -274,4 +274,36 @@ async fn the_doctor_looks_for_topics_of_pubsub_and_their_subscriptions() {
     let file = [("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent/s3cret.json")];
     finds(&real, &[], &file, "no credentials for Google were found", "correct the settings");
     finds(&real, &[], &[], "the credentials give no token", "check the host and port");
+}
+
+#[tokio::test]
+async fn the_doctor_connects_to_the_endpoints_of_webhooks() {
+    let (receiver, away) = (Receiver::start().await, Receiver::start().await);
+    away.kill().await;
+    let secret = [("SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
+    let publisher = format!(
+        "type = \"webhook\"\nurl = \"{}\"\nsecret_env = \"SECRET\"\nallowed_networks = [\"127.0.0.1\"]\n\
+         connect_timeout = \"100s\"\n",
+        receiver.url("/s3cret")
+    );
+    let place = Place::new(&ON_SQLITE.replace("type = \"terminal\"\n", &publisher));
+    assert_eq!(run(&place, &["migrate"], &secret).code, 0);
+    let said = run(&place, &["doctor"], &secret);
+    assert_eq!(said.code, 0, "{}", said.data);
+    let plain = said.data.contains("requests are not encrypted: default");
+    assert!(plain && !said.data.contains("signatures"), "{}", said.data);
+    assert_eq!(receiver.requests(), 0, "the doctor sends nothing");
+    let url = format!("publisher.endpoints.billing.url={}", away.url("/s3cret"));
+    finds(&place, &["--set", &url], &secret, "endpoint: billing", "check the host and port");
+    // What is refused by the settings is refused before anything connects.
+    let private = "publisher.endpoints.billing.url=http://169.254.169.254/s3cret";
+    let said = run(&place, &["doctor", "--set", private], &secret);
+    assert!(said.code == 2 && said.rest.contains("169.254.169.254 is not a public one"), "{}", said.rest);
+
+    // The relay signs what it delivers.
+    assert_eq!(run(&place, &["enqueue", "order.paid", "17"], &secret).code, 0);
+    assert_eq!(run(&place, &["relay", "--until-empty"], &secret).code, 0);
+    let deliveries = receiver.deliveries();
+    assert_eq!(deliveries.len(), 1);
+    assert!(&*deliveries[0].body == b"17" && deliveries[0].is_signed_by(secret[0].1), "{deliveries:?}");
 }

@@ -1,6 +1,6 @@
 //! Settings: from a file, the environment and the command line to what they mean.
 
-#[cfg(feature = "amqp")]
+#[cfg(any(feature = "amqp", feature = "nats", feature = "webhook"))]
 mod certificates;
 mod explain;
 mod fault;

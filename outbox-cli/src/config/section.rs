@@ -83,7 +83,7 @@ impl<'a> Section<'a> {
     }
 
     /// Notes that there is such a field.
-    #[cfg(any(feature = "amqp", feature = "nats"))]
+    #[cfg(any(feature = "amqp", feature = "nats", feature = "webhook"))]
     pub(crate) fn known(&self, name: &str) {
         self.known.borrow_mut().push(name.to_owned());
     }

@@ -22,6 +22,8 @@ mod pubsub;
 #[cfg(feature = "sqs")]
 mod sqs;
 mod terminal;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -76,10 +78,12 @@ const KINDS: &[(&str, ReadKind<Arc<dyn PublisherSettings>>)] = &[
     #[cfg(feature = "sqs")]
     ("sqs", sqs::read),
     ("terminal", terminal::read),
+    #[cfg(feature = "webhook")]
+    ("webhook", webhook::read),
 ];
 
 /// Those that there are.
-const ALL: &[&str] = &["amqp", "kinesis", "nats", "pubsub", "sqs", "terminal"];
+const ALL: &[&str] = &["amqp", "kinesis", "nats", "pubsub", "sqs", "terminal", "webhook"];
 
 /// Reads `[route.publisher]`.
 pub(crate) fn read(section: Section<'_>) -> Option<Arc<dyn PublisherSettings>> {
@@ -99,7 +103,8 @@ mod tests {
             feature = "kinesis",
             feature = "nats",
             feature = "pubsub",
-            feature = "sqs"
+            feature = "sqs",
+            feature = "webhook"
         ))]
         assert_eq!(built, ALL);
     }

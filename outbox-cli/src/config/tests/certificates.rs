@@ -112,3 +112,17 @@ fn several_urls_are_read_from_a_list_a_variable_or_a_file_and_not_shown() {
         assert!(found.len() == 1 && found[0].contains(expected) && !found[0].contains("s3cret"), "{found:?}");
     }
 }
+
+#[test]
+fn certificates_of_webhooks_need_an_encrypted_endpoint() {
+    let ca = format!("ca_file = \"{CERTIFICATES}/authority.pem\"\n");
+    let webhook = |url: &str| {
+        faults(&format!("[[route]]\n{STORE}[route.publisher]\ntype = \"webhook\"\nurl = {url:?}\n{ca}"))
+    };
+    assert_eq!(webhook("https://receiver.example/hooks"), [""; 0]);
+    let found = webhook("http://receiver.example/hooks");
+    assert!(
+        found.len() == 1 && found[0].contains("publisher.ca_file: has no effect on http://"),
+        "{found:?}"
+    );
+}

@@ -38,6 +38,7 @@ fn publisher(kind: &str) -> &'static str {
         "nats" => "[route.publisher]\ntype = \"nats\"\nurl = \"nats://me@broker\"\n",
         "pubsub" => "[route.publisher]\ntype = \"pubsub\"\n",
         "kinesis" => "[route.publisher]\ntype = \"kinesis\"\n",
+        "webhook" => "[route.publisher]\ntype = \"webhook\"\nurl = \"http://receiver.example/hooks\"\n",
         _ => PUBLISHER,
     }
 }
@@ -281,6 +282,41 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("publisher/pubsub", "max_request_bytes", "\"11MB\"", "max_request_bytes"),
     ("publisher/pubsub", "max_batch_messages", "0", COUNT),
     ("publisher/pubsub", "max_batch_bytes", "0", BYTES),
+    ("publisher/webhook", "type", "\"kafka\"", "\"webhook\""),
+    ("publisher/webhook", "url", "\"ftp://receiver.example\"", "unknown scheme"),
+    ("publisher/webhook", "url_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
+    ("publisher/webhook", "url_file", "\"/not/there\"", "the file /not/there cannot be read"),
+    ("publisher/webhook", "secret", "\"s3cret\"", "whsec_"),
+    ("publisher/webhook", "secret_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
+    ("publisher/webhook", "secret_file", "\"/not/there\"", "the file /not/there cannot be read"),
+    ("publisher/webhook", "old_secret", "1", "must be a string"),
+    ("publisher/webhook", "old_secret_env", "\"NOT_THERE\"", "the variable NOT_THERE is not set"),
+    ("publisher/webhook", "old_secret_file", "\"/not/there\"", "the file /not/there cannot be read"),
+    ("publisher/webhook", "headers", "\"a\"", "must be a table"),
+    ("publisher/webhook", "endpoints", "\"a\"", "must be a table"),
+    ("publisher/webhook", "message_urls", "true", "must be a table"),
+    ("publisher/webhook", "topics", "\"a\"", "must be a table"),
+    ("publisher/webhook", "allowed_networks", "[\"10.0.0.0/33\"]", "a network is invalid"),
+    ("publisher/webhook", "ca_file", "\"/not/there\"", "the file /not/there cannot be read"),
+    (
+        "publisher/webhook",
+        "client_certificate_file",
+        "\"/not/there\"",
+        "has no effect without client_key_file",
+    ),
+    (
+        "publisher/webhook",
+        "client_key_file",
+        "\"/not/there\"",
+        "has no effect without client_certificate_file",
+    ),
+    ("publisher/webhook", "requests_in_flight", "0", "from 1 to 256"),
+    ("publisher/webhook", "connect_timeout", "1", TIME),
+    ("publisher/webhook", "call_timeout", "1", TIME),
+    ("publisher/webhook", "idle_timeout", "1", TIME),
+    ("publisher/webhook", "max_message_bytes", "0", BYTES),
+    ("publisher/webhook", "max_batch_messages", "0", COUNT),
+    ("publisher/webhook", "max_batch_bytes", "0", BYTES),
 ];
 
 /// The path of a section in messages.
@@ -412,6 +448,60 @@ fn lists_and_topics_of_a_publisher_are_read_and_refused_field_by_field() {
             "{NAME}:{line}: route.default.publisher.topics.t: must be a string that is not empty, not \"\""
         )]
     );
+}
+
+#[test]
+fn endpoints_of_webhooks_are_read_and_refused_field_by_field() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let right = format!(
+        r#"
+        secret = "{secret}"
+        old_secret = "{secret}"
+        headers = {{ x-api-key = "17", authorization_env = "TOKEN" }}
+        endpoints = {{ billing = {{ url = "http://10.1.2.3/hooks", secret_env = "SECRET" }} }}
+        topics = {{ "order.paid" = "billing" }}
+        allowed_networks = ["10.1.0.0/16"]
+        message_urls = {{ plaintext = true, secret = "{secret}" }}"#
+    );
+    let environment = [("TOKEN", "Bearer s3cret"), ("SECRET", secret)];
+    let (text, _) = settings_with("publisher/webhook", &right);
+    let config = load(&text, &environment, &[]).unwrap();
+    let shown = format!("{config:?} {}", config.explanation);
+    assert!(!shown.contains("s3cret") && !shown.contains(secret) && !shown.contains("/hooks"), "{shown}");
+    let place = config.routes[0].publisher.place();
+    assert_eq!(place, "webhook to 10.1.2.3, receiver.example, URLs of messages");
+    for (lines, expected) in [
+        ("endpoints = { billing = { } }", "publisher.endpoints.billing: url is missing"),
+        (
+            "endpoints = { billing = { url = \"http://10.1.2.3/s3cret\" } }",
+            "endpoints.billing.url: config: the URL's address",
+        ),
+        (
+            "endpoints = { billing = { url = \"http://b\", secret = \"s3cret\" } }",
+            "endpoints.billing.secret: config: a secret",
+        ),
+        (
+            "endpoints = { billing = { url = \"http://b\", key = 1 } }",
+            "endpoints.billing.key: unknown setting",
+        ),
+        ("headers = { host = \"s3cret\" }", "publisher.headers: config: an endpoint cannot set this header"),
+        ("old_secret = \"whsec_s3cret\"", "publisher: old_secret has no effect without secret"),
+        ("topics = { t = \"nowhere\" }", "publisher.topics: config: a route of topics"),
+        ("message_urls = { secret = \"s3cret\" }", "publisher.message_urls.secret: config: a secret"),
+        ("message_urls = { plaintext = 1 }", "publisher.message_urls.plaintext: must be true or false"),
+        ("message_urls = { url = \"http://b\" }", "publisher.message_urls.url: unknown setting"),
+    ] {
+        let (text, line) = settings_with("publisher/webhook", lines);
+        let found = faults(&text);
+        let at = found.len() == 1 && found[0].contains(expected) && !found[0].contains("s3cret");
+        assert!(at, "{expected} is not in {found:?} for line {line}");
+    }
+    let text = format!("[[route]]\n{STORE}[route.publisher]\ntype = \"webhook\"\n");
+    let found = faults(&text);
+    assert!(found.len() == 1 && found[0].contains("publisher: url is missing"), "{found:?}");
+    // What messages name is enough.
+    let found = faults(&format!("{text}message_urls = {{ plaintext = true }}\nca_file = \"/not/there\"\n"));
+    assert!(found.len() == 1 && found[0].contains("ca_file: the file"), "{found:?}");
 }
 
 #[test]
