@@ -30,9 +30,30 @@ pub(crate) async fn run(link: &Link, routing: &Routing) -> Result<()> {
     Ok(())
 }
 
-/// The broker looks at rights and exchange when it gets a message, and has done so when it answers that the
-/// transaction is taken back.
+/// Maximum number of attempts to learn why the broker closed a channel.
+const ATTEMPTS: usize = 20;
+
+/// Returns the broker's error if it refuses messages to this exchange.
 async fn may_publish(link: &Link, exchange: &str, routing_key: &str) -> lapin::Result<()> {
+    let mut attempt = 1;
+    loop {
+        match publish_nothing(link, exchange, routing_key).await {
+            // The broker closed the channel before the rollback was sent. The client then reports the state of the channel and
+            // not the broker's reason, which only a call that is waiting for an answer gets.
+            Err(error)
+                if matches!(error.kind(), lapin::ErrorKind::InvalidChannelState(..))
+                    && attempt < ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Publishes a message in a transaction and rolls it back. The broker checks rights and exchange when it receives a message, so it
+/// has checked them when it confirms the rollback.
+async fn publish_nothing(link: &Link, exchange: &str, routing_key: &str) -> lapin::Result<()> {
     let channel = link.open_channel().await?;
     channel.tx_select().await?;
     let options = BasicPublishOptions::default();
