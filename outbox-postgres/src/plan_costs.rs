@@ -94,14 +94,22 @@ fn array(values: impl IntoIterator<Item = impl ToString>) -> String {
 }
 
 /// The statements of a relay that owns all partitions and has just been started, or settles the ready rows.
-fn cases<'a>(sql: &'a Statements, relay: RelayId, ready: &[(i16, i64)], all: i64) -> Vec<Case<'a>> {
-    let (first, last) = (ready.first().map_or(1, |row| row.1), ready.last().map_or(1, |row| row.1));
+fn cases<'a>(sql: &'a Statements, relay: RelayId, ready: &[Ready], all: i64) -> Vec<Case<'a>> {
+    let position = |row: Option<&Ready>| row.map_or(1, |row| row.position);
+    let (first, last) = (position(ready.first()), position(ready.last()));
     let own = array(0..16);
     let each = |value: i64| array([value; 16]);
     let some = &ready[..ready.len().min(100)];
-    let partitions = |rows: &[(i16, i64)]| array(rows.iter().map(|row| row.0));
-    let positions = |rows: &[(i16, i64)]| array(rows.iter().map(|row| row.1));
-    let number = |rows: &[(i16, i64)]| i64::try_from(rows.len()).unwrap();
+    let places = |rows: &[Ready]| {
+        let (partitions, positions) =
+            (rows.iter().map(|row| row.partition), rows.iter().map(|row| row.position));
+        format!("{}, {}", array(partitions), array(positions))
+    };
+    let identities = |rows: &[Ready]| {
+        format!("{}, {}", array(rows.iter().map(|row| &row.id)), array(rows.iter().map(|row| &row.time)))
+    };
+    let rows = |rows: &[Ready]| format!("{}, {}", places(rows), identities(rows));
+    let number = |rows: &[Ready]| i64::try_from(rows.len()).unwrap();
     let repeated = |value: &str| array(vec![value; some.len()]);
     let fetch = |bytes: i64| {
         format!(
@@ -113,8 +121,12 @@ fn cases<'a>(sql: &'a Statements, relay: RelayId, ready: &[(i16, i64)], all: i64
     };
     // Bits for a thousand positions from the first on.
     let taken = array(vec![format!("\"\\\\x{}\"", "ff".repeat(125)); 16]);
-    let runs = format!("{own}, {}, {}, E{taken}, false", each(first), each(first + READY - 1));
-    let rows = |rows: &[(i16, i64)]| format!("{}, {}", partitions(rows), positions(rows));
+    let runs = format!(
+        "{own}, {}, {}, E{taken}, {}, false",
+        each(first),
+        each(first + READY - 1),
+        identities(ready)
+    );
     // A call on an empty table reads the roots of some indexes for each partition.
     let partitions_read = 16 * 8;
     vec![
@@ -167,12 +179,13 @@ fn cases<'a>(sql: &'a Statements, relay: RelayId, ready: &[(i16, i64)], all: i64
             name: "retry",
             sql: &sql.retry,
             parameters: format!(
-                "{}, {}, {}, {}, {}, false",
-                rows(some),
+                "{}, {}, {}, {}, {}, {}, false",
+                places(some),
                 repeated("1000000"),
                 repeated("1"),
                 repeated("no"),
-                repeated("true")
+                repeated("true"),
+                identities(some)
             ),
             pages: 60,
             rows: number(some),
@@ -188,11 +201,12 @@ fn cases<'a>(sql: &'a Statements, relay: RelayId, ready: &[(i16, i64)], all: i64
             name: "bury",
             sql: &sql.bury,
             parameters: format!(
-                "{}, {}, {}, {}, false",
-                rows(some),
+                "{}, {}, {}, {}, {}, false",
+                places(some),
                 repeated("1"),
                 repeated("no"),
-                repeated("true")
+                repeated("true"),
+                identities(some)
             ),
             pages: 60,
             rows: number(some),
@@ -272,13 +286,32 @@ async fn run_case(session: &mut PgConnection, name: &str, parameters: &str) -> (
     (serde_json::to_string_pretty(&plan).unwrap(), Used { pages, rows: rows(root) })
 }
 
-async fn ready_rows(pool: &PgPool) -> Vec<(i16, i64)> {
-    sqlx::query_as(
-        "SELECT partition, position FROM outbox_message WHERE available_at IS NULL ORDER BY position",
+/// A ready row, with its identity as strings that an array can hold.
+struct Ready {
+    partition: i16,
+    position: i64,
+    id: String,
+    time: String,
+}
+
+impl Ready {
+    /// A row that does not exist.
+    fn missing(number: i16) -> Self {
+        let (id, time) =
+            ("00000000-0000-0000-0000-000000000000".to_owned(), "2000-01-01T00:00:00Z".to_owned());
+        Self { partition: number, position: number.into(), id, time }
+    }
+}
+
+async fn ready_rows(pool: &PgPool) -> Vec<Ready> {
+    let rows: Vec<(i16, i64, String, String)> = sqlx::query_as(
+        "SELECT partition, position, message_id::text, replace(enqueued_at::text, ' ', 'T')
+         FROM outbox_message WHERE available_at IS NULL ORDER BY position",
     )
     .fetch_all(pool)
     .await
-    .unwrap()
+    .unwrap();
+    rows.into_iter().map(|(partition, position, id, time)| Ready { partition, position, id, time }).collect()
 }
 
 #[tokio::test]
@@ -302,7 +335,7 @@ async fn no_statement_reads_more_than_it_needs() {
         store.heartbeat(relay, Duration::from_secs(600)).await.unwrap();
         let mut session: Lent = store.lend().await.unwrap();
         let mut kept = Vec::new();
-        for case in cases(sql, relay, &[(1, 1), (2, 2)], 0) {
+        for case in cases(sql, relay, &[Ready::missing(1), Ready::missing(2)], 0) {
             let name = prepare(session.connection(), &case, Planned::WhileEmpty).await;
             for _ in 0..10 {
                 let (_, used) = run_case(session.connection(), &name, &case.parameters).await;

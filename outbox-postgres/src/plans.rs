@@ -114,6 +114,11 @@ async fn plans_are_right_for_a_table_that_has_grown() {
     // There is only this one, as there was never more than one call at a time.
     let mut session = store.lend().await.unwrap();
     let many = |value: i64| format!("'{{{}}}'", vec![value.to_string(); 16].join(","));
+    let identities = |count: usize| {
+        let repeated = |value: &str| vec![value; count].join(",");
+        let (id, time) = (repeated("00000000-0000-0000-0000-000000000000"), repeated("2000-01-01T00:00:00Z"));
+        format!("'{{{id}}}', '{{{time}}}'")
+    };
     for (text, keeps, parameters) in [
         (
             "pg_current_xact_id",
@@ -139,11 +144,18 @@ async fn plans_are_right_for_a_table_that_has_grown() {
             Some(false),
             format!("{ALL}, 100, 10000, '{{1,2}}', false, {}", many(1 << 30)),
         ),
-        ("WITH gone", Some(false), "'{1,2,3}', '{100000,100001,100002}', false".to_owned()),
+        (
+            "WITH gone",
+            Some(false),
+            format!("'{{1,2,3}}', '{{100000,100001,100002}}', {}, false", identities(3)),
+        ),
         (
             "get_bit",
             Some(false),
-            r"'{1,2}', '{100000,100001}', '{100031,100032}', '{\\x11111111,\\x11111111}', false".to_owned(),
+            format!(
+                r"'{{1,2}}', '{{100000,100001}}', '{{100031,100032}}', '{{\\x11111111,\\x11111111}}', {}, false",
+                identities(64)
+            ),
         ),
     ] {
         let statement = prepared(session.connection(), text).await;
