@@ -314,7 +314,12 @@ async fn several_endpoints_at_one_host_fail_together_if_the_host_does() {
     };
     assert_eq!(outcomes().await, [None, Some((ErrorKind::NotFound, Scope::Message))]);
     receiver.kill().await;
-    assert_eq!(outcomes().await, [Some((ErrorKind::Unavailable, Scope::Endpoint)); 2]);
+    let down = outcomes().await;
+    // Interrupted if the client has not noticed yet that its idle connection has ended.
+    let is_down = |outcome: &Option<_>| {
+        matches!(outcome, Some((ErrorKind::Unavailable | ErrorKind::Interrupted, Scope::Endpoint)))
+    };
+    assert!(down.iter().all(is_down), "{down:?}");
     receiver.restart().await;
     assert_eq!(outcomes().await[0], None);
 }
